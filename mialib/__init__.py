@@ -1,0 +1,9 @@
+"""mialib: does compressing or post-processing a neural network protect its training data, or expose it?
+
+The data's way is one way:
+data -> splits -> train -> predict -> defend the outputs -> attack -> metrics -> claims, plots -> outputs.
+"""
+
+from pathlib import Path
+
+REPO_ROOT = Path(__file__).resolve().parents[1]  # notebooks/, params/ and outputs/ stand beside the package

@@ -1,0 +1,1 @@
+"""Membership inference attacks, all with the one signature attack(target, shadows, shadow_member, seed) -> margins."""

@@ -1,0 +1,1 @@
+"""Defences: objectives for training, and maps from log-posteriors to log-posteriors."""

@@ -1,0 +1,199 @@
+"""What models answer: logits, log-posteriors, prediction sensitivity, and the views an attacker gets of them.
+
+Everything here runs in eval mode and in full float32 (TF32 and reduced-precision matmuls off): the sensitivity
+divides a difference of posteriors by 1e-3 and would drown in rounding otherwise. Shapes: m models, n examples,
+c classes; `index` is int64 (m, n), each model's own rows of the data set, or (n,), the same for all.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from mialib import splits
+from mialib.data import Dataset
+from mialib.population import Population
+from mialib.splits import Splits
+
+ROWS = 512  # examples a forward pass; fixed, so that the noise of the sensitivity does not depend on memory
+
+
+@dataclass(frozen=True)
+class Views:
+    """What an attacker sees of m models, each on n candidates.
+
+    Args:
+        log_posteriors: (m, n, c) float64, may hold -inf behind an output defence.
+        labels: (m, n) int64, the true classes.
+        sensitivity: (m, n, c) float64, `sensitivity` below; None where the attacker may not query.
+        x: (m, n, ...) float32, the candidates' normalised inputs; only for attacks that build probes from them.
+        query: query(x (b, ...)) -> log_posteriors (b, c), the single target's answers.
+    """
+
+    log_posteriors: Tensor
+    labels: Tensor
+    sensitivity: Tensor | None = None
+    x: Tensor | None = None
+    query: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self):
+        m, n, _ = self.log_posteriors.shape
+        if self.log_posteriors.dtype != torch.float64:
+            raise ValueError(f"views: log_posteriors must be float64, found {self.log_posteriors.dtype}")
+        if self.labels.shape != (m, n):
+            raise ValueError(
+                f"views: labels must be {(m, n)} as the log-posteriors, found {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.log_posteriors)
+
+    def __getitem__(self, models: slice) -> "Views":
+        parts = (self.log_posteriors, self.labels, self.sensitivity, self.x)
+        return Views(*(None if part is None else part[models] for part in parts), self.query)
+
+
+def logits(population: Population, data: Dataset, index: Tensor) -> Tensor:
+    """(m, n, c) float32 on the CPU."""
+    return torch.stack(
+        [
+            torch.cat([module(data.inputs(rows)).cpu() for rows in own.to(data.x.device).split(ROWS)])
+            for module, own in _each(population, index)
+        ]
+    )
+
+
+def log_posteriors(population: Population, data: Dataset, index: Tensor) -> Tensor:
+    """log softmax of the logits, (m, n, c) float64."""
+    return logits(population, data, index).double().log_softmax(-1)
+
+
+def sensitivity(
+    population: Population,
+    data: Dataset,
+    index: Tensor,
+    *,
+    queries: int = 10,
+    epsilon: float = 1e-3,
+    seed: int = 0,
+) -> Tensor:
+    """How much the posterior moves under tiny input noise, (m, n, c) float64.
+
+    s_c(x) = 1 / (queries * epsilon) * sum_j |f_c(x + epsilon u_j) - f_c(x)|, u_j ~ N(0, I) on normalised inputs.
+    Yuan & Zhang 2022; public code mia_prune `base_model.py`. Example number i gets the same noise from every model,
+    so that differences between models are not differences of noise. Costs queries + 1 queries an example.
+    """
+    return torch.stack(
+        [
+            torch.cat(list(_sensitivity(module, data, own.to(data.x.device), queries, epsilon, seed)))
+            for module, own in _each(population, index)
+        ]
+    )
+
+
+def accuracy(population: Population, data: Dataset, mask: Tensor) -> Tensor:
+    """Share of each model's examples in `mask` bool (m, n) that it classifies correctly, (m,) float64."""
+    shares = []
+    for i in range(len(population)):
+        index = mask[i].nonzero()[:, 0]
+        hits = logits(population[i : i + 1], data, index)[0].argmax(1) == data.y.cpu()[index]
+        shares.append(hits.double().mean())
+    return torch.stack(shares)
+
+
+def candidates(split: Splits, seed: int) -> tuple[Tensor, Tensor]:
+    """The examples that each model is attacked on, shuffled, and which of them are members.
+
+    The order depends on the set of candidates and the seed only, never on who is a member: exchanging members and
+    non-members of a target leaves everything an attack sees as it was.
+
+    Returns:
+        index int64 (k, n) into the data set, member bool (k, n).
+    """
+    index = splits.indices(split.member | split.test)
+    order = torch.stack(
+        [
+            torch.randperm(index.shape[1], generator=torch.Generator().manual_seed(seed + i))
+            for i in range(len(split))
+        ]
+    )
+    index = index.gather(1, order)
+    return index, split.member.gather(1, index)
+
+
+def views(
+    population: Population,
+    data: Dataset,
+    index: Tensor,
+    *,
+    sensitive: bool = True,
+    probes: bool = False,
+    seed: int = 0,
+) -> Views:
+    """What an attacker sees of the models on `index` (m, n).
+
+    Args:
+        sensitive: also measure the sensitivity (10 further queries an example).
+        probes: also give the inputs and, for a single model, the door to query it with inputs of the attacker's own.
+    """
+    query = None
+    if probes and len(population) == 1:
+        query = _Query(population[0])
+    return Views(
+        log_posteriors(population, data, index),
+        data.y.cpu()[index],
+        sensitivity(population, data, index, seed=seed) if sensitive else None,
+        torch.stack([data.inputs(own.to(data.x.device)).cpu() for own in index]) if probes else None,
+        query,
+    )
+
+
+def serve(served: Views, defense: Callable[[Tensor], Tensor]) -> Views:
+    """The views behind an output defence that maps log-posteriors to log-posteriors, without their sensitivity."""
+    query = served.query and (lambda x: defense(served.query(x)))
+    return replace(served, log_posteriors=defense(served.log_posteriors), sensitivity=None, query=query)
+
+
+@dataclass
+class _Query:
+    module: nn.Module
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        device = next(self.module.parameters()).device
+        with full_precision():
+            parts = [self.module(part.to(device)).cpu() for part in x.split(ROWS)]
+        return torch.cat(parts).double().log_softmax(-1)
+
+
+def _each(population: Population, index: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
+    index = index.expand(len(population), -1)
+    with torch.no_grad(), full_precision():
+        for i in range(len(population)):
+            yield population[i], index[i]
+
+
+def _sensitivity(module, data, index, queries, epsilon, seed) -> Iterator[Tensor]:
+    # the noise is drawn on the CPU, so that every device gets the same
+    generator = torch.Generator().manual_seed(seed)
+    for rows in index.split(ROWS // queries):
+        x = data.inputs(rows)
+        clean = module(x).double().softmax(1)
+        noise = torch.randn((queries, *x.shape), generator=generator).to(x)
+        noisy = module((x + epsilon * noise).flatten(0, 1)).double().softmax(1).view(queries, *clean.shape)
+        yield ((noisy - clean).abs().sum(0) / (queries * epsilon)).cpu()
+
+
+@contextmanager
+def full_precision():
+    """float32 means float32: no TF32 in convolutions or matrix products, whatever the caller has set."""
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
