@@ -17,3 +17,11 @@ def bar(total: int, what: str, unit: str) -> tqdm:
     return tqdm(
         total=total, desc=what, unit=unit, file=file, leave=False, mininterval=0.5, dynamic_ncols=not path
     )
+
+
+def follow(items, what: str, unit: str, total: int | None = None):
+    """Iterate over `items` behind a bar."""
+    with bar(len(items) if total is None else total, what, unit) as shown:
+        for item in items:
+            yield item
+            shown.update()

@@ -6,6 +6,7 @@ The loop itself is in `loop.py`; this file decides which models need it and wher
 from collections.abc import Callable
 from functools import partial
 
+import joblib
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import nn
@@ -17,7 +18,7 @@ from mialib.population import Population, pick
 from mialib.splits import Splits
 from mialib.store import Store
 
-__all__ = ["Recipe", "cross_entropy", "fit"]
+__all__ = ["Recipe", "cross_entropy", "fit", "use_processes"]
 
 
 def fit(
@@ -108,6 +109,16 @@ def fit(
                 if not inside:
                     bar.update(len(shards[number]) * recipe.epochs)
     return _assemble(make_model, [done[i] for i in range(len(split))], keys, data.x.device)
+
+
+def use_processes(n_jobs: int) -> None:
+    """From here on, train in `n_jobs` processes of one thread each.
+
+    Small networks gain nothing from threads, and threads that wait for a busy core cost them ten times their own work.
+    For other places (Dask, Ray, a cluster) call `joblib.parallel_config(backend=...)` afterwards.
+    """
+    torch.set_num_threads(1)
+    joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1)
 
 
 def _numbered(number, run, job, tick):

@@ -1,0 +1,126 @@
+"""Neural attacks: a network learns from the shadow models what members look like, and judges the target's candidates.
+
+    margin = logit(member) - logit(non-member), from features of the target's answer
+
+The attack networks are a population like any other: trained by the one training loop on one row for each shadow model
+and candidate, all trainings together, and cached under the hash of those rows, so that further targets, and attackers
+who share their shadow models, cost no training. Source: Yuan & Zhang 2022, public code mia_prune `attackers.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mialib import models, predict, splits, train
+from mialib.data import Dataset
+from mialib.population import Population
+from mialib.predict import Views
+from mialib.store import Store
+from mialib.train import Recipe
+
+# the official schedule: SGD, momentum 0.9, 100 epochs, the rate divided by ten at epochs 50 and 75
+SCHEDULE = Recipe(epochs=100, batch_size=128, lr=1e-3, weight_decay=5e-4, optimizer="sgd", milestones=(50, 75))
+
+
+def posteriors(views: Views) -> Tensor:
+    """f(x), (m, n, c): the features of NN, the attack without labels."""
+    return views.log_posteriors.exp().float()
+
+
+def top3(views: Views) -> Tensor:
+    """The three largest posteriors in descending order, (m, n, 3).
+
+    Raises:
+        ValueError: fewer than three classes.
+    """
+    if views.log_posteriors.shape[-1] < 3:
+        raise ValueError(f"top3_nn needs 3 classes or more, found {views.log_posteriors.shape[-1]}; leave it out here")
+    return posteriors(views).topk(3, dim=-1).values
+
+
+def posteriors_and_label(views: Views) -> Tensor:
+    """f(x) and the one-hot true class, (m, n, 2c)."""
+    return torch.cat([posteriors(views), _one_hot(views)], dim=-1)
+
+
+def samia_features(views: Views) -> Tensor:
+    """f(x), the sensitivity s(x) and the one-hot true class, (m, n, 3c): one token (f_c, s_c, y_c) for each class.
+
+    Raises:
+        ValueError: the views hold no sensitivity.
+    """
+    if views.sensitivity is None:
+        raise ValueError("samia needs the sensitivity, and these views hold none; take views(..., sensitive=True)")
+    return torch.cat([posteriors(views), views.sensitivity.float(), _one_hot(views)], dim=-1)
+
+
+@dataclass(frozen=True)
+class NeuralAttack:
+    """attack(target, shadows, shadow_member, seed) -> margins; `seed` is the number of one of the trainings.
+
+    Args:
+        name: shown on the progress bar.
+        features: features(views) -> float32 (m, n, d).
+        network: network(d) -> zero-argument constructor of the attack network.
+        recipe: how the network is trained.
+        trainings: how many networks are trained on the same rows; `seed` runs from 0 to trainings - 1.
+        device: where they are trained and asked.
+        cache: default: the store at its default place.
+    """
+
+    name: str
+    features: Callable[[Views], Tensor]
+    network: Callable[[int], Callable[[], nn.Module]]
+    recipe: Recipe = SCHEDULE
+    trainings: int = 3
+    device: str = "cpu"
+    cache: Store | None = None
+
+    def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
+        """Margins float64 (n,) of the network of training number `seed`."""
+        if not 0 <= seed < self.trainings:
+            raise ValueError(f"{self.name}: seed is {seed}; the attack has trainings 0 to {self.trainings - 1}")
+        attacker = self.fit(shadows, shadow_member, [seed])
+        rows = self._rows(target, torch.zeros(target.labels.shape, dtype=torch.bool)).to(self.device)
+        logits = predict.logits(attacker, rows, torch.arange(len(rows)))[0].double()
+        return logits[:, 1] - logits[:, 0]
+
+    def fit(self, shadows: Views, shadow_member: Tensor, seeds: list[int] | None = None) -> Population:
+        """The trained attack networks: those of the trainings `seeds`, by default all."""
+        rows = self._rows(shadows, shadow_member).to(self.device)
+        everyone = splits.everyone(len(rows), list(range(self.trainings)) if seeds is None else seeds)
+        return train.fit(
+            self.network(rows.x.shape[1]), rows, everyone, self.recipe, cache=self.cache, what=f"attack network {self.name}"
+        )
+
+    def _rows(self, views: Views, member: Tensor) -> Dataset:
+        if member.shape != views.labels.shape:
+            raise ValueError(f"{self.name}: membership must be {tuple(views.labels.shape)}, found {tuple(member.shape)}")
+        x = self.features(views).flatten(0, 1).contiguous()
+        return Dataset(self.name, x, member.flatten().long(), 2, torch.zeros(1), torch.ones(1))
+
+
+def _mlp(features: int) -> Callable[[], nn.Module]:
+    return partial(models.attack_mlp, features)
+
+
+def _samia(features: int) -> Callable[[], nn.Module]:
+    return partial(models.samia, features // 3)
+
+
+def _one_hot(views: Views) -> Tensor:
+    return F.one_hot(views.labels, views.log_posteriors.shape[-1]).float()
+
+
+def attacks(recipe: Recipe = SCHEDULE, samia_recipe: Recipe = SCHEDULE, **options) -> dict[str, NeuralAttack]:
+    """The four neural attacks by name; `options` are further fields of NeuralAttack (trainings, device, cache)."""
+    return {
+        "nn": NeuralAttack("nn", posteriors, _mlp, recipe, **options),
+        "top3_nn": NeuralAttack("top3_nn", top3, _mlp, recipe, **options),
+        "nn_class": NeuralAttack("nn_class", posteriors_and_label, _mlp, recipe, **options),
+        "samia": NeuralAttack("samia", samia_features, _samia, samia_recipe, **options),
+    }

@@ -1,0 +1,173 @@
+"""Per-example membership signals computed from what a model answers.
+
+Every signal maps log-posteriors (..., n, c) and labels (..., n) to (..., n) float64, larger = more likely a
+member; leading axes are models. Log-posteriors are those of log_softmax in float64: rows whose probabilities
+sum to one, -inf allowed. No function changes its inputs. All raise ValueError on log-posteriors above zero or
+nan (logits passed by mistake, a model that diverged), on labels whose shape does not fit, and on labels
+outside [0, c).
+
+One unit for all of them: a surprisal u >= 0 in nats (cross-entropy -log p_y, entropy, modified entropy, -log
+max p) is given as the log-odds of the probability whose surprisal it is, -log(expm1(u)); for the
+cross-entropy that is log(p_y / (1 - p_y)). An overfit model's posteriors saturate: log p_y is exactly 0 while
+the other classes still say -60. Everything here is computed from the complements 1 - p, in the log domain, so
+that such an example gets 60 and not infinity. Results are clamped to [-LIMIT, LIMIT], which only posteriors
+of exactly 0 or 1, or logits more than LIMIT apart, ever reach.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LIMIT = 1000.0  # log-odds; beyond what a trained model's logits say, finite so that inf - inf never arises
+NEGLIGIBLE = -40.0  # e**-40 is below float64's resolution beside 1: log(-log1p(-e**q)) and q agree
+
+
+class Gap(NamedTuple):
+    """How differently a model treats members and non-members; positive = it leaks."""
+
+    overall: Tensor  # (...,) float64
+    per_class: Tensor  # (..., c) float64, nan where a class has no member or no non-member
+
+
+def correctness(log_posteriors: Tensor, labels: Tensor) -> Tensor:
+    """+1 where the largest posterior is that of the true class, else -1."""
+    log_p = _checked(log_posteriors, labels)
+    return (log_p.argmax(-1) == labels).double() * 2 - 1
+
+
+def confidence(log_posteriors: Tensor, labels: Tensor) -> Tensor:
+    """Log-odds of the true class, log(p_y / (1 - p_y)).
+
+    Source: the logit-scaled confidence of Carlini et al. 2022, arXiv:2112.03570; as a ranking, the same as
+    the posterior of the true class and as minus the cross-entropy.
+    """
+    return _log_odds_of(_checked(log_posteriors, labels), labels)
+
+
+def top1(log_posteriors: Tensor, labels: Tensor) -> Tensor:
+    """Log-odds of the largest posterior, whichever class it is. The labels are only checked, never used."""
+    log_p = _checked(log_posteriors, labels)
+    return _log_odds_of(log_p, log_p.argmax(-1))
+
+
+def entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
+    """Prediction entropy H = -sum_c p_c log p_c as log-odds: certain answers are high.
+
+    The labels are only checked, never used.
+    Source: Song and Mittal 2021, arXiv:2003.10595. The README of mia_prune calls it "Xent", but it is no
+    cross-entropy.
+    """
+    log_p = _checked(log_posteriors, labels)
+    terms = log_p + _log_surprisal(log_p, log_complement(log_p))
+    terms = terms.masked_fill(log_p == -math.inf, -math.inf)  # 0 log 0 = 0
+    return _log_odds(terms.logsumexp(-1))
+
+
+def modified_entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
+    """Modified entropy M = -(1 - p_y) log p_y - sum over c != y of p_c log(1 - p_c), as log-odds.
+
+    Unlike the entropy it tells a certain right answer (M near 0) from a certain wrong one (M large).
+    Source: Song and Mittal 2021, arXiv:2003.10595. Their code and mia_prune's clip the logarithms at log
+    1e-30, so that all posteriors beyond look alike; here they stay exact, and only the result is clamped.
+    """
+    log_p = _checked(log_posteriors, labels)
+    log_q = log_complement(log_p)
+    y = labels[..., None]
+    of_class_y = log_q.gather(-1, y) + _log_surprisal(log_p.gather(-1, y), log_q.gather(-1, y))
+    of_others = log_p + _log_surprisal(log_q, log_p)
+    return _log_odds(of_others.scatter(-1, y, of_class_y).logsumexp(-1))
+
+
+def log_complement(log_p: Tensor) -> Tensor:
+    """log(1 - p_c) for every class, (..., c) -> (..., c), precise even where p_c rounds to 1.
+
+    All classes but the largest have p <= 1/2, where log1p loses nothing; the largest takes the logsumexp of
+    the others.
+    """
+    largest = log_p.argmax(-1, keepdim=True)
+    others = log_p.scatter(-1, largest, -math.inf)
+    return torch.log1p(-others.exp()).scatter(-1, largest, others.logsumexp(-1, keepdim=True))
+
+
+def true_class(values: Tensor, labels: Tensor) -> Tensor:
+    """The true class's entry: values (..., n, c), labels (..., n) -> (..., n)."""
+    return values.gather(-1, labels[..., None]).squeeze(-1)
+
+
+def confidence_gap(log_posteriors: Tensor, labels: Tensor, member: Tensor) -> Gap:
+    """Mean posterior of the true class over members minus the same over non-members; member bool (..., n).
+
+    Source: the prediction divergence of Yuan and Zhang 2022, arXiv:2202.03335.
+    """
+    return _gap(_checked(log_posteriors, labels).exp(), labels, member)
+
+
+def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
+    """Mean sensitivity of the true class over non-members minus the same over members; member bool (..., n).
+
+    The sign is turned, since a model is less sensitive on what it has memorised. Sensitivities (..., n, c)
+    are >= 0. Source: as for `confidence_gap`; the notebook divergence_plot.ipynb of mia_prune.
+    """
+    _check_labels(sensitivity, labels, "sensitivity")
+    return _gap(-sensitivity.double(), labels, member)
+
+
+def _log_odds_of(log_p: Tensor, index: Tensor) -> Tensor:
+    """log(p / (1 - p)) of the class at `index` (..., n); the others' logsumexp never saturates."""
+    others = log_p.scatter(-1, index[..., None], -math.inf)  # out of place: the caller's tensor stays whole
+    return (true_class(log_p, index) - others.logsumexp(-1)).clamp(-LIMIT, LIMIT)
+
+
+def _log_surprisal(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """log(-log p), from log p where p < 1/2, else from log q = log(1 - p): each where precise."""
+    from_q = torch.where(log_q < NEGLIGIBLE, log_q, (-torch.log1p(-log_q.exp())).log())
+    return torch.where(log_p < -math.log(2), (-log_p).log(), from_q)
+
+
+def _log_odds(log_u: Tensor) -> Tensor:
+    """Log of a surprisal u in nats -> log-odds -log(expm1(u)), clamped."""
+    u = log_u.exp()
+    log_odds = torch.where(log_u < NEGLIGIBLE, -log_u, -u - (-torch.expm1(-u)).log())
+    return log_odds.clamp(-LIMIT, LIMIT)
+
+
+def _gap(values: Tensor, labels: Tensor, member: Tensor) -> Gap:
+    if member.dtype != torch.bool or member.shape != labels.shape:
+        raise ValueError(
+            f"member must be bool of the labels' shape {tuple(labels.shape)}, "
+            f"found {member.dtype} {tuple(member.shape)}"
+        )
+    value, side = true_class(values, labels), torch.stack([member, ~member]).double()  # (2, ..., n)
+    classes = labels.expand_as(side)
+    zeros = side.new_zeros(*side.shape[:-1], values.shape[-1])
+    sums, counts = zeros.scatter_add(-1, classes, side * value), zeros.scatter_add(-1, classes, side)
+    of_members, of_nonmembers = sums / counts
+    overall = sums.sum(-1) / counts.sum(-1)
+    return Gap(overall[0] - overall[1], of_members - of_nonmembers)
+
+
+def _checked(log_posteriors: Tensor, labels: Tensor) -> Tensor:
+    """The log-posteriors in float64, after the checks that the module's docstring names."""
+    _check_labels(log_posteriors, labels, "log_posteriors")
+    if log_posteriors.numel() and not (highest := log_posteriors.max()) <= 1e-6:  # a nan fails this too
+        raise ValueError(
+            f"log_posteriors must be at most 0, found {highest.item():.4g}: pass log_softmax of the logits"
+        )
+    return log_posteriors.double()
+
+
+def _check_labels(values: Tensor, labels: Tensor, name: str) -> None:
+    if values.ndim < 2 or labels.shape != values.shape[:-1]:
+        raise ValueError(
+            f"labels must have the shape of {name} without its last axis (classes), "
+            f"found labels {tuple(labels.shape)} and {name} {tuple(values.shape)}"
+        )
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be int64, found {labels.dtype}")
+    if labels.numel() and not (labels.min() >= 0 and labels.max() < values.shape[-1]):
+        raise ValueError(
+            f"labels must lie in [0, {values.shape[-1]}), "
+            f"found {labels.min().item()} to {labels.max().item()}"
+        )

@@ -1,0 +1,182 @@
+"""From models to a table: what the attacker observes, every attack on every target, one tidy row a measurement."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from joblib import Parallel, delayed, effective_n_jobs
+from torch import Tensor
+
+from mialib import metrics, predict, progress, results
+from mialib.attacks import signals
+from mialib.attacks.neural import NeuralAttack
+from mialib.compression import size
+from mialib.data import Dataset
+from mialib.population import Population
+from mialib.predict import Views
+from mialib.splits import Splits
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What an attacker sees of one setting (one way to compress and defend) under the target-shadow protocol.
+
+    Args:
+        targets: one single-model Views for each target, on its own shuffled candidates.
+        shadows: Views of all shadow models, each on its own candidates.
+        member, shadow_member: bool (targets, n) and (shadows, n). The attacks never get `member`.
+        columns: the setting in the vocabulary of the results table (compression, level, defense, ...).
+    """
+
+    targets: list[Views]
+    shadows: Views
+    member: Tensor
+    shadow_member: Tensor
+    columns: dict = field(default_factory=dict)
+
+    def true_class(self, what: str) -> list[Tensor]:
+        """The true class's "confidence" or "sensitivity" of each target's candidates, (n,) each."""
+        values = {
+            "confidence": lambda target: target.log_posteriors[0].exp(),
+            "sensitivity": lambda target: target.sensitivity[0],
+        }[what]
+        return [signals.true_class(values(target), target.labels[0]) for target in self.targets]
+
+    def unaware(self, believed: "Observation", **columns) -> "Observation":
+        """The same targets, attacked with the shadow models of an attacker who believes in another setting."""
+        return replace(
+            self, shadows=believed.shadows, shadow_member=believed.shadow_member, columns=self.columns | columns
+        )
+
+
+def observe(population: Population, data: Dataset, split: Splits, n_targets: int, seed: int = 0, **columns) -> Observation:
+    """Query every model on its own candidates: posteriors, sensitivity, and for the targets a door for probes.
+
+    Args:
+        population: the first `n_targets` models are targets, the rest shadows, as in `splits.target_shadow`.
+    """
+    index, member = predict.candidates(split, seed)
+    targets = [
+        predict.views(population[i : i + 1], data, index[i : i + 1], probes=True, seed=seed) for i in range(n_targets)
+    ]
+    shadows = predict.views(population[n_targets:], data, index[n_targets:], seed=seed)
+    return Observation(targets, shadows, member[:n_targets], member[n_targets:], columns)
+
+
+def utility(population: Population, data: Dataset, split: Splits, n_targets: int, **columns) -> list[dict]:
+    """Rows on each target itself: test accuracy, generalisation gap (train - test), non-zero weights and bytes."""
+    targets = population[:n_targets]
+    train = predict.accuracy(targets, data, split.member[:n_targets])
+    test = predict.accuracy(targets, data, split.test[:n_targets])
+    sizes = size.sizes(targets.params)
+    rows = []
+    for i in range(n_targets):
+        found = {
+            "test_accuracy": test[i],
+            "generalization_gap": train[i] - test[i],
+            "sparsity": 1 - sizes[i].density,
+            "nonzero_parameters": sizes[i].nonzero,
+            "sparse_bytes": sizes[i].sparse_bytes,
+        }
+        rows += [results.row(metric, value, **columns, target=i) for metric, value in found.items()]
+    return rows
+
+
+def divergence(seen: Observation) -> list[dict]:
+    """Rows of prediction divergence: each target's confidence gap and sensitivity gap, overall and for each class."""
+    rows = []
+    for i, (target, member) in enumerate(zip(seen.targets, seen.member, strict=True)):
+        gaps = {
+            "confidence_gap": signals.confidence_gap(target.log_posteriors[0], target.labels[0], member),
+            "sensitivity_gap": signals.sensitivity_gap(target.sensitivity[0], target.labels[0], member),
+        }
+        for metric, gap in gaps.items():
+            rows.append(results.row(metric, gap.overall, **seen.columns, target=i))
+            rows += [
+                results.row(metric, value, **seen.columns, target=i, class_=number)
+                for number, value in enumerate(gap.per_class)
+            ]
+    return rows
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Tidy rows, and the margins behind them: margins[setting][attack] is float64 (targets, trainings, n)."""
+
+    rows: list[dict]
+    margins: dict[str, dict[str, Tensor]]
+    member: dict[str, Tensor]
+
+    def paired(self, a: str, b: str, columns: Mapping, metric: str = "auc") -> list[dict]:
+        """Rows of b minus a for every attack, target and training; intervals over the paired examples.
+
+        Args:
+            columns: those of setting b; the rows' `variant` says what was subtracted.
+        """
+        return [
+            results.row(
+                f"{metric}_difference",
+                metrics.paired_difference(self.member[b][target].numpy(), before.numpy(), after.numpy(), metric),
+                **columns,
+                variant=f"minus {a}",
+                attack=attack,
+                target=target,
+                seed=training,
+            )
+            for attack, found in self.margins[b].items()
+            for target, pair in enumerate(zip(self.margins[a][attack], found, strict=True))
+            for training, (before, after) in enumerate(zip(*pair, strict=True))
+        ]
+
+
+def attack(observations: Mapping[str, Observation], suite: Mapping[str, object]) -> Measurements:
+    """Every attack of the suite on every target of every observation.
+
+    Attack networks are trained first, over as many processes as `joblib.parallel_config(n_jobs=...)` allows, and
+    cached one by one: an interrupted run goes on with the first one that is missing.
+    """
+    _train_networks(list(observations.values()), suite)
+    rows, margins = [], {}
+    for setting, seen in progress.follow(observations.items(), "attacks", "setting"):
+        margins[setting] = {name: _margins(seen, one) for name, one in suite.items()}
+        for name, found in margins[setting].items():
+            for target, trainings in enumerate(found):
+                for training, margin in enumerate(trainings):
+                    rows += results.attack_rows(
+                        seen.member[target].numpy(),
+                        margin.numpy(),
+                        **seen.columns,
+                        attack=name,
+                        target=target,
+                        seed=training,
+                        n_shadows=len(seen.shadows),
+                    )
+    return Measurements(rows, margins, {setting: seen.member for setting, seen in observations.items()})
+
+
+def _margins(seen: Observation, one) -> Tensor:
+    trainings = getattr(one, "trainings", 1)
+    return torch.stack([
+        torch.stack([one(target, seen.shadows, seen.shadow_member, seed) for seed in range(trainings)])
+        for target in seen.targets
+    ])
+
+
+def _train_networks(observations, suite) -> None:
+    # the same shadows stand in several observations (unaware attackers): train on them once
+    shadows = {id(seen.shadows): (seen.shadows, seen.shadow_member) for seen in observations}.values()
+    jobs = [
+        (one, views, member, seed)
+        for one in suite.values()
+        if isinstance(one, NeuralAttack)
+        for views, member in shadows
+        for seed in range(one.trainings)
+    ]
+    jobs.sort(key=lambda job: job[0].name != "samia")  # the longest first, so that the processes end together
+    if effective_n_jobs() == 1:
+        for one, views, member, seed in progress.follow(jobs, "attack networks", "network"):
+            one.fit(views, member, [seed])
+        return
+    done = Parallel(return_as="generator_unordered")(delayed(one.fit)(views, member, [seed]) for one, views, member, seed in jobs)
+    for _ in progress.follow(done, "attack networks", "network", len(jobs)):
+        pass

@@ -1,0 +1,110 @@
+"""The command `mialib`: run notebooks with parameters, list what can be run, build data sets.
+
+`mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
+`outputs/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from mialib import REPO_ROOT, faces, outputs_root, params, results, tables
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0 done, 1 a run failed, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="mialib", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="execute a notebook with the parameters of a YAML file")
+    run.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
+    run.add_argument("--jobs", type=int, metavar="N", help="processes for training (default: the file's n_jobs)")
+    commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
+    build = commands.add_parser("faces", help="build a face data set from its original archive")
+    build.add_argument("kind", choices=faces.FILES)
+    build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
+    build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "list":
+            return _list()
+        if options.command == "faces":
+            print(faces.build(options.kind, options.archive, options.root / "faces"))
+            return 0
+        checked = [(path, _notebook(path), _checked(path, options.jobs)) for path in options.files]
+    except (ValueError, OSError) as error:
+        print(f"mialib: {error}", file=sys.stderr)
+        return 2
+    return max([execute(notebook, parameters) for _, notebook, parameters in checked])
+
+
+def execute(notebook: Path, parameters: dict) -> int:
+    """Run one notebook; 0, or 1 after printing the failing cell's error."""
+    folder = outputs_root() / notebook.stem / parameters["run"]
+    executed = folder / "executed.ipynb"
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"{notebook.stem}, run {parameters['run']!r} -> {folder}", flush=True)
+    try:
+        with _progress():
+            papermill.execute_notebook(
+                str(notebook), str(executed), parameters, kernel_name="python3", log_output=False, progress_bar=True
+            )
+    except PapermillExecutionError as error:
+        print(f"\nmialib: cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}", file=sys.stderr)
+        print(f"The notebook up to there: {executed}. What was trained is cached: start again to go on.", file=sys.stderr)
+        return 1
+    print(tables.headline(results.load(folder / "metrics.json")))
+    print(f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}")
+    return 0
+
+
+def _notebook(path: Path) -> Path:
+    return REPO_ROOT / "notebooks" / f"{path.resolve().parent.name}.ipynb"
+
+
+def _checked(path: Path, jobs: int | None) -> dict:
+    values = {"run": path.stem} | params.read(path, _notebook(path))
+    if values["run"] != path.stem:
+        raise ValueError(f"{path}: run is {values['run']!r}; it must be the file's name, {path.stem!r}")
+    return values if jobs is None else params.validate(values | {"n_jobs": jobs}, "--jobs")
+
+
+def _list() -> int:
+    for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
+        done = outputs_root() / path.parent.name / path.stem / "metrics.json"
+        print(f"{'done' if done.exists() else '-':6}{path.relative_to(REPO_ROOT)}")
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[None]:
+    """Show on the terminal what the notebook's kernel writes to the progress file."""
+    over = threading.Event()
+
+    def follow(path: str):
+        with open(path) as file:
+            while not over.is_set():
+                sys.stderr.write(file.read())
+                sys.stderr.flush()
+                time.sleep(0.3)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "progress")
+        Path(path).touch()
+        os.environ["MIALIB_PROGRESS"] = path
+        thread = threading.Thread(target=follow, args=(path,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            del os.environ["MIALIB_PROGRESS"]

@@ -1,0 +1,125 @@
+"""Parameters of a notebook: their meaning, their ranges, and clear errors before any work is done.
+
+Every notebook draws its parameters from one vocabulary, `Vocabulary`, so that a name means the same everywhere. A
+notebook calls `check(globals())` after its parameters cell; `mialib run` checks a YAML file against the notebook first.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import papermill
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mialib import models
+from mialib.compression import pruning
+from mialib.loaders import LOADERS
+
+Count = Annotated[int, Field(ge=1)]
+Level = Annotated[float, Field(ge=0, lt=1)]  # a sparsity
+Strength = Annotated[float, Field(gt=0)]
+Sets = Literal[tuple(LOADERS)]
+Nets = Literal[tuple(models.NAMES)]
+Pruner = Literal[(*pruning.METHODS, "slimming_l1")]
+
+
+class Vocabulary(BaseModel):
+    """What each parameter may be. All are optional here: a notebook declares which it has, with its defaults."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = None
+    dataset: Sets = None
+    data_root: str | None = None
+    subset: Count | None = None
+    model: Nets = None
+    n_train: Count | None = None
+    n_targets: Count = None
+    n_shadows: Count = None
+    epochs: Count = None
+    fine_tune_epochs: Count = None
+    batch_size: Annotated[int, Field(ge=2)] = None
+    lr: Strength = None
+    weight_decay: Annotated[float, Field(ge=0)] = None
+    early_stopping: bool = None
+    pruners: list[Pruner] = None
+    sparsities: Annotated[list[Level], Field(min_length=1)] = None
+    sparsity: Level = None
+    gamma_l1: Strength = None
+    ppb_strengths: list[Strength] = None
+    attack_epochs: Count = None
+    attack_lr: Strength = None
+    samia_epochs: Count = None
+    samia_lr: Strength = None
+    trainings: Count = None
+    precision: Literal["float32", "bf16"] = None
+    device: Literal["auto", "cpu", "cuda"] = None
+    n_jobs: Count = None
+    seed: Annotated[int, Field(ge=0)] = None
+
+
+def check(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a notebook declared with annotations, validated.
+
+    Args:
+        namespace: the notebook's `globals()`; the names annotated in its parameters cell are its parameters.
+
+    Returns:
+        name -> value, to be stored with the results.
+
+    Raises:
+        ValueError: naming each parameter that is wrong, what was found and what is valid.
+    """
+    names = [name for name in namespace["__annotations__"] if not name.startswith("_")]
+    return validate({name: namespace[name] for name in names}, "the parameters cell")
+
+
+def validate(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`values` if every one is in the vocabulary and in range; `where` is named in the error."""
+    try:
+        Vocabulary(**values)
+    except ValidationError as error:
+        problems = [_explain(problem, values) for problem in error.errors()]
+        raise ValueError(f"{where}: " + "; ".join(problems)) from None
+    return dict(values)
+
+
+def read(path: str | Path, notebook: str | Path) -> dict[str, Any]:
+    """The parameters in a YAML file, checked against the notebook that they are for.
+
+    Raises:
+        FileNotFoundError: the file or its notebook is missing.
+        ValueError: not a mapping, a name that the notebook does not declare (with the nearest one), a value out of range.
+    """
+    path, notebook = Path(path), Path(notebook)
+    for file, role in ((path, "parameter file"), (notebook, "notebook")):
+        if not file.is_file():
+            raise FileNotFoundError(f"{role} {file} does not exist; parameters stand in params/<notebook>/<run>.yaml")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold lines `name: value`, found a {type(values).__name__}")
+    declared = list(papermill.inspect_notebook(str(notebook)))
+    for name in values:
+        if name not in declared:
+            raise ValueError(f"{path}: unknown parameter {name!r}{nearest(name, declared)}; {notebook.name} declares {declared}")
+    return validate(values, str(path))
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """', did you mean ...?' for the valid name that is closest, or nothing."""
+    close = difflib.get_close_matches(str(name), valid, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(problem: dict, values: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown parameter {name!r}{nearest(name, list(Vocabulary.model_fields))}"
+    hint = nearest(problem["input"], list(problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))) \
+        if problem["type"] == "literal_error" else ""
+    return f"{name} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{hint}"

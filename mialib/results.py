@@ -1,0 +1,249 @@
+"""One results table for all notebooks: each measurement is a tidy row, written to and read from metrics.json.
+
+A row is a dict with exactly the keys in `COLUMNS`; None = does not apply, or cannot be resolved. `low` and
+`high` are the 95% interval over the examples of one target, `low_seeds` and `high_seeds` that over targets in
+an aggregate (`target` and `seed` None). `compression` is "none" for the original model; `level` 0.0 of a
+pruning method is the control: the same fine-tuning, nothing removed.
+"""
+
+import difflib
+import json
+import math
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mialib import REPO_ROOT, metrics
+
+# fmt: off
+COLUMNS = (
+    "dataset", "model", "protocol", "knowledge",
+    "compression", "level", "defense", "defense_strength", "adversary",
+    "attacker_compression", "attacker_level", "variant", "attack", "class", "target", "seed",
+    "metric", "value", "low", "high", "low_seeds", "high_seeds", "n_members", "n_nonmembers", "n_shadows",
+)
+# fmt: on
+CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "verdict")
+_MEASURED = ("value", "low", "high", "low_seeds", "high_seeds")
+_COUNTS = ("n_members", "n_nonmembers")
+_SECTIONS = ("notebook", "run", "parameters", "provenance", "rows", "claims")
+
+
+def row(metric: str, value, **columns) -> dict:
+    """One tidy row of a number or of an `Estimate`, which fills low and high.
+
+    Columns not named are None; `class_` may stand for `class`; numpy and tensor scalars become Python's.
+    Raises ValueError for an unknown column (with the nearest name) and for a value that is no scalar.
+    """
+    if "class_" in columns:
+        columns["class"] = columns.pop("class_")
+    _check_columns(columns)
+    if isinstance(value, metrics.Estimate):
+        if {"low", "high"} & columns.keys():
+            raise ValueError(
+                "low and high are given twice: in the Estimate and as columns; leave the columns out"
+            )
+        columns |= value._asdict()
+    else:
+        columns["value"] = value
+    columns["metric"] = metric
+    return {name: _scalar(name, columns.get(name)) for name in COLUMNS}
+
+
+def attack_rows(member, margin, **columns) -> list[dict]:
+    """The four rows that each attack gets: balanced_accuracy, auc, tpr_at_0.01 and tpr_at_0.001."""
+    n_members = int(metrics.vector("member", member).sum())
+    columns |= {"n_members": n_members, "n_nonmembers": len(member) - n_members}
+    estimates = {
+        "balanced_accuracy": metrics.balanced_accuracy(member, margin),
+        "auc": metrics.auc(member, margin),
+    }
+    for max_fpr in (0.01, 0.001):
+        estimates[f"tpr_at_{max_fpr:g}"] = metrics.tpr_at_fpr(member, margin, max_fpr)
+    return [row(metric, estimate, **columns) for metric, estimate in estimates.items()]
+
+
+def aggregate(rows: list[dict]) -> list[dict]:
+    """Each setting's mean over the seeds of a target, then over targets; in order of first appearance.
+
+    A setting is every column but target, seed, the measured ones and the numbers of members and non-members
+    (which differ between targets by chance; they are kept where all agree, else None). `low_seeds` and
+    `high_seeds` are Student's t interval over the targets' means, None for one target. One unresolved value
+    makes the whole aggregate None, since the mean of the rest would flatter. Raises ValueError when two rows
+    measure the same thing, as after appending them twice.
+    """
+    apart = {"target", "seed", *_MEASURED, *_COUNTS}
+    groups: dict[tuple, list[dict]] = {}
+    for item in rows:
+        _check_columns(item)
+        groups.setdefault(tuple(item.get(name) for name in COLUMNS if name not in apart), []).append(item)
+    return [_aggregate_group(group) for group in groups.values()]
+
+
+def _aggregate_group(group: list[dict]) -> dict:
+    by_target: dict = {}
+    for item in group:
+        seeds = by_target.setdefault(item.get("target"), {})
+        if item.get("seed") in seeds:
+            where = f"attack {item.get('attack')}, target {item.get('target')}, seed {item.get('seed')}"
+            raise ValueError(
+                f"two rows measure {item['metric']} in one setting ({where});"
+                " tell them apart by target, seed or variant, or drop one"
+            )
+        seeds[item.get("seed")] = math.nan if item["value"] is None else item["value"]
+    mean = metrics.over_targets([np.mean(list(seeds.values())) for seeds in by_target.values()])
+    counts = {name: {item.get(name) for item in group} for name in _COUNTS}
+    common = {name: found.pop() if len(found) == 1 else None for name, found in counts.items()}
+    measured = {
+        "value": mean.value,
+        "low_seeds": mean.low,
+        "high_seeds": mean.high,
+        "low": None,
+        "high": None,
+    }
+    combined = {**group[0], **common, **measured, "target": None, "seed": None}
+    return {name: _finite(name, combined.get(name)) for name in COLUMNS}
+
+
+def table(rows: list[dict], **where) -> pd.DataFrame:
+    """The rows whose columns equal `where` (or are in it, for a list), as a tidy DataFrame."""
+    if "class_" in where:
+        where["class"] = where.pop("class_")
+    _check_columns(where)
+    wanted = {
+        name: value if isinstance(value, (list, tuple, set)) else [value] for name, value in where.items()
+    }
+    kept = [item for item in rows if all(item[name] in values for name, values in wanted.items())]
+    return pd.DataFrame(kept, columns=list(COLUMNS))
+
+
+def save(
+    path, *, notebook: str, run: str, parameters: dict, rows: list[dict], claims, provenance: dict
+) -> Path:
+    """Write metrics.json (one row a line), whole or not at all; return its path. A missing folder is made.
+
+    `claims` is the DataFrame of `mialib.claims.compare`, or a list of dicts with the keys in `CLAIM_COLUMNS`.
+    nan and inf in the measured columns become null; anywhere else they raise ValueError, as does what JSON
+    cannot hold.
+    """
+    path = Path(path)
+    rows = [{name: _finite(name, value) for name, value in item.items()} for item in rows]
+    for index, item in enumerate(rows):
+        if item.keys() != set(COLUMNS):
+            raise ValueError(
+                f"rows[{index}] lacks columns {sorted(set(COLUMNS) - item.keys())} and has unknown ones"
+                f" {sorted(item.keys() - set(COLUMNS))}; make it with results.row"
+            )
+    records = claims.to_dict("records") if isinstance(claims, pd.DataFrame) else claims
+    content = {
+        "notebook": notebook,
+        "run": run,
+        "parameters": parameters,
+        "provenance": provenance,
+        "rows": rows,
+        "claims": [{name: record[name] for name in CLAIM_COLUMNS} for record in records],
+    }
+    text = "{\n" + ",\n".join(f'"{name}": {_section(name, content[name])}' for name in _SECTIONS) + "\n}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def load(path) -> dict:
+    """Read what `save` wrote: a dict with notebook, run, parameters, provenance, rows and claims.
+
+    Raises FileNotFoundError for a missing file, ValueError for one that is not whole, valid JSON without NaN,
+    or lacks a section.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no results at {path}; run the notebook that writes it")
+
+    def refuse(constant):
+        raise ValueError(f"it holds {constant}")
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid results JSON ({error}); run the notebook again") from error
+    missing = [name for name in _SECTIONS if name not in content]
+    if missing:
+        raise ValueError(f"{path} lacks {missing}; results hold {list(_SECTIONS)}")
+    return content
+
+
+def provenance(seconds: float, device) -> dict:
+    """What made the results: versions, device, git commit (None outside the repository), run time."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return {
+        "torch": torch.__version__,
+        "mialib": version("mialib"),
+        "python": platform.python_version(),
+        "device": name,
+        "commit": _commit(),
+        "seconds": round(float(seconds), 1),
+    }
+
+
+def _commit() -> str | None:
+    def git(*arguments):
+        command = ["git", "-C", str(REPO_ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if (
+            Path(git("rev-parse", "--show-toplevel")).resolve() != REPO_ROOT
+        ):  # installed inside another repository
+            return None
+        # A run writes its own outputs before it asks; they do not change what was run.
+        dirty = git("status", "--porcelain", "--", ".", ":(exclude)outputs")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit yet
+        return None
+
+
+def _check_columns(names) -> None:
+    for name in names:
+        if name not in COLUMNS:
+            nearest = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0)[0]
+            raise ValueError(
+                f"unknown column {name!r}; did you mean {nearest!r}? Columns: {', '.join(COLUMNS)}"
+            )
+
+
+def _scalar(name, value):
+    if getattr(value, "shape", None) == ():  # a numpy or tensor scalar
+        value = value.item()
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise ValueError(
+            f"column {name!r} holds a {type(value).__name__}; it must be a string, a number or None"
+        )
+    return value
+
+
+def _finite(name, value):
+    return None if name in _MEASURED and value is not None and not math.isfinite(value) else value
+
+
+def _section(name, value) -> str:
+    try:
+        if name in ("rows", "claims"):
+            return "[\n" + ",\n".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be written as JSON: {error}") from error

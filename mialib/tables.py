@@ -1,0 +1,96 @@
+"""Reading the results table: one number a target, differences between settings, and small tables for the eye.
+
+A *setting* is a dictionary of columns (compression, level, defense, ...) that a row must have; rows are those of
+`mialib.results`. Values are averaged over the trainings of an attack network first, so that a target counts once.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mialib import metrics, results
+
+
+def by_target(rows: Sequence[dict], **where) -> np.ndarray:
+    """The value of each target, (targets,) float64 in the order of their numbers; nan where it could not be resolved.
+
+    Raises:
+        ValueError: no row has these columns.
+    """
+    found = results.table(rows, **where)
+    if found.empty:
+        raise ValueError(f"no row of the table has {where}")
+    return found.assign(value=found["value"].astype(float)).groupby("target")["value"].mean().to_numpy()
+
+
+def difference(rows: Sequence[dict], a: Mapping, b: Mapping, **common) -> metrics.Estimate:
+    """Setting b minus setting a on the same targets: mean and interval over the targets."""
+    return metrics.over_targets(by_target(rows, **{**common, **b}) - by_target(rows, **{**common, **a}))
+
+
+def per_class(rows: Sequence[dict], num_classes: int, **where) -> np.ndarray:
+    """(targets, num_classes), nan where a target has no members or no non-members of a class."""
+    return np.stack([by_target(rows, class_=number, **where) for number in range(num_classes)], axis=1)
+
+
+def agreement(per_class: np.ndarray) -> metrics.Estimate:
+    """Do targets agree on which classes leak? Correlation of each target's classes (t, c) with the others' mean.
+
+    Classes that some target could not measure are left out. Interval over the targets.
+    """
+    gaps = per_class[:, ~np.isnan(per_class).any(0)]
+    others = [np.delete(gaps, i, axis=0).mean(0) for i in range(len(gaps))]
+    return metrics.over_targets([np.corrcoef(own, rest)[0, 1] for own, rest in zip(gaps, others, strict=True)])
+
+
+def attacks(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
+    """Mean over targets of each attack (rows) in each setting (columns)."""
+    names = dict.fromkeys(row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric)
+    return pd.DataFrame({
+        setting: {name: by_target(rows, attack=name, metric=metric, **columns).mean() for name in names}
+        for setting, columns in settings.items()
+    })
+
+
+def differences(rows: Sequence[dict], settings: Mapping[str, tuple[Mapping, Mapping]], metric: str) -> pd.DataFrame:
+    """Of each attack, setting b minus a for each pair (a, b), as '+0.012 [-0.003, +0.027]', over the targets."""
+    names = dict.fromkeys(row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric)
+    return pd.DataFrame({
+        title: {name: _signed(difference(rows, *pair, attack=name, metric=metric)) for name in names}
+        for title, pair in settings.items()
+    })
+
+
+def models(rows: Sequence[dict]) -> pd.DataFrame:
+    """Each setting's targets on average: sparsity over all parameters, what is left, accuracy and its gap."""
+    wanted = ["sparsity", "nonzero_parameters", "sparse_bytes", "test_accuracy", "generalization_gap"]
+    keys = ["compression", "level", "defense", "defense_strength"]
+    means = results.table(results.aggregate([row for row in rows if row["metric"] in wanted]))
+    table = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)[wanted]
+    table = table[table["test_accuracy"].notna()]
+    return table.reset_index().dropna(axis=1, how="all").astype({"nonzero_parameters": int, "sparse_bytes": int})
+
+
+def headline(content: dict, metric: str = "auc") -> str:
+    """The table that a finished run prints: each attack in each setting, and the verdicts."""
+    keys = ["compression", "level", "defense", "defense_strength", "adversary"]
+    means = results.table(results.aggregate([row for row in content["rows"] if row["metric"] == metric]))
+    means["setting"] = [_name(*(None if pd.isna(v) else v for v in row)) for row in means[keys].itertuples(index=False)]
+    table = means.pivot_table(index="setting", columns="attack", values="value", sort=False)
+    text = f"{metric.upper()} of each attack, mean over targets (0.5 = guessing)\n\n{table.round(3).T.to_string()}"
+    width = max((len(claim["claim"]) for claim in content["claims"]), default=0)
+    verdicts = [f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in content["claims"]]
+    return "\n".join([text, "", "Verdicts", *verdicts])
+
+
+def _name(compression, level, defense, strength, adversary) -> str:
+    name = "original" if compression == "none" else "control" if level == 0 else f"{compression} {level:g}"
+    if defense in (None, "none"):
+        return name
+    strength = "" if strength is None else f" {strength:g}"
+    return f"{defense}{strength}" + (f" {adversary}" if adversary else "")
+
+
+def _signed(estimate: metrics.Estimate) -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"

@@ -1,0 +1,369 @@
+import copy
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from mialib import models
+
+SIDES = {"small_cnn": 8, "resnet18": 8, "vgg16_bn": 32, "densenet121": 16}
+
+
+def toy(shape, num_classes=10):
+    return SimpleNamespace(name="toy", x=torch.zeros(4, *shape), num_classes=num_classes)
+
+
+def constructor(name, num_classes=10):
+    return models.make(name, toy((3, SIDES[name], SIDES[name]) if name in SIDES else (20,), num_classes))
+
+
+def inputs(name, n=4):
+    shape = (3, SIDES[name], SIDES[name]) if name in SIDES else (20,)
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def built():
+    torch.manual_seed(0)
+    return {name: constructor(name)() for name in models.NAMES}
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_classifiers_give_logits(built, name):
+    model, x = built[name].eval(), inputs(name)
+    before = x.clone()
+    with torch.no_grad():
+        assert model(x).shape == (4, 10)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn", "densenet121"])
+def test_in_channels_is_adjustable(name):
+    with torch.device("meta"):
+        model = getattr(models, name)(in_channels=1, num_classes=7)
+        assert model(torch.zeros(2, 1, SIDES[name], SIDES[name])).shape == (2, 7)
+
+
+def parameter_count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_parameter_counts(built):
+    assert parameter_count(built["densenet121"]) == 6_956_426  # the paper's notebook prints 6,956 K
+    assert parameter_count(built["columnfc"]) == (20 + 1) * 256 + 257 * 128 + 129 * 10
+    # torchvision's ResNet-18 with 10 classes, less the stem's 7x7 kernels, plus 3x3 ones
+    assert parameter_count(built["resnet18"]) == 11_181_642 - 3 * 64 * (49 - 9)
+    assert [
+        tuple(layer.weight.shape) for layer in built["vgg16_bn"].modules() if type(layer) is nn.Linear
+    ] == [
+        (4096, 512),
+        (4096, 4096),
+        (10, 4096),
+    ]
+
+
+def map_sizes(model, side, kind):
+    sizes = []
+    for layer in model.modules():
+        if isinstance(layer, kind):
+            layer.register_forward_hook(
+                lambda _m, args, out: sizes.append((args[0].shape[-1], out.shape[-1]))
+            )
+    model(torch.zeros(2, 3, side, side))
+    return sizes
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_stem_keeps_the_resolution_and_the_max_pool_halves_it(name):
+    with torch.device("meta"):
+        model = getattr(models, name)(in_channels=3, num_classes=10)
+        assert map_sizes(model, 32, nn.MaxPool2d) == [(32, 16)]
+
+
+def test_vgg_averages_to_one_pixel():
+    with torch.device("meta"):
+        model = models.vgg16_bn(in_channels=3, num_classes=10)
+        assert map_sizes(model, 64, nn.AdaptiveAvgPool2d) == [(2, 1)]
+
+
+@pytest.mark.parametrize(("side", "width", "pixels"), [(8, 16, 2), (28, 32, 3), (32, 32, 4), (64, 32, 4)])
+def test_small_cnn_widths_and_last_map(side, width, pixels):
+    model = models.small_cnn(in_channels=1, num_classes=10, image_size=side)
+    assert [layer.out_channels for layer in model if isinstance(layer, nn.Conv2d)] == [
+        width,
+        2 * width,
+        4 * width,
+    ]
+    assert model[-1].in_features == 4 * width * pixels**2
+    assert model(torch.zeros(2, 1, side, side + 5)).shape == (2, 10)  # a longer second side is averaged down
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_initial_weights(built, name):
+    for layer in built[name].modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+            if layer.weight.numel() > 10_000:
+                assert layer.weight.std().item() == pytest.approx((2 / (fan_in + fan_out)) ** 0.5, rel=0.05)
+                assert abs(layer.weight.mean().item()) < 0.05 * layer.weight.std().item()
+            assert layer.bias is None or not layer.bias.any()
+        if isinstance(layer, nn.BatchNorm2d):
+            assert (layer.weight == 1).all() and not layer.bias.any()
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_no_layer_works_in_place(built, name):
+    assert not any(getattr(layer, "inplace", False) for layer in built[name].modules())
+
+
+def two(model):
+    """`model` and another one, nearby; building two of the large ones takes seconds."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)  # no common shift: over thousands of inputs it would saturate the logits
+    return [model, other]
+
+
+def batched(models, x, randomness="error"):
+    params, buffers = stack_module_state(models)
+    base = models[0]
+    return vmap(lambda p, b: functional_call(base, (p, b), (x,)), randomness=randomness)(
+        params, buffers
+    ), buffers
+
+
+def randomised(model):
+    """BatchNorm with statistics and affine parameters that are not 0 and 1."""
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.1)
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+ALL = (*models.NAMES, "attack_mlp", "samia")
+
+
+def example(name, n=4):
+    width = {"attack_mlp": 20, "samia": 15}.get(name)
+    return torch.rand(n, width, generator=torch.Generator().manual_seed(0)) if width else inputs(name, n)
+
+
+def fresh(built, name):
+    torch.manual_seed(1)
+    attack = {"attack_mlp": lambda: models.attack_mlp(20), "samia": lambda: models.samia(5)}
+    return attack[name]() if name in attack else copy.deepcopy(built[name])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_vmap_equals_one_by_one_in_eval_mode(built, name):
+    both = [model.eval() for model in two(randomised(fresh(built, name)))]
+    x = example(name)
+    with torch.no_grad():
+        logits, _ = batched(both, x)
+        for got, model in zip(logits, both, strict=True):
+            expected = model(x)
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
+def test_vmap_equals_one_by_one_in_train_mode(built, name):
+    both = [model.double().train() for model in two(fresh(built, name))]
+    x = example(name, 6).double()
+    logits, buffers = batched(both, x)
+    for i, model in enumerate(both):
+        torch.testing.assert_close(logits[i], model(x))
+        for buffer, value in model.named_buffers():
+            torch.testing.assert_close(buffers[buffer][i], value)
+
+
+@pytest.mark.parametrize("name", ["columnfc", "attack_mlp", "samia"])
+def test_dropout_differs_between_models_under_vmap(built, name):
+    model = fresh(built, name).train()
+    logits, _ = batched([model, model], example(name), randomness="different")
+    assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "columnfc", "attack_mlp", "samia"])
+def test_gradients_under_vmap_equal_autograd(built, name):
+    both = [model.double().train() for model in two(fresh(built, name))]
+    for model in both:  # random masks cannot be compared, so dropout off
+        for layer in model.modules():
+            if isinstance(layer, nn.Dropout | models.EncoderLayer):
+                layer.eval()
+    x, y = example(name, 16).double(), torch.arange(16) % 2
+    params, buffers = stack_module_state(both)
+
+    def loss(params, buffers):
+        return nn.functional.cross_entropy(functional_call(both[0], (params, buffers), (x,)), y)
+
+    gradients = vmap(grad(loss))(params, buffers)
+    for i, model in enumerate(both):
+        nn.functional.cross_entropy(model(x), y).backward()
+        for parameter, value in model.named_parameters():
+            torch.testing.assert_close(gradients[parameter][i], value.grad)
+            if parameter.endswith("weight"):
+                assert value.grad.any(), parameter
+
+
+@pytest.mark.parametrize("name", ["columnfc", "attack_mlp", "samia"])
+def test_gradients_with_dropout_under_vmap_are_finite(built, name):
+    both = [model.train() for model in two(fresh(built, name))]
+    x, y = example(name, 16), torch.arange(16) % 2
+    params, buffers = stack_module_state(both)
+
+    def loss(params, buffers):
+        return nn.functional.cross_entropy(functional_call(both[0], (params, buffers), (x,)), y)
+
+    for value in vmap(grad(loss), randomness="different")(params, buffers).values():
+        assert value.isfinite().all()
+
+
+# --- factory ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_constructor_pickles_and_names_its_arguments(name):
+    make_model = constructor(name)
+    again = pickle.loads(pickle.dumps(make_model))
+    assert make_model.args == () and again.func is make_model.func is getattr(models, name)
+    assert again.keywords == make_model.keywords
+    assert make_model.keywords["num_classes"] == 10
+
+
+def test_make_reads_the_dataset():
+    data = SimpleNamespace(name="digits", x=torch.zeros(3, 1, 8, 9), num_classes=4)
+    assert models.make("small_cnn", data).keywords == {"in_channels": 1, "num_classes": 4, "image_size": 8}
+    assert models.make("columnfc", toy((446,), 30)).keywords == {"in_features": 446, "num_classes": 30}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("resnet", (3, 32, 32), "'resnet'.*did you mean 'resnet18'"),
+        ("resnet18", (446,), "images.*features"),
+        ("columnfc", (3, 32, 32), "features.*images"),
+        ("vgg16_bn", (3, 28, 28), "at least 32 x 32.*28 x 28"),
+        ("densenet121", (1, 8, 8), "at least 16 x 16.*8 x 8"),
+        ("small_cnn", (1, 4, 8), "at least 8 x 8.*4 x 8"),
+    ],
+)
+def test_make_refuses_what_cannot_work(name, shape, message):
+    with pytest.raises(ValueError, match=message):
+        models.make(name, toy(shape))
+
+
+# --- attack networks -------------------------------------------------------------------------------------------------
+
+
+def test_attack_mlp_layers():
+    model = models.attack_mlp(9)
+    assert [layer.out_features for layer in model if isinstance(layer, nn.Linear)] == [512, 256, 128, 2]
+    kinds = "".join(type(layer).__name__[0] for layer in model)
+    assert kinds == "LRDLRDLRL" and all(layer.p == 0.2 for layer in model if isinstance(layer, nn.Dropout))
+
+
+def reference_encoder(model):
+    """PyTorch's own encoder with the weights of SAMIA's layers."""
+    layer = nn.TransformerEncoderLayer(64, 4, 128, 0.2, "gelu", batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    theirs = {
+        "qkv.": "self_attn.in_proj_",
+        "out.": "self_attn.out_proj.",
+        "up.": "linear1.",
+        "down.": "linear2.",
+        "norm1.": "norm1.",
+        "norm2.": "norm2.",
+    }
+    state = {}
+    for name, value in model.layers.state_dict().items():
+        index, ours, kind = name.split(".")
+        state[f"layers.{index}.{theirs[ours + '.']}{kind}"] = value
+    encoder.load_state_dict(state)
+    return encoder
+
+
+def test_samia_layers_equal_pytorchs_encoder():
+    torch.manual_seed(0)
+    model = models.samia(7).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # no two layers alike, no bias zero
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        encoder = reference_encoder(model).eval()
+        tokens = torch.randn(5, 7, 64)
+        ours = tokens
+        for layer in model.layers:
+            ours = layer(ours)
+        torch.testing.assert_close(ours, encoder(tokens), rtol=1e-5, atol=1e-5)
+
+
+def test_samia_starts_as_pytorchs_encoder_does():
+    layer, reference = models.samia(7).layers[0], nn.TransformerEncoderLayer(64, 4, 128)
+    bound = (6 / (64 + 192)) ** 0.5  # Xavier-uniform over the fused matrix
+    for weight in (layer.qkv.weight, reference.self_attn.in_proj_weight):
+        assert 0.98 * bound < weight.abs().max().item() <= bound
+    assert not layer.qkv.bias.any() and not layer.out.bias.any() and layer.up.bias.any()
+    twins = models.samia(7).layers
+    assert torch.equal(twins[0].up.weight, twins[2].up.weight)
+
+
+def test_samia_reads_confidence_sensitivity_and_label_of_each_class_as_one_token():
+    model = models.samia(4).eval()
+    seen = []
+    model.embed.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    x = torch.arange(12.0)[None]
+    with torch.no_grad():
+        model(x)
+    # BatchNorm in eval mode with its initial statistics divides by sqrt(1 + 1e-5)
+    expected = torch.tensor([[0.0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]])
+    torch.testing.assert_close(seen[0][0], expected, rtol=1e-4, atol=0)
+
+
+def test_samia_learns_which_class_is_confident():
+    """Members: confidence high on the labelled class. A few steps suffice, dropout on."""
+    torch.manual_seed(0)
+    model = models.samia(5)
+    y = torch.randint(5, (256,))
+    member = torch.arange(256) % 2
+    label = torch.eye(5)[y]
+    x = torch.cat(
+        [torch.rand(256, 5) * 0.3 + 0.6 * label * member[:, None], torch.rand(256, 5), label], dim=1
+    )
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(40):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), member).backward()
+        optimiser.step()
+    assert (model.eval()(x).argmax(1) == member).float().mean() > 0.95
+
+
+def test_dropout_share_scale_and_gradient():
+    torch.manual_seed(0)
+    x = torch.ones(1000, 401, requires_grad=True)  # 401,000 is not a multiple of four: the last draw is cut
+    out = models.dropout(x, 0.2)
+    share = (out == 0).double().mean().item()
+    assert share == pytest.approx(0.2, abs=5 * (0.16 / x.numel()) ** 0.5)
+    assert out[out != 0].unique().tolist() == pytest.approx([1.25], rel=1e-4)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+    columns = (out == 0).double().flatten()[:400_000].view(-1, 4)
+    assert (
+        torch.corrcoef(columns.T).fill_diagonal_(0).abs().max() < 0.02
+    )  # the four of one draw are independent
+
+
+def test_dropout_under_vmap_draws_for_each_model():
+    x = torch.ones(2, 50)
+    one = vmap(lambda row: models.dropout(row, 0.5), randomness="different")(x)
+    assert not torch.equal(one[0], one[1])
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_dropout_limits(p):
+    assert torch.equal(models.dropout(torch.ones(7), p), torch.full((7,), 1.0 - p))
