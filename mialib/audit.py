@@ -45,11 +45,16 @@ class Observation:
     def unaware(self, believed: "Observation", **columns) -> "Observation":
         """The same targets, attacked with the shadow models of an attacker who believes in another setting."""
         return replace(
-            self, shadows=believed.shadows, shadow_member=believed.shadow_member, columns=self.columns | columns
+            self,
+            shadows=believed.shadows,
+            shadow_member=believed.shadow_member,
+            columns=self.columns | columns,
         )
 
 
-def observe(population: Population, data: Dataset, split: Splits, n_targets: int, seed: int = 0, **columns) -> Observation:
+def observe(
+    population: Population, data: Dataset, split: Splits, n_targets: int, seed: int = 0, **columns
+) -> Observation:
     """Query every model on its own candidates: posteriors, sensitivity, and for the targets a door for probes.
 
     Args:
@@ -57,7 +62,8 @@ def observe(population: Population, data: Dataset, split: Splits, n_targets: int
     """
     index, member = predict.candidates(split, seed)
     targets = [
-        predict.views(population[i : i + 1], data, index[i : i + 1], probes=True, seed=seed) for i in range(n_targets)
+        predict.views(population[i : i + 1], data, index[i : i + 1], probes=True, seed=seed)
+        for i in range(n_targets)
     ]
     shadows = predict.views(population[n_targets:], data, index[n_targets:], seed=seed)
     return Observation(targets, shadows, member[:n_targets], member[n_targets:], columns)
@@ -116,7 +122,9 @@ class Measurements:
         return [
             results.row(
                 f"{metric}_difference",
-                metrics.paired_difference(self.member[b][target].numpy(), before.numpy(), after.numpy(), metric),
+                metrics.paired_difference(
+                    self.member[b][target].numpy(), before.numpy(), after.numpy(), metric
+                ),
                 **columns,
                 variant=f"minus {a}",
                 attack=attack,
@@ -156,10 +164,12 @@ def attack(observations: Mapping[str, Observation], suite: Mapping[str, object])
 
 def _margins(seen: Observation, one) -> Tensor:
     trainings = getattr(one, "trainings", 1)
-    return torch.stack([
-        torch.stack([one(target, seen.shadows, seen.shadow_member, seed) for seed in range(trainings)])
-        for target in seen.targets
-    ])
+    return torch.stack(
+        [
+            torch.stack([one(target, seen.shadows, seen.shadow_member, seed) for seed in range(trainings)])
+            for target in seen.targets
+        ]
+    )
 
 
 def _train_networks(observations, suite) -> None:
@@ -173,10 +183,12 @@ def _train_networks(observations, suite) -> None:
         for seed in range(one.trainings)
     ]
     jobs.sort(key=lambda job: job[0].name != "samia")  # the longest first, so that the processes end together
-    if effective_n_jobs() == 1:
+    if effective_n_jobs(None) == 1:
         for one, views, member, seed in progress.follow(jobs, "attack networks", "network"):
             one.fit(views, member, [seed])
         return
-    done = Parallel(return_as="generator_unordered")(delayed(one.fit)(views, member, [seed]) for one, views, member, seed in jobs)
+    done = Parallel(return_as="generator_unordered")(
+        delayed(one.fit)(views, member, [seed]) for one, views, member, seed in jobs
+    )
     for _ in progress.follow(done, "attack networks", "network", len(jobs)):
         pass

@@ -26,7 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute a notebook with the parameters of a YAML file")
     run.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
-    run.add_argument("--jobs", type=int, metavar="N", help="processes for training (default: the file's n_jobs)")
+    run.add_argument(
+        "--jobs", type=int, metavar="N", help="processes for training (default: the file's n_jobs)"
+    )
     commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
     build = commands.add_parser("faces", help="build a face data set from its original archive")
     build.add_argument("kind", choices=faces.FILES)
@@ -55,14 +57,27 @@ def execute(notebook: Path, parameters: dict) -> int:
     try:
         with _progress():
             papermill.execute_notebook(
-                str(notebook), str(executed), parameters, kernel_name="python3", log_output=False, progress_bar=True
+                str(notebook),
+                str(executed),
+                parameters,
+                kernel_name="python3",
+                log_output=False,
+                progress_bar=True,
             )
     except PapermillExecutionError as error:
-        print(f"\nmialib: cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}", file=sys.stderr)
-        print(f"The notebook up to there: {executed}. What was trained is cached: start again to go on.", file=sys.stderr)
+        print(
+            f"\nmialib: cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}",
+            file=sys.stderr,
+        )
+        print(
+            f"The notebook up to there: {executed}. What was trained is cached: start again to go on.",
+            file=sys.stderr,
+        )
         return 1
     print(tables.headline(results.load(folder / "metrics.json")))
-    print(f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}")
+    print(
+        f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}"
+    )
     return 0
 
 

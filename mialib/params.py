@@ -49,10 +49,9 @@ class Vocabulary(BaseModel):
     sparsity: Level = None
     gamma_l1: Strength = None
     ppb_strengths: list[Strength] = None
+    attack_optimizer: Literal["adam", "sgd"] = None
     attack_epochs: Count = None
     attack_lr: Strength = None
-    samia_epochs: Count = None
-    samia_lr: Strength = None
     trainings: Count = None
     precision: Literal["float32", "bf16"] = None
     device: Literal["auto", "cpu", "cuda"] = None
@@ -96,7 +95,9 @@ def read(path: str | Path, notebook: str | Path) -> dict[str, Any]:
     path, notebook = Path(path), Path(notebook)
     for file, role in ((path, "parameter file"), (notebook, "notebook")):
         if not file.is_file():
-            raise FileNotFoundError(f"{role} {file} does not exist; parameters stand in params/<notebook>/<run>.yaml")
+            raise FileNotFoundError(
+                f"{role} {file} does not exist; parameters stand in params/<notebook>/<run>.yaml"
+            )
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
@@ -106,7 +107,9 @@ def read(path: str | Path, notebook: str | Path) -> dict[str, Any]:
     declared = list(papermill.inspect_notebook(str(notebook)))
     for name in values:
         if name not in declared:
-            raise ValueError(f"{path}: unknown parameter {name!r}{nearest(name, declared)}; {notebook.name} declares {declared}")
+            raise ValueError(
+                f"{path}: unknown parameter {name!r}{nearest(name, declared)}; {notebook.name} declares {declared}"
+            )
     return validate(values, str(path))
 
 
@@ -120,6 +123,12 @@ def _explain(problem: dict, values: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown parameter {name!r}{nearest(name, list(Vocabulary.model_fields))}"
-    hint = nearest(problem["input"], list(problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))) \
-        if problem["type"] == "literal_error" else ""
+    hint = (
+        nearest(
+            problem["input"],
+            list(problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")),
+        )
+        if problem["type"] == "literal_error"
+        else ""
+    )
     return f"{name} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{hint}"

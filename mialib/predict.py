@@ -5,16 +5,17 @@ divides a difference of posteriors by 1e-3 and would drown in rounding otherwise
 c classes; `index` is int64 (m, n), each model's own rows of the data set, or (n,), the same for all.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from mialib import splits
 from mialib.data import Dataset
-from mialib.population import Population
+from mialib.population import Population, channels_last
 from mialib.splits import Splits
 
 ROWS = 512  # examples a forward pass; fixed, so that the noise of the sensitivity does not depend on memory
@@ -57,12 +58,7 @@ class Views:
 
 def logits(population: Population, data: Dataset, index: Tensor) -> Tensor:
     """(m, n, c) float32 on the CPU."""
-    return torch.stack(
-        [
-            torch.cat([module(data.inputs(rows)).cpu() for rows in own.to(data.x.device).split(ROWS)])
-            for module, own in _each(population, index)
-        ]
-    )
+    return _of_each(_logits, population, data, index)
 
 
 def log_posteriors(population: Population, data: Dataset, index: Tensor) -> Tensor:
@@ -85,12 +81,7 @@ def sensitivity(
     Yuan & Zhang 2022; public code mia_prune `base_model.py`. Example number i gets the same noise from every model,
     so that differences between models are not differences of noise. Costs queries + 1 queries an example.
     """
-    return torch.stack(
-        [
-            torch.cat(list(_sensitivity(module, data, own.to(data.x.device), queries, epsilon, seed)))
-            for module, own in _each(population, index)
-        ]
-    )
+    return _of_each(_sensitivity, population, data, index, queries, epsilon, seed)
 
 
 def accuracy(population: Population, data: Dataset, mask: Tensor) -> Tensor:
@@ -164,26 +155,38 @@ class _Query:
     def __call__(self, x: Tensor) -> Tensor:
         device = next(self.module.parameters()).device
         with full_precision():
-            parts = [self.module(part.to(device)).cpu() for part in x.split(ROWS)]
+            parts = [self.module(channels_last(part.to(device))).cpu() for part in x.split(ROWS)]
         return torch.cat(parts).double().log_softmax(-1)
 
 
-def _each(population: Population, index: Tensor) -> Iterator[tuple[nn.Module, Tensor]]:
-    index = index.expand(len(population), -1)
+def _of_each(question, population: Population, data: Dataset, index: Tensor, *options) -> Tensor:
+    """question(module, data, own rows, *options) of every model, stacked; in as many processes as joblib is set to."""
+    index = index.expand(len(population), -1).to(data.x.device)
+    run = Parallel(n_jobs=None if data.x.device.type == "cpu" and len(population) > 1 else 1)
+    return torch.stack(
+        run(delayed(question)(population[i], data, index[i], *options) for i in range(len(population)))
+    )
+
+
+def _logits(module: nn.Module, data: Dataset, index: Tensor) -> Tensor:
     with torch.no_grad(), full_precision():
-        for i in range(len(population)):
-            yield population[i], index[i]
+        return torch.cat([module(channels_last(data.inputs(rows))).cpu() for rows in index.split(ROWS)])
 
 
-def _sensitivity(module, data, index, queries, epsilon, seed) -> Iterator[Tensor]:
-    # the noise is drawn on the CPU, so that every device gets the same
-    generator = torch.Generator().manual_seed(seed)
-    for rows in index.split(ROWS // queries):
-        x = data.inputs(rows)
-        clean = module(x).double().softmax(1)
-        noise = torch.randn((queries, *x.shape), generator=generator).to(x)
-        noisy = module((x + epsilon * noise).flatten(0, 1)).double().softmax(1).view(queries, *clean.shape)
-        yield ((noisy - clean).abs().sum(0) / (queries * epsilon)).cpu()
+def _sensitivity(
+    module: nn.Module, data: Dataset, index: Tensor, queries: int, epsilon: float, seed: int
+) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same noise
+    found = []
+    with torch.no_grad(), full_precision():
+        for rows in index.split(max(1, ROWS // queries)):
+            x = data.inputs(rows)
+            clean = module(channels_last(x)).double().softmax(1)
+            noise = torch.randn((queries, *x.shape), generator=generator).to(x)
+            noisy = module(channels_last((x + epsilon * noise).flatten(0, 1)))
+            moved = noisy.double().softmax(1).view(queries, *clean.shape) - clean
+            found.append((moved.abs().sum(0) / (queries * epsilon)).cpu())
+    return torch.cat(found)
 
 
 @contextmanager

@@ -41,25 +41,37 @@ def agreement(per_class: np.ndarray) -> metrics.Estimate:
     """
     gaps = per_class[:, ~np.isnan(per_class).any(0)]
     others = [np.delete(gaps, i, axis=0).mean(0) for i in range(len(gaps))]
-    return metrics.over_targets([np.corrcoef(own, rest)[0, 1] for own, rest in zip(gaps, others, strict=True)])
+    return metrics.over_targets(
+        [np.corrcoef(own, rest)[0, 1] for own, rest in zip(gaps, others, strict=True)]
+    )
 
 
 def attacks(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
     """Mean over targets of each attack (rows) in each setting (columns)."""
-    names = dict.fromkeys(row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric)
-    return pd.DataFrame({
-        setting: {name: by_target(rows, attack=name, metric=metric, **columns).mean() for name in names}
-        for setting, columns in settings.items()
-    })
+    names = dict.fromkeys(
+        row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric
+    )
+    return pd.DataFrame(
+        {
+            setting: {name: by_target(rows, attack=name, metric=metric, **columns).mean() for name in names}
+            for setting, columns in settings.items()
+        }
+    )
 
 
-def differences(rows: Sequence[dict], settings: Mapping[str, tuple[Mapping, Mapping]], metric: str) -> pd.DataFrame:
+def differences(
+    rows: Sequence[dict], settings: Mapping[str, tuple[Mapping, Mapping]], metric: str
+) -> pd.DataFrame:
     """Of each attack, setting b minus a for each pair (a, b), as '+0.012 [-0.003, +0.027]', over the targets."""
-    names = dict.fromkeys(row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric)
-    return pd.DataFrame({
-        title: {name: _signed(difference(rows, *pair, attack=name, metric=metric)) for name in names}
-        for title, pair in settings.items()
-    })
+    names = dict.fromkeys(
+        row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric
+    )
+    return pd.DataFrame(
+        {
+            title: {name: _signed(difference(rows, *pair, attack=name, metric=metric)) for name in names}
+            for title, pair in settings.items()
+        }
+    )
 
 
 def models(rows: Sequence[dict]) -> pd.DataFrame:
@@ -69,18 +81,24 @@ def models(rows: Sequence[dict]) -> pd.DataFrame:
     means = results.table(results.aggregate([row for row in rows if row["metric"] in wanted]))
     table = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)[wanted]
     table = table[table["test_accuracy"].notna()]
-    return table.reset_index().dropna(axis=1, how="all").astype({"nonzero_parameters": int, "sparse_bytes": int})
+    return (
+        table.reset_index().dropna(axis=1, how="all").astype({"nonzero_parameters": int, "sparse_bytes": int})
+    )
 
 
 def headline(content: dict, metric: str = "auc") -> str:
     """The table that a finished run prints: each attack in each setting, and the verdicts."""
     keys = ["compression", "level", "defense", "defense_strength", "adversary"]
     means = results.table(results.aggregate([row for row in content["rows"] if row["metric"] == metric]))
-    means["setting"] = [_name(*(None if pd.isna(v) else v for v in row)) for row in means[keys].itertuples(index=False)]
+    means["setting"] = [
+        _name(*(None if pd.isna(v) else v for v in row)) for row in means[keys].itertuples(index=False)
+    ]
     table = means.pivot_table(index="setting", columns="attack", values="value", sort=False)
     text = f"{metric.upper()} of each attack, mean over targets (0.5 = guessing)\n\n{table.round(3).T.to_string()}"
     width = max((len(claim["claim"]) for claim in content["claims"]), default=0)
-    verdicts = [f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in content["claims"]]
+    verdicts = [
+        f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in content["claims"]
+    ]
     return "\n".join([text, "", "Verdicts", *verdicts])
 
 

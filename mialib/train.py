@@ -97,7 +97,7 @@ def fit(
             for shard in shards
         ]
         with progress.bar(len(missing) * recipe.epochs, what, "epoch") as bar:
-            inside = effective_n_jobs() == 1 or len(jobs) == 1
+            inside = effective_n_jobs(None) == 1 or len(jobs) == 1
             tick = bar.update if inside else None
             results = Parallel(n_jobs=1 if inside else None, return_as="generator_unordered")(
                 delayed(_numbered)(number, run, job, tick) for number, job in enumerate(jobs)

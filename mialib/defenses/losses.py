@@ -25,7 +25,9 @@ class PPB:
 
     def __post_init__(self):
         if not self.strength >= 0:
-            raise ValueError(f"PPB: strength is {self.strength}; it must be 0 or more (the paper's code uses 4)")
+            raise ValueError(
+                f"PPB: strength is {self.strength}; it must be 0 or more (the paper's code uses 4)"
+            )
 
     def __call__(self, forward: Forward, params: Tensors, batch: Batch, step: int) -> Tensor:
         logits = forward(params, batch.x)

@@ -1,0 +1,46 @@
+"""Fixtures of all tests: no test touches the user's cache or the repository's outputs, and none uses threads."""
+
+import os
+
+import pytest
+import torch
+
+from mialib import data
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_user_cache(tmp_path_factory):
+    # for fixtures that outlive a test; every test then gets folders of its own
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MIALIB_CACHE", str(tmp_path_factory.mktemp("session_cache")))
+        patch.setenv("MIALIB_OUTPUTS", str(tmp_path_factory.mktemp("session_outputs")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(_no_user_cache, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("MIALIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("MIALIB_OUTPUTS", str(tmp_path_factory.mktemp("outputs")))
+    monkeypatch.delenv("MIALIB_PROGRESS", raising=False)
+
+
+@pytest.fixture
+def cache_root():
+    """The folder of this test's default store."""
+    return os.environ["MIALIB_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """120 examples of 6 features in 3 classes, whose centres are a standard deviation apart."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(120) % 3
+    x = torch.randn(120, 6, generator=generator) + torch.eye(3, 6)[y]
+    return data.Dataset("toy", x, y, 3, torch.zeros(1), torch.ones(1))
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return data.load("digits")
