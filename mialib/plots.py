@@ -7,8 +7,8 @@ intervals drawn are those over targets; where there is one target, those over it
 luminance, and lines and markers in shape too, so that a figure survives colour blindness and grey printing.
 """
 
+import io
 import itertools
-import os
 from pathlib import Path
 
 import matplotlib
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mialib import metrics, results
+from mialib import metrics, results, store
 
 DARK, MIDDLE, LIGHT = "#004488", "#BB5566", "#DDAA33"  # Paul Tol's high-contrast scheme
 FAINT = "#BBBBBB"
@@ -52,13 +52,9 @@ def save(figure: Figure, path) -> Path:
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"path is {path.name!r}; it must end in .png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        figure.savefig(unfinished, format="png", dpi=150, bbox_inches="tight")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
+    store.write(path, picture.getvalue())
     return path
 
 

@@ -29,14 +29,15 @@ class Views:
         log_posteriors: (m, n, c) float64, may hold -inf behind an output defence.
         labels: (m, n) int64, the true classes.
         sensitivity: (m, n, c) float64, `sensitivity` below; None where the attacker may not query.
-        x: (m, n, ...) float32, the candidates' normalised inputs; only for attacks that build probes from them.
+        x: (m, n, ...) float32, the candidates' normalised inputs; only for attacks that build probes from them. A
+            tensor, or `Inputs`, which has its shape and makes x[i] when asked.
         query: query(x (b, ...)) -> log_posteriors (b, c), the single target's answers.
     """
 
     log_posteriors: Tensor
     labels: Tensor
     sensitivity: Tensor | None = None
-    x: Tensor | None = None
+    x: "Tensor | Inputs | None" = None
     query: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self):
@@ -54,6 +55,25 @@ class Views:
     def __getitem__(self, models: slice) -> "Views":
         parts = (self.log_posteriors, self.labels, self.sensitivity, self.x)
         return Views(*(None if part is None else part[models] for part in parts), self.query)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The normalised inputs of candidates (m, n), made on demand: dozens of views of one data set share its memory."""
+
+    data: Dataset
+    index: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size([*self.index.shape, *self.data.x.shape[1:]])
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, model: int) -> Tensor:
+        return self.data.inputs(self.index[model].to(self.data.x.device)).cpu()
 
 
 def logits(population: Population, data: Dataset, index: Tensor) -> Tensor:
@@ -136,7 +156,7 @@ def views(
         log_posteriors(population, data, index),
         data.y.cpu()[index],
         sensitivity(population, data, index, seed=seed) if sensitive else None,
-        torch.stack([data.inputs(own.to(data.x.device)).cpu() for own in index]) if probes else None,
+        Inputs(data, index) if probes else None,
         query,
     )
 
@@ -179,10 +199,12 @@ def _sensitivity(
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same noise
     found = []
     with torch.no_grad(), full_precision():
-        for rows in index.split(max(1, ROWS // queries)):
+        block = max(1, ROWS // queries)
+        for rows in index.split(block):
             x = data.inputs(rows)
             clean = module(channels_last(x)).double().softmax(1)
-            noise = torch.randn((queries, *x.shape), generator=generator).to(x)
+            # a whole block is drawn even for the last rows: an example's noise does not depend on what follows it
+            noise = torch.randn((queries, block, *x.shape[1:]), generator=generator)[:, : len(x)].to(x)
             noisy = module(channels_last((x + epsilon * noise).flatten(0, 1)))
             moved = noisy.double().softmax(1).view(queries, *clean.shape) - clean
             found.append((moved.abs().sum(0) / (queries * epsilon)).cpu())

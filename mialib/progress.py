@@ -13,7 +13,7 @@ from tqdm import tqdm
 def bar(total: int, what: str, unit: str) -> tqdm:
     """A progress bar to be used as a context manager; `update(n)` moves it."""
     path = os.environ.get("MIALIB_PROGRESS")
-    file = open(path, "a", buffering=1) if path else sys.stderr  # noqa: SIM115  (tqdm keeps it open)
+    file = open(path, "a", buffering=1) if path else sys.stderr
     return tqdm(
         total=total, desc=what, unit=unit, file=file, leave=False, mininterval=0.5, dynamic_ncols=not path
     )

@@ -9,7 +9,6 @@ pruning method is the control: the same fine-tuning, nothing removed.
 import difflib
 import json
 import math
-import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mialib import REPO_ROOT, metrics
+from mialib import REPO_ROOT, metrics, store
 
 # fmt: off
 COLUMNS = (
@@ -150,13 +149,7 @@ def save(
         "claims": [{name: record[name] for name in CLAIM_COLUMNS} for record in records],
     }
     text = "{\n" + ",\n".join(f'"{name}": {_section(name, content[name])}' for name in _SECTIONS) + "\n}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    store.write(path, text.encode())
     return path
 
 

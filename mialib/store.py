@@ -46,7 +46,7 @@ class Store:
             if found != meta["sha256"]:
                 raise ValueError(f"SHA-256 is {found}, {meta['sha256']} was written")
             return load(content), meta["record"]
-        except (ValueError, KeyError, SafetensorError, OSError) as error:
+        except (ValueError, TypeError, KeyError, SafetensorError, OSError) as error:
             for path in (tensors, record):
                 if path.exists():
                     path.replace(path.with_name(path.name + ".corrupt"))

@@ -93,8 +93,9 @@ def headline(content: dict, metric: str = "auc") -> str:
     means["setting"] = [
         _name(*(None if pd.isna(v) else v for v in row)) for row in means[keys].itertuples(index=False)
     ]
-    table = means.pivot_table(index="setting", columns="attack", values="value", sort=False)
-    text = f"{metric.upper()} of each attack, mean over targets (0.5 = guessing)\n\n{table.round(3).T.to_string()}"
+    table = means.pivot_table(index="setting", columns="attack", values="value", sort=False).rename_axis(None)
+    shown = table[[name for name in table if not name.endswith("_global")]].round(3).to_string()
+    text = f"{metric.upper()} of each attack, mean over targets (0.5 = guessing)\n\n{shown}"
     width = max((len(claim["claim"]) for claim in content["claims"]), default=0)
     verdicts = [
         f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in content["claims"]

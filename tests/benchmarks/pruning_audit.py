@@ -11,7 +11,8 @@ printed beside them. This is no test: nothing passes or fails.
 What is linear is shortened on the slow side and scaled up: the public side trains some of the models for some of the
 epochs, and attack networks on both sides take a few of their 100 epochs. Every printed line says what was run and by
 what it is multiplied. Both sides take a fixed number of epochs, early stopping off, choosing the best epoch on reserve
-data; the public side uses all cores and its four loading processes, ours as many one-thread processes as `--processes`.
+data. The public side uses its four loading processes and all cores, or one thread where a short trial finds that faster
+(threads that wait for a core that somebody else has taken would flatter us); ours uses `--processes` one-thread processes.
 The cache is a fresh folder for each repeat. Our overhead in shortened trainings is scaled up with them.
 
 Data: Location from MIALIB_DATA, else from ../shared/data; where it is in neither, random binary data of the same shape.
@@ -26,16 +27,18 @@ import platform
 import statistics
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import public_design as public
 import torch
 from joblib import Parallel, delayed
 
-from mialib import data, models, population, predict, splits, train
+from mialib import data, loop, models, population, predict, splits, train
 from mialib.attacks import neural, threshold
 from mialib.compression import pruning
 from mialib.store import Store
@@ -46,8 +49,17 @@ ORIGINAL = train.Recipe(
     EPOCHS, select_best=True
 )  # Adam, 1e-3, decay 5e-4, batches of 128: the recipe's defaults
 PRUNED = replace(ORIGINAL, epochs=FINE_TUNING)
-SHORT_MLP = train.Recipe(20, lr=5e-3, optimizer="sgd", milestones=(10, 15))
-SHORT_SAMIA = train.Recipe(10, lr=1e-2, optimizer="sgd", milestones=(5, 7))
+FLOAT32 = "four attack networks, float32"
+BF16 = "four attack networks, SAMIA in bf16"
+BUSY = "four attack networks, SAMIA in bf16, two of each at once, for one"
+SHORT = {  # schedules for the multilayer perceptrons and for SAMIA
+    "short SGD (20 and 10 epochs), SAMIA in bf16": (
+        train.Recipe(20, lr=5e-3, optimizer="sgd", milestones=(10, 15)),
+        train.Recipe(10, lr=1e-2, optimizer="sgd", milestones=(5, 7)),
+    ),
+    "short Adam (10 epochs), SAMIA in bf16": (train.Recipe(10, milestones=(5, 7)),) * 2,
+}
+HOOKS = ("compress", "after_step", "opponent", "augment")
 THRESHOLDS = [
     f"{signal}{kind}" for signal in ("confidence", "entropy", "modified_entropy") for kind in ("", "_global")
 ]
@@ -96,9 +108,26 @@ def random_data(n: int, num_classes: int, seed: int) -> data.Dataset:
 # --- the public design ---------------------------------------------------------------------------------------------
 
 
+def faster_threads() -> int:
+    """One thread or all cores, whichever takes a SAMIA step faster at the moment: to the public side's advantage."""
+    model = public.Samia(90)
+    x, y, taken = torch.rand(128, 90), torch.zeros(128, dtype=torch.long), {}
+    for threads in (1, os.cpu_count(), 1, os.cpu_count()):
+        torch.set_num_threads(threads)
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        began = time.perf_counter()
+        for _ in range(5):
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+        taken[threads] = min(taken.get(threads, float("inf")), time.perf_counter() - began)
+    fastest = min(taken, key=taken.get)
+    found = ", ".join(f"{t} threads {s:.2f} s" for t, s in taken.items())
+    print(f"  public side with torch.set_num_threads({fastest}); five SAMIA steps: {found}")
+    return fastest
+
+
 def run_public(dataset, split, plan, clock: Clock, folder: Path) -> None:
     """All stages; a shortened training leaves models that are good enough to be queried and attacked."""
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(faster_threads())
     x, y = dataset.x.float(), dataset.y
 
     def part(i: int) -> public.Part:
@@ -145,7 +174,23 @@ def run_public(dataset, split, plan, clock: Clock, folder: Path) -> None:
 # --- ours ----------------------------------------------------------------------------------------------------------
 
 
-def run_ours(dataset, split, plan, clock: Clock, folder: Path) -> None:
+def warm_up(processes: int) -> None:
+    """Start the processes and let each load what training loads at its first step: paid once, not once a network."""
+    rows = random_data(256, 30, seed=0)
+    fit = partial(
+        loop.train,
+        models.make("columnfc", rows),
+        rows,
+        train.Recipe(1),
+        **dict.fromkeys(HOOKS),
+        start=None,
+        tick=None,
+    )
+    everyone = splits.everyone(len(rows), [0])
+    Parallel()(delayed(fit)(split=everyone, objective=train.cross_entropy) for _ in range(2 * processes))
+
+
+def run_ours(dataset, split, plan, clock: Clock, folder: Path, short: bool) -> None:
     torch.set_num_threads(1)
     cache = Store(folder)
     make_model = models.make("columnfc", dataset)
@@ -168,66 +213,70 @@ def run_ours(dataset, split, plan, clock: Clock, folder: Path) -> None:
         lambda: [threshold.ATTACKS[name](target, shadows, member[1:], 0) for name in THRESHOLDS],
     )
 
-    def networks(mlp, samia, trainings=1):
-        suite = neural.attacks(mlp, samia, trainings=trainings, cache=cache)
-        order = ["samia"] * trainings + [name for name in NETWORKS[:3] for _ in range(trainings)]
-        seeds = [i % trainings for i in range(len(order))]
-        fits = (
-            delayed(suite[name].fit)(shadows, member[1:], [seed])
-            for name, seed in zip(order, seeds, strict=True)
-        )
-        fitted = dict(zip(order, Parallel()(fits), strict=True))
+    def networks(recipes, cache, trainings=1):
+        suite = {
+            name: replace(attack, recipe=recipes[name], trainings=trainings, cache=cache)
+            for name, attack in neural.attacks().items()
+        }
+        jobs = [(name, seed) for name in reversed(NETWORKS) for seed in range(trainings)]  # the longest first
+        fits = Parallel()(delayed(suite[name].fit)(shadows, member[1:], [seed]) for name, seed in jobs)
         margins = {name: suite[name](target, shadows, member[1:], 0) for name in NETWORKS}
-        return fitted, margins
+        return {name: fit for (name, _), fit in zip(jobs, fits, strict=True)}, margins
 
-    few, scale = replace(neural.SCHEDULE, epochs=plan.attack_epochs), ATTACK_EPOCHS / plan.attack_epochs
-    fast = replace(few, precision="bf16")
-    fitted, _ = clock("ours: attack networks, float32", lambda: networks(few, few), scale)
+    scale = ATTACK_EPOCHS / plan.attack_epochs
+    few = dict.fromkeys(NETWORKS, replace(neural.SCHEDULE, epochs=plan.attack_epochs, precision="float32"))
+    fast = few | {"samia": replace(few["samia"], precision="bf16")}
+    fitted, _ = clock(f"ours: {FLOAT32}", lambda: networks(few, cache), scale)
     for name, network in fitted.items():
         clock.seconds[f"ours: {name}, float32"].append(network.records[0]["seconds"] * scale)
-    fitted, _ = clock("ours: attack networks, SAMIA in bf16", lambda: networks(few, fast), scale)
+    fitted, _ = clock(f"ours: {BF16}", lambda: networks(fast, Store(folder / "bf16")), scale)
     clock.seconds["ours: samia, bf16"].append(fitted["samia"].records[0]["seconds"] * scale)
-    # other seeds than above would do as well; a new cache, so that the trainings above are not found again
-    cache = Store(folder / "two")
-    clock(
-        "ours: attack networks, SAMIA in bf16, two trainings, per one",
-        lambda: networks(few, fast, 2),
-        scale / 2,
-    )
+    clock(f"ours: {BUSY}", lambda: networks(fast, Store(folder / "two"), 2), scale / 2)
 
-    for kind, samia in (("float32", SHORT_SAMIA), ("SAMIA in bf16", replace(SHORT_SAMIA, precision="bf16"))):
-        cut = [replace(r, epochs=max(1, r.epochs // plan.cut_short)) for r in (SHORT_MLP, samia)]
-        cache = Store(folder / kind)
-        _, margins = clock(f"ours: short schedules, {kind}", lambda cut=cut: networks(*cut), plan.cut_short)
-        accuracy = {n: ((m > 0) == member[0]).double().mean().item() for n, m in margins.items()}
-        print("    balanced accuracy: " + ", ".join(f"{n} {a:.3f}" for n, a in accuracy.items()))
+    for kind, (mlp, samia) in SHORT.items() if short else ():
+        recipes = dict.fromkeys(NETWORKS, mlp) | {"samia": replace(samia, precision="bf16")}
+        recipes = {n: replace(r, epochs=max(1, r.epochs // plan.cut_short)) for n, r in recipes.items()}
+        _, margins = clock(
+            f"ours: {kind}", lambda r=recipes: networks(r, Store(folder / "short")), plan.cut_short
+        )
+        correct = {n: ((m > 0) == member[0]).double().mean().item() for n, m in margins.items()}
+        print("    balanced accuracy: " + ", ".join(f"{name} {share:.3f}" for name, share in correct.items()))
 
 
-def many_rows(clock: Clock) -> list[tuple[str, float, float]]:
-    """Posteriors of five ColumnFC on 27,000 rows each, and six thresholds on those 135,000 rows."""
-    found = []
+def many_rows(clock: Clock) -> list[str]:
+    """Table rows: posteriors of five ColumnFC on 27,000 rows each, and six thresholds on those 135,000 rows."""
+    lines = []
     for num_classes in (10, 100):
         dataset = random_data(60_000, num_classes, seed=1)
         shadows = population.initial(models.make("columnfc", dataset), list(range(SHADOWS)))
         index, member = predict.candidates(splits.target_shadow(len(dataset), 1, SHADOWS, 0), 0)
         index, member = index[1:], member[1:]
-        label = f"ours: {index.numel():,} rows, {num_classes} classes"
-
-        def views(shadows=shadows, dataset=dataset, index=index):
-            return predict.views(shadows, dataset, index, sensitive=False)
-
-        def cuts(seen, member=member):
-            return [threshold.ATTACKS[name](seen[:1], seen, member, 0) for name in THRESHOLDS]
-
+        label = f"{index.numel():,} rows, {num_classes} classes"
+        ask = partial(predict.views, shadows, dataset, index, sensitive=False)
         for _ in range(3):
-            seen = clock(f"{label}: posteriors", views)
-            clock(f"{label}: six threshold attacks", partial(cuts, seen))
-            clock(
-                f"{label}: confidence threshold alone",
-                lambda s=seen, m=member: threshold.confidence(s[:1], s, m, 0),
-            )
-        found.append((label, clock[f"{label}: posteriors"], clock[f"{label}: six threshold attacks"]))
-    return found
+            seen = clock(f"ours: {label}, posteriors", ask)
+            cuts = [partial(threshold.ATTACKS[name], seen[:1], seen, member, 0) for name in THRESHOLDS]
+            clock(f"ours: {label}, six thresholds", lambda cuts=cuts: [cut() for cut in cuts])
+
+        # a quadratic search takes as long for each value, so a hundred values tell
+        confidence = seen.log_posteriors.exp().gather(-1, seen.labels[..., None]).flatten().numpy()
+        first = seen.labels.flatten().numpy() == 0
+        searches = {"global": (np.ones_like(first), 3), "per class": (first, 3 * num_classes)}
+        for kind, (rows, times) in searches.items():
+            values = confidence[rows]
+            work = partial(public.search, values, member.flatten().numpy()[rows], values[:100])
+            clock(f"public: {label}, {kind}, 100 values", work, times * len(values) / 100)
+        shadow_answers = public.Answers(
+            seen.log_posteriors.exp().float().flatten(0, 1), seen.labels.flatten(), None, None
+        )
+        clock(f"public: {label}, signals", lambda a=shadow_answers: public.signals(a))
+        before = sum(
+            clock[f"public: {label}, {kind}"] for kind in ("signals", *(f"{k}, 100 values" for k in searches))
+        )
+        asked, cut = clock[f"ours: {label}, posteriors"], clock[f"ours: {label}, six thresholds"]
+        lines.append(f"| six thresholds, {label} | {before:.0f} | {cut:.2f} | {before / cut:.0f}x | 50x |")
+        lines.append(f"| posteriors + six thresholds, {label} | | {asked:.2f} + {cut:.2f} | | < 1 s |")
+    return lines
 
 
 def run_cuda(dataset, split, plan, folder: Path) -> None:
@@ -256,7 +305,7 @@ def run_cuda(dataset, split, plan, folder: Path) -> None:
                 views = {"shadows": seen[1:], "member": member[1:]}
             for precision in ("float32", "bf16"):
                 recipe = replace(neural.SCHEDULE, epochs=plan.attack_epochs, precision=precision)
-                for name, attack in neural.attacks(recipe, recipe).items():
+                for name, attack in neural.attacks().items():
                     x = attack.features(views["shadows"]).flatten(0, 1)
                     y = views["member"].flatten().long()
                     rows = data.Dataset(name, x, y, 2, torch.zeros(1), torch.ones(1)).to("cuda")
@@ -276,20 +325,11 @@ def run_cuda(dataset, split, plan, folder: Path) -> None:
 # --- the table -----------------------------------------------------------------------------------------------------
 
 
-def table(clock: Clock, start_up: float, rows: list[tuple[str, float, float]]) -> str:
+def table(clock: Clock, start_up: float, rows: list[str]) -> str:
     fitting = ("training", "pruning, fine-tuning")
     rest = (*fitting, "prediction, sensitivity", "thresholds")
     nets = sum(clock[f"public: {name}"] for name in NETWORKS)
-    ours = {
-        kind: clock[f"ours: {stage}"]
-        for kind, stage in (
-            ("float32", "attack networks, float32"),
-            ("SAMIA in bf16", "attack networks, SAMIA in bf16"),
-            ("SAMIA in bf16, both processes busy (per training of two)", "attack networks, SAMIA in bf16, two trainings, per one"),
-            ("short schedules, float32", "short schedules, float32"),
-            ("short schedules, SAMIA in bf16", "short schedules, SAMIA in bf16"),
-        )
-    }  # fmt: skip
+    ours = {kind: clock[f"ours: {kind}"] for kind in (FLOAT32, BF16, BUSY, *SHORT)}
 
     def both(stages):
         return tuple(sum(clock[f"{side}: {stage}"] for stage in stages) for side in ("public", "ours"))
@@ -308,21 +348,17 @@ def table(clock: Clock, start_up: float, rows: list[tuple[str, float, float]]) -
             )
         )
     lines.append(("samia, bf16, in its process", clock["public: samia"], clock["ours: samia, bf16"], ""))
-    lines += [(f"four attack networks, {kind}", nets, seconds, "") for kind, seconds in ours.items()]
+    lines += [(kind, nets, seconds, "") for kind, seconds in ours.items()]
     for kind, seconds in ours.items():
         before = both(rest)
         target = "10x" if kind.startswith("short") else "3x (aim 5x)"
-        lines.append((f"**whole audit**, {kind}", before[0] + nets, before[1] + seconds + start_up, target))
+        lines.append((f"**whole audit**: {kind}", before[0] + nets, before[1] + seconds + start_up, target))
     text = [
         "| stage | public design (s, scaled) | ours (s, scaled) | ratio | target |",
         "|---|--:|--:|--:|--:|",
     ]
     text += [f"| {stage} | {a:.1f} | {b:.2f} | {a / b:.1f}x | {target} |" for stage, a, b, target in lines]
-    text += [
-        f"| {label.removeprefix('ours: ')}: posteriors + six thresholds | | {a:.2f} + {b:.2f} | | < 1 s |"
-        for label, a, b in rows
-    ]
-    return "\n".join(text)
+    return "\n".join([*text, *rows])
 
 
 def main() -> None:
@@ -341,6 +377,8 @@ def main() -> None:
     plan.models, plan.epochs, plan.fine_tuning = (1, 2, 2) if quick else (2, 5, 5)
     plan.attack_epochs, plan.cut_short = (1, 5) if quick else (3, 1)
 
+    os.environ["MIALIB_PROGRESS"] = os.devnull  # no bars between the printed lines
+    warnings.filterwarnings("ignore", message="This DataLoader will create 4 worker")
     dataset = location()
     split = splits.target_shadow(len(dataset), 1, SHADOWS, 7)
     print(
@@ -354,7 +392,7 @@ def main() -> None:
         f"{plan.fine_tuning} of {FINE_TUNING} of fine-tuning, scaled; prediction and thresholds in full\n"
         f"our side: training, fine-tuning, prediction and thresholds in full, {plan.processes} processes\n"
         f"both: {plan.attack_epochs} of {ATTACK_EPOCHS} epochs of each attack network, scaled; short schedules "
-        + ("in full" if plan.cut_short == 1 else f"1/{plan.cut_short} of their epochs, scaled")
+        + ("in full, once" if plan.cut_short == 1 else f"1/{plan.cut_short} of their epochs, scaled")
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -362,14 +400,11 @@ def main() -> None:
             run_cuda(dataset, split, plan, folder / "cuda")
         clock = Clock()
         train.use_processes(plan.processes)
-        warm = [
-            delayed(train.Recipe)(1) for _ in range(2 * plan.processes)
-        ]  # starts processes, imports the package
-        clock("ours: processes started, once", lambda: Parallel()(warm))
+        clock("ours: processes started, once", lambda: warm_up(plan.processes))
         for repeat in range(plan.repeats):
             print(f"repeat {repeat + 1} of {plan.repeats}, load {os.getloadavg()}")
             run_public(dataset, split, plan, clock, folder)
-            run_ours(dataset, split, plan, clock, folder / f"ours {repeat}")
+            run_ours(dataset, split, plan, clock, folder / f"ours {repeat}", short=repeat == 0)
         torch.set_num_threads(1)
         rows = many_rows(clock)
     print(f"load {os.getloadavg()}\n\n" + table(clock, clock["ours: processes started, once"], rows))

@@ -183,11 +183,11 @@ def query(models: list[nn.Module], parts: list[tuple[DataLoader, DataLoader]]) -
 def threshold_attacks(shadows: Answers, victim: Answers, num_classes: int) -> dict[str, float]:
     """Balanced accuracy on the victim of three signals, each with a threshold a class and with one for all."""
     accuracy = {}
-    for (name, known), asked in zip(_signals(shadows).items(), _signals(victim).values(), strict=True):
-        one = np.full(num_classes, _search(known, shadows.member.numpy()))
+    for (name, known), asked in zip(signals(shadows).items(), signals(victim).values(), strict=True):
+        one = np.full(num_classes, search(known, shadows.member.numpy()))
         each = np.array(
             [
-                _search(known[rows], shadows.member.numpy()[rows])
+                search(known[rows], shadows.member.numpy()[rows])
                 for rows in (shadows.labels.numpy() == c for c in range(num_classes))
             ]
         )
@@ -198,7 +198,8 @@ def threshold_attacks(shadows: Answers, victim: Answers, num_classes: int) -> di
     return accuracy
 
 
-def _signals(answers: Answers) -> dict[str, np.ndarray]:
+def signals(answers: Answers) -> dict[str, np.ndarray]:
+    """Confidence, minus entropy and minus modified entropy, (n,) each."""
     p, labels = answers.posteriors.numpy(), answers.labels.numpy()
     true = np.arange(len(labels)), labels
     log_p, log_rest = np.log(np.maximum(p, 1e-30)), np.log(np.maximum(1 - p, 1e-30))
@@ -207,11 +208,11 @@ def _signals(answers: Answers) -> dict[str, np.ndarray]:
     return {"confidence": p[true], "entropy": (p * log_p).sum(1), "modified entropy": modified.sum(1)}
 
 
-def _search(values: np.ndarray, member: np.ndarray) -> float:
-    """Every value as a threshold, both rates counted from the start each time: quadratic."""
+def search(values: np.ndarray, member: np.ndarray, tried: np.ndarray | None = None) -> float:
+    """Every value as a threshold (or those in `tried`), both rates counted from the start each time: quadratic."""
     inside, outside = values[member == 1], values[member == 0]
     best, threshold = -1.0, 0.0
-    for value in values:
+    for value in values if tried is None else tried:
         tpr = np.sum(inside >= value) / max(len(inside), 1)
         tnr = np.sum(outside < value) / max(len(outside), 1)
         if tpr + tnr > best:

@@ -1,0 +1,283 @@
+"""Parameters and the command line: every YAML file fits its notebook, and bad input is refused before any work."""
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from mialib import REPO_ROOT, cli, params, results, tables
+
+FILES = sorted((REPO_ROOT / "params").glob("*/*.yaml"))
+
+
+def name_of(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def notebook_of(path):
+    return REPO_ROOT / "notebooks" / f"{path.parent.name}.ipynb"
+
+
+# The vocabulary
+
+
+def test_valid_values_come_back_as_they_are():
+    values = {"lr": 1e-3, "n_train": None, "sparsities": [0.0, 0.5], "pruners": ["l1_filter", "slimming_l1"]}
+    assert params.validate(values, "here") == values
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epoch": 3}, "here: unknown parameter 'epoch', did you mean 'epochs'"),
+        ({"xyzzy": 3}, "unknown parameter 'xyzzy'$"),
+        ({"epochs": "3"}, "epochs is '3': input should be a valid integer"),
+        ({"epochs": 3.0}, "epochs is 3.0"),
+        ({"epochs": True}, "epochs is True"),
+        ({"epochs": 0}, "epochs is 0: input should be greater than or equal to 1"),
+        ({"lr": "1e-3"}, "lr is '1e-3': input should be a valid number"),  # YAML reads 1e-3 as text
+        ({"lr": 0.0}, "lr is 0.0: input should be greater than 0"),
+        ({"batch_size": 1}, "batch_size is 1"),
+        ({"sparsity": 1.0}, "sparsity is 1.0: input should be less than 1"),
+        ({"sparsity": -0.1}, "sparsity is -0.1: input should be greater than or equal to 0"),
+        ({"sparsities": [0.5, 70]}, "sparsities.1 is 70: input should be less than 1"),
+        ({"sparsities": []}, r"sparsities is \[\]"),
+        ({"sparsities": 0.5}, "sparsities is 0.5: input should be a valid list"),
+        ({"dataset": "cifar"}, "dataset is 'cifar'.*did you mean 'cifar10"),
+        ({"model": "resnet"}, "model is 'resnet'.*did you mean 'resnet18'"),
+        ({"pruners": ["l1_filtre"]}, "pruners.0 is 'l1_filtre'.*did you mean 'l1_filter'"),
+        ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"run": "../elsewhere"}, "run is '../elsewhere'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"ppb_strengths": [4.0, 0.0]}, "ppb_strengths.1 is 0.0"),
+        ({"early_stopping": 1}, "early_stopping is 1: input should be a valid boolean"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_is_valid(values, words):
+    with pytest.raises(ValueError, match=words):
+        params.validate(values, "here")
+
+
+def test_all_problems_are_named_at_once():
+    with pytest.raises(ValueError, match="epochs is 0.*lr is -1"):
+        params.validate({"epochs": 0, "lr": -1.0}, "here")
+
+
+def test_check_reads_the_annotated_names_of_a_notebook():
+    namespace: dict = {}
+    exec("import os\nrun: str = 'a'\nepochs: int = 3\nother = 5\n_hidden: int = 0", namespace)
+    assert params.check(namespace) == {"run": "a", "epochs": 3}
+    namespace["epochs"] = "many"  # as papermill's injected cell would, without an annotation
+    with pytest.raises(ValueError, match="the parameters cell: epochs is 'many'"):
+        params.check(namespace)
+
+
+# The files
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_file_fits_its_notebook_and_is_named_after_its_run(path):
+    values = params.read(path, notebook_of(path))  # raises for what is unknown or out of range
+    assert values["run"] == path.stem
+    assert set(values) <= set(papermill.inspect_notebook(str(notebook_of(path))))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPO_ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem
+)
+def test_every_notebooks_defaults_are_in_the_vocabulary(path):
+    cells = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(cells) == 1
+    namespace: dict = {}
+    exec(cells[0].source, namespace)
+    values = params.check(namespace)
+    assert set(values) == set(papermill.inspect_notebook(str(path)))
+    assert values["dataset"] == "digits"
+
+
+# The command line
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of one small notebook; `write(yaml)` gives the path of a parameter file."""
+    cells = [
+        nbformat.v4.new_code_cell('run: str = "first"\nepochs: int = 1', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "import json, os, pathlib\n"
+            "if epochs == 7: raise RuntimeError('seven is too many')\n"
+            "folder = pathlib.Path(os.environ['MIALIB_OUTPUTS']) / 'small' / run\n"
+            "row = {'metric': 'auc', 'value': epochs / 10, 'attack': 'gap', 'compression': 'none', 'target': 0}\n"
+            f"row = {{name: row.get(name) for name in {results.COLUMNS!r}}}\n"
+            "content = dict(notebook='small', run=run, parameters={}, provenance={}, rows=[row],\n"
+            "    claims=[dict(claim='it works', source='', paper='', ours='', verdict='reproduced')])\n"
+            "(folder / 'metrics.json').write_text(json.dumps(content))\n"
+            "assert os.environ['MIALIB_PROGRESS']\n"
+        ),
+    ]
+    (tmp_path / "notebooks").mkdir()
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "small.ipynb"
+    )
+    monkeypatch.setattr(cli, "REPO_ROOT", tmp_path)
+
+    def write(text, name="first", notebook="small"):
+        path = tmp_path / "params" / notebook / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "execute", lambda *args: calls.append(args) or 0)
+    yield
+    assert not calls and not list(Path(os.environ["MIALIB_OUTPUTS"]).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epochs: [1", "is not valid YAML"),
+        ("- epochs", "must hold lines `name: value`, found a list"),
+        (
+            "epoch: 3",
+            "unknown parameter 'epoch', did you mean 'epochs'?; small.ipynb declares ['run', 'epochs']",
+        ),
+        ("lr: 0.1", "unknown parameter 'lr'"),  # a known word, but not one of this notebook
+        ("epochs: many", "epochs is 'many'"),
+        ("run: second", "run is 'second'; it must be the file's name, 'first'"),
+    ],
+)
+def test_bad_files_exit_with_2_and_run_nothing(repository, nothing_runs, capsys, text, words):
+    good, bad = repository("epochs: 2", "good"), repository(text)
+    assert cli.main(["run", str(good), str(bad)]) == 2  # not even the good one
+    message = capsys.readouterr().err
+    assert message.startswith("mialib: ") and words in message and str(bad) in message
+
+
+def test_missing_files_exit_with_2(repository, nothing_runs, capsys, tmp_path):
+    assert cli.main(["run", str(tmp_path / "params" / "small" / "absent.yaml")]) == 2
+    assert "absent.yaml does not exist" in capsys.readouterr().err
+    assert cli.main(["run", str(repository("epochs: 1", notebook="unheard_of"))]) == 2
+    assert "unheard_of.ipynb does not exist" in capsys.readouterr().err
+
+
+def test_jobs_must_be_positive(repository, nothing_runs, capsys):
+    assert cli.main(["run", str(repository("epochs: 1")), "--jobs", "0"]) == 2
+    assert "--jobs: n_jobs is 0" in capsys.readouterr().err
+
+
+def test_an_empty_file_runs_the_defaults(repository, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "execute", lambda notebook, values: calls.append((notebook.name, values)) or 0)
+    assert cli.main(["run", str(repository("")), "--jobs", "3"]) == 0
+    assert calls == [("small.ipynb", {"run": "first", "n_jobs": 3})]
+
+
+def test_a_run_leaves_its_results_and_prints_the_headline(repository, capsys):
+    assert cli.main(["run", str(repository("epochs: 6"))]) == 0
+    folder = Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "first"
+    assert json.loads((folder / "metrics.json").read_text())["rows"][0]["value"] == 0.6
+    assert (folder / "executed.ipynb").exists()
+    printed = capsys.readouterr().out
+    assert "gap" in printed and "0.6" in printed and "reproduced" in printed and str(folder) in printed
+    assert "MIALIB_PROGRESS" not in os.environ
+    assert cli.main(["list"]) == 0
+    assert capsys.readouterr().out.split() == ["done", "params/small/first.yaml"]
+
+
+def test_a_failing_notebook_exits_with_1_and_its_message(repository, capsys):
+    bad = repository("epochs: 7", "bad")
+    assert cli.main(["run", str(bad)]) == 1
+    message = capsys.readouterr().err
+    assert "RuntimeError: seven is too many" in message and "small.ipynb failed" in message
+    assert (Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "bad" / "executed.ipynb").exists()  # up to there
+    cli.main(["list"])
+    assert capsys.readouterr().out.split() == ["-", "params/small/bad.yaml"]
+
+
+def test_no_command_and_unknown_options_exit_with_2(capsys):
+    for arguments in ([], ["run"], ["run", "x.yaml", "--job=2", "--what"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 2
+
+
+# Every run from top to bottom, at toy size
+
+TOY = {
+    "subset": 256, "n_train": 16, "n_targets": 2, "n_shadows": 2, "epochs": 1, "fine_tune_epochs": 1, "batch_size": 8,
+    "sparsities": [0.5], "ppb_strengths": [4.0], "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
+    "device": "cpu", "n_jobs": 1,
+}  # fmt: skip
+PLACES = {
+    "digits": "",
+    "cifar10": "cifar-10-batches-py",
+    "location": "location/dataset_location.tgz",
+    "mnist": "MNIST/raw",
+}
+# shape and number of classes, to stand in for what is not at hand
+SHAPES = {
+    "cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100), "svhn": ((3, 32, 32), 10), "mnist": ((1, 28, 28), 10),
+    "fashion_mnist": ((1, 28, 28), 10), "chmnist": ((3, 32, 32), 8), "location": ((446,), 30),
+    "purchase100": ((600,), 100), "texas100": ((6169,), 100),
+}  # fmt: skip
+STAND_IN = """
+import numpy as np
+from mialib import loaders
+
+def stand_in(root, shape={shape}, classes={classes}):
+    y = np.arange(1500) % classes
+    x = np.random.default_rng(0).integers(0, 256 if len(shape) > 1 else 2, (1500, *shape), dtype=np.uint8)
+    channels = shape[0] if len(shape) > 1 else 1
+    return loaders.Raw(x, y, classes, (0.5,) * channels, (0.5,) * channels)
+
+loaders.LOADERS["{name}"] = stand_in
+"""
+
+
+def data_root():
+    return Path(os.environ.get("MIALIB_DATA") or REPO_ROOT.parent / "shared" / "data")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_run_works_from_top_to_bottom_at_toy_size(path, tmp_path, monkeypatch):
+    notebook = nbformat.read(notebook_of(path), 4)
+    declared = papermill.inspect_notebook(str(notebook_of(path)))
+    values = params.read(path, notebook_of(path))
+    toy = params.validate(
+        values | {name: value for name, value in TOY.items() if name in declared}, "the toy run"
+    )
+    dataset = toy.get("dataset", "digits")
+    if not (dataset in PLACES and (data_root() / PLACES[dataset]).exists()):
+        if dataset not in SHAPES:
+            pytest.skip(f"{dataset} is not in {data_root()}, and nothing stands in for it")
+        shape, classes = SHAPES[dataset]
+        source = STAND_IN.format(name=dataset, shape=shape, classes=classes)
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(source))
+    nbformat.write(notebook, tmp_path / "toy.ipynb")
+    outputs = Path(os.environ["MIALIB_OUTPUTS"])
+    monkeypatch.setenv("MIALIB_DATA", str(data_root()))
+    papermill.execute_notebook(
+        str(tmp_path / "toy.ipynb"),
+        str(tmp_path / "executed.ipynb"),
+        toy,
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    content = results.load(outputs / path.parent.name / path.stem / "metrics.json")
+    assert content["run"] == path.stem and content["parameters"]["epochs"] == 1
+    assert content["rows"] and content["claims"]
+    assert list((outputs / path.parent.name / path.stem / "figures").glob("*.png"))
+    shown = {row["attack"] for row in content["rows"]} - {None}
+    headline = tables.headline(content)
+    assert all(attack in headline for attack in shown if not attack.endswith("_global"))

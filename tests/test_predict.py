@@ -1,0 +1,255 @@
+"""What models answer: the sensitivity against its equation in float64, and what an attacker sees and does not."""
+
+from functools import partial
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mialib import models, population, predict, splits, train
+from mialib.attacks import blindmi, neural, threshold
+from mialib.data import Dataset
+from mialib.predict import Views
+
+CNN = partial(models.small_cnn, in_channels=1, num_classes=10, image_size=8, width=4)
+EVERY_ATTACK = dict(threshold.ATTACKS) | {"blindmi": blindmi.BlindMIDiff()} | neural.attacks(
+    train.Recipe(1, 16), trainings=2
+)  # fmt: skip
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def scaled():
+    """Steep, so that the sensitivity is far from 0."""
+    module = mlp()
+    module[0].weight.data *= 3
+    module[2].weight.data *= 3
+    return module
+
+
+@pytest.fixture
+def steep():
+    return population.initial(scaled, [0, 1])
+
+
+def reference_sensitivity(module, x, queries, epsilon, seed):
+    """s_c(x) = 1 / (m eps) sum_j |f_c(x + eps u_j) - f_c(x)| of the two-layer network, by numpy in float64."""
+    w1, b1, w2, b2 = (p.detach().double().numpy() for p in module.parameters())
+
+    def f(x):
+        z = np.tanh(x @ w1.T + b1) @ w2.T + b2
+        e = np.exp(z - z.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    # the noise is float32 and drawn in blocks of rows, as the models see it
+    generator = torch.Generator().manual_seed(seed)
+    rows = predict.ROWS // queries
+    blocks = [torch.randn((queries, rows, *x.shape[1:]), generator=generator) for _ in x.split(rows)]
+    noise = torch.cat(blocks, 1)[:, : len(x)].double().numpy()
+    x = x.double().numpy()
+    return np.abs(f(x + epsilon * noise) - f(x)).sum(0) / (queries * epsilon)
+
+
+@pytest.mark.parametrize(("queries", "epsilon", "tolerance"), [(10, 1e-3, 1e-3), (4, 1e-2, 1e-4)])
+def test_sensitivity_is_the_equation_in_float64(toy, steep, queries, epsilon, tolerance):
+    index = torch.stack([torch.arange(100), torch.arange(20, 120)])
+    found = predict.sensitivity(steep, toy, index, queries=queries, epsilon=epsilon, seed=7)
+    assert found.shape == (2, 100, 3) and found.dtype == torch.float64 and bool((found >= 0).all())
+    assert float(found.mean()) > 0.1
+    for i, module in enumerate(steep):
+        expected = reference_sensitivity(module, toy.inputs(index[i]), queries, epsilon, 7)
+        # float32 posteriors are exact to 6e-8 each, the difference is divided by epsilon
+        assert np.abs(found[i].numpy() - expected).max() < tolerance
+
+
+def test_every_model_gets_the_same_noise(toy, steep):
+    same = population.stack(scaled, [steep[0], steep[0]])
+    found = predict.sensitivity(same, toy, torch.arange(30))
+    assert torch.equal(found[0], found[1])
+    alone = predict.sensitivity(steep[1:], toy, torch.arange(30))
+    assert torch.equal(predict.sensitivity(steep, toy, torch.arange(30))[1], alone[0])
+    assert not torch.equal(predict.sensitivity(steep[1:], toy, torch.arange(30), seed=1), alone)
+
+
+def test_an_examples_noise_does_not_depend_on_what_follows(toy, steep):
+    long = torch.arange(200) % 120  # several blocks
+    first = predict.sensitivity(steep, toy, long)
+    for n in (1, 50, 51, 52, 120):
+        # the tolerance is for rounding: a matrix product of another size may sum in another order
+        assert torch.allclose(predict.sensitivity(steep, toy, long[:n]), first[:, :n], atol=1e-3)
+
+
+def test_more_queries_than_a_block_has_rows_work(toy, steep):
+    found = predict.sensitivity(steep[:1], toy, torch.arange(2), queries=600)
+    assert torch.allclose(found, predict.sensitivity(steep[:1], toy, torch.arange(2), queries=500), rtol=0.2)
+
+
+def test_logits_are_those_of_each_plain_module(digits):
+    pop = population.initial(CNN, [0, 1])
+    index = torch.stack([torch.arange(600), torch.arange(600).flip(0)])  # more than one block of rows
+    found = predict.logits(pop, digits, index)
+    with torch.no_grad():
+        for i, module in enumerate(pop):
+            assert torch.allclose(found[i], module(digits.inputs(index[i])), atol=1e-5)
+    posteriors = predict.log_posteriors(pop, digits, index).exp()
+    assert posteriors.dtype == torch.float64 and torch.allclose(
+        posteriors.sum(-1), torch.ones(2, 600).double()
+    )
+    assert torch.equal(
+        predict.logits(pop, digits, index[0])[1], predict.logits(pop, digits, index[:1].expand(2, -1))[1]
+    )
+
+
+def test_queries_leave_the_models_as_they_are(digits):
+    pop = population.initial(CNN, [0])
+    before = {name: tensor.clone() for name, tensor in (pop.params | pop.buffers).items()}
+    predict.views(pop, digits, torch.arange(40)[None], probes=True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in (pop.params | pop.buffers).items())
+
+
+def test_precision_switches_are_put_back(toy, steep):
+    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    try:
+        for switch in (True, False):
+            torch.backends.cudnn.allow_tf32 = switch
+            torch.set_float32_matmul_precision("high" if switch else "highest")
+            with predict.full_precision():
+                assert (
+                    not torch.backends.cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+                )
+            predict.sensitivity(steep, toy, torch.arange(5))
+            with pytest.raises(ValueError), predict.full_precision():
+                raise ValueError
+            assert torch.backends.cudnn.allow_tf32 is switch
+            assert torch.get_float32_matmul_precision() == ("high" if switch else "highest")
+    finally:
+        torch.backends.cudnn.allow_tf32 = cudnn
+        torch.set_float32_matmul_precision(matmul)
+
+
+def identity():
+    layer = nn.Linear(3, 3, bias=False)
+    layer.weight.data = torch.eye(3)
+    return layer
+
+
+def test_accuracy_by_hand():
+    dataset = Dataset(
+        "hand", torch.eye(3)[[0, 1, 2, 0]], torch.tensor([0, 1, 1, 2]), 3, torch.zeros(1), torch.ones(1)
+    )
+    two = population.stack(identity, [identity(), identity()])
+    mask = torch.tensor([[True, True, True, True], [False, True, True, False]])
+    assert predict.accuracy(two, dataset, mask).tolist() == [0.5, 0.5]
+    assert predict.accuracy(
+        two[:1], dataset, torch.tensor([[True, True, True, False]])
+    ).tolist() == pytest.approx([2 / 3])
+
+
+# What an attacker sees
+
+
+def test_candidates_are_the_members_and_test_examples_shuffled():
+    split = splits.target_shadow(200, 1, 1, seed=0)
+    index, member = predict.candidates(split, seed=0)
+    assert index.shape == member.shape == (2, 90)
+    for i in range(2):
+        assert sorted(index[i].tolist()) == (split.member | split.test)[i].nonzero()[:, 0].tolist()
+        assert torch.equal(member[i], split.member[i][index[i]])
+        assert index[i].tolist() != sorted(index[i].tolist())
+    assert not torch.equal(predict.candidates(split, seed=1)[0], index)
+
+
+def test_views_hold_what_was_asked_for(toy, steep):
+    index = torch.arange(10).view(2, 5)
+    plain = predict.views(steep, toy, index, sensitive=False)
+    assert plain.sensitivity is None and plain.x is None and plain.query is None
+    assert torch.equal(plain.labels, toy.y[index])
+    full = predict.views(steep[:1], toy, index[:1], probes=True)
+    assert torch.equal(full.sensitivity, predict.sensitivity(steep[:1], toy, index[:1]))
+    assert full.x.shape == toy.inputs(index[:1]).shape
+    assert torch.equal(full.x[0], toy.inputs(index[0]))
+    assert torch.allclose(full.query(full.x[0]), full.log_posteriors[0])
+    both = predict.views(steep, toy, index, probes=True)
+    assert both.query is None  # there is no single target to ask
+    assert len(both) == 2 and torch.equal(both[1:].log_posteriors, both.log_posteriors[1:])
+
+
+def test_serving_changes_the_answers_and_hides_the_sensitivity(toy, steep):
+    seen = predict.views(steep[:1], toy, torch.arange(5)[None], probes=True)
+    served = predict.serve(seen, lambda log_p: log_p / 2)
+    assert torch.equal(served.log_posteriors, seen.log_posteriors / 2) and served.sensitivity is None
+    assert torch.equal(served.query(seen.x[0]), seen.query(seen.x[0]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"log_posteriors": torch.zeros(1, 4, 3)}, "must be float64"),
+        ({"labels": torch.zeros(4)}, r"labels must be \(1, 4\)"),
+    ],
+)
+def test_views_refuse_what_does_not_fit(changes, words):
+    common = {"log_posteriors": torch.zeros(1, 4, 3).double(), "labels": torch.zeros(1, 4, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=words):
+        Views(**common | changes)
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    split = splits.target_shadow(len(digits), 1, 2, seed=0, n_train=40)
+    return split, train.fit(CNN, digits, split, train.Recipe(3, 16))
+
+
+@pytest.fixture(scope="module")
+def exchanged(digits, trained):
+    """What attacks see of the target as it is, and with its members and test examples exchanged in the split."""
+    split, pop = trained
+    swapped = splits.Splits(
+        torch.cat([split.test[:1], split.member[1:]]),
+        torch.cat([split.member[:1], split.test[1:]]),
+        split.reserve,
+        split.seeds,
+    )
+    seen = []
+    for one in (split, swapped):
+        index, member = predict.candidates(one, seed=0)
+        target = predict.views(pop[:1], digits, index[:1], probes=True)
+        seen.append((index, member, target, predict.views(pop[1:], digits, index[1:])))
+    return seen
+
+
+def test_exchanging_members_and_nonmembers_leaves_the_candidates_order(exchanged):
+    (index, member, *_), (other_index, other_member, *_) = exchanged
+    assert torch.equal(index, other_index)
+    assert torch.equal(member[0], ~other_member[0]) and torch.equal(member[1:], other_member[1:])
+
+
+@pytest.mark.parametrize("name", EVERY_ATTACK)
+def test_no_attack_can_tell_when_the_targets_members_are_exchanged(exchanged, name):
+    margins = [EVERY_ATTACK[name](target, shadows, member[1:], 0) for _, member, target, shadows in exchanged]
+    assert torch.equal(*margins)
+    assert len(set(margins[0].tolist())) > 1  # and they are not all the same anyway
+
+
+@pytest.mark.parametrize("name", EVERY_ATTACK)
+def test_every_attack_gives_one_finite_margin_a_candidate_and_the_same_again(exchanged, name):
+    _, member, target, shadows = exchanged[0]
+    margins, again = (EVERY_ATTACK[name](target, shadows, member[1:], 0) for _ in range(2))
+    assert margins.shape == (80,) and margins.dtype == torch.float64 and bool(margins.isfinite().all())
+    assert torch.equal(margins, again)
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_answers(digits, trained):
+    split, pop = trained
+    index, _ = predict.candidates(split, seed=0)
+    alone = predict.views(pop, digits, index)
+    with joblib.parallel_config(backend="loky", n_jobs=2, inner_max_num_threads=1):
+        shared = predict.views(pop, digits, index)
+    assert torch.equal(alone.log_posteriors, shared.log_posteriors) and torch.equal(
+        alone.sensitivity, shared.sensitivity
+    )
