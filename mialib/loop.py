@@ -82,7 +82,7 @@ def cross_entropy(forward: Forward, params: Tensors, batch: Batch, step: int) ->
 
 def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """logits (k, b, c), y (k, b) -> (k,)."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), y.flatten(), reduction="none").view(y.shape).mean(1)
+    return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
 
 
 def train(
@@ -100,7 +100,8 @@ def train(
 
     def forward(params, x):
         with amp():
-            return population.forward(learning, params, buffers, x).float()
+            logits = population.forward(learning, params, buffers, x)
+        return logits.float() if logits.dtype == torch.bfloat16 else logits
 
     members = splits.indices(split.member).to(device)
     reserve = [row.nonzero()[:, 0].to(device) for row in split.reserve]

@@ -5,8 +5,8 @@ attack features to logits (b, 2), column 1 = member. All run alone and under `to
 (randomness="different" where there is dropout): no control flow on data, nothing changed in place but
 BatchNorm's running statistics.
 
-Classifiers start from `initialise`; attack networks keep PyTorch's own initial weights, as the code released with
-Yuan & Zhang 2022 does.
+All start from `initialise`, attention's projections excepted, as in the code released with Yuan & Zhang 2022, which
+applies one rule to every network it builds.
 """
 
 import copy
@@ -166,7 +166,7 @@ def _mlp(widths: tuple[int, ...], dropouts: tuple[float, ...]) -> nn.Sequential:
     for i in range(len(widths) - 2):
         layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
         if i < len(dropouts):
-            layers.append(nn.Dropout(dropouts[i]))
+            layers.append(Dropout(dropouts[i]))
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
@@ -186,7 +186,7 @@ def attack_mlp(in_features: int) -> nn.Module:
 
     Source: Yuan & Zhang 2022, released code (`attackers.py`), after the BlindMI repository.
     """
-    return _mlp((in_features, 512, 256, 128, 2), dropouts=(0.2, 0.2))
+    return initialise(_mlp((in_features, 512, 256, 128, 2), dropouts=(0.2, 0.2)))
 
 
 def samia(num_classes: int, dropout: float = 0.2) -> nn.Module:
@@ -195,7 +195,7 @@ def samia(num_classes: int, dropout: float = 0.2) -> nn.Module:
     The input is [confidence (C), sensitivity (C), one-hot label (C)]. Source: Yuan & Zhang 2022, released code
     (`transformer.py`).
     """
-    return Samia(num_classes, dropout=dropout)
+    return initialise(Samia(num_classes, dropout=dropout))
 
 
 class Samia(nn.Module):
@@ -229,17 +229,21 @@ class Samia(nn.Module):
         return self.head(tokens.flatten(1))
 
 
+class Projection(nn.Linear):
+    """A linear layer that `initialise` leaves alone: it goes by class names, and so attention keeps its own weights."""
+
+
 class EncoderLayer(nn.Module):
     """A post-norm transformer encoder layer with GELU, the function of `nn.TransformerEncoderLayer` exactly.
 
-    Queries, keys and values come from one matrix product. The initial weights follow `nn.MultiheadAttention`.
+    Queries, keys and values come from one matrix product. The projections start as those of `nn.MultiheadAttention`.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Projection(width, 3 * width)
+        self.out = Projection(width, width)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
         self.norm1 = nn.LayerNorm(width)
@@ -263,6 +267,13 @@ class EncoderLayer(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout) if self.training else x
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout by the faster `dropout` below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.p) if self.training else x
 
 
 def dropout(x: Tensor, p: float) -> Tensor:

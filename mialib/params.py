@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import papermill
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -104,6 +104,8 @@ def read(path: str | Path, notebook: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold lines `name: value`, found a {type(values).__name__}")
+    import papermill  # here, so that notebooks, which import this module, do without it
+
     declared = list(papermill.inspect_notebook(str(notebook)))
     for name in values:
         if name not in declared:
@@ -111,6 +113,17 @@ def read(path: str | Path, notebook: str | Path) -> dict[str, Any]:
                 f"{path}: unknown parameter {name!r}{nearest(name, declared)}; {notebook.name} declares {declared}"
             )
     return validate(values, str(path))
+
+
+def device(name: str) -> str:
+    """ "cpu" or "cuda" for a parameter that may be "auto".
+
+    Raises:
+        ValueError: CUDA is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but PyTorch sees no CUDA device; take 'auto' or 'cpu'")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def nearest(name: str, valid: list[str]) -> str:

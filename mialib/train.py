@@ -67,7 +67,7 @@ def fit(
     hooks = dict(
         objective=objective, compress=compress, after_step=after_step, opponent=opponent, augment=augment
     )
-    code = store.sources(loop, population, splits, make_model, *hooks.values())
+    code = store.sources(loop, population, splits, Dataset, make_model, *hooks.values())
     keys = [
         store.key(
             data=data.fingerprint,

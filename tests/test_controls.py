@@ -58,6 +58,13 @@ def test_every_attack_finds_more_in_an_overfit_model_than_by_guessing(overfit, n
     assert sum(found) / len(found) > 0.5
 
 
+def test_an_untrained_models_confidence_has_an_interval_around_one_half(setting):
+    _, seen = setting[2](epochs=0)
+    for member, confidence in zip(seen.member, seen.true_class("confidence"), strict=True):
+        _, low, high = metrics.auc(member, confidence)
+        assert low < 0.5 < high
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_untrained_model_gives_nothing_away(setting, name):
     _, seen = setting[2](epochs=0)

@@ -303,14 +303,19 @@ def test_samia_layers_equal_pytorchs_encoder():
         torch.testing.assert_close(ours, encoder(tokens), rtol=1e-5, atol=1e-5)
 
 
-def test_samia_starts_as_pytorchs_encoder_does():
-    layer, reference = models.samia(7).layers[0], nn.TransformerEncoderLayer(64, 4, 128)
+def test_samia_starts_as_the_released_code_does():
+    """One rule for all networks, by class name: the attention's own projections are not of class Linear there."""
+    torch.manual_seed(0)
+    twins = models.samia(7).layers
+    layer, reference = twins[0], nn.TransformerEncoderLayer(64, 4, 128)
     bound = (6 / (64 + 192)) ** 0.5  # Xavier-uniform over the fused matrix
     for weight in (layer.qkv.weight, reference.self_attn.in_proj_weight):
         assert 0.98 * bound < weight.abs().max().item() <= bound
-    assert not layer.qkv.bias.any() and not layer.out.bias.any() and layer.up.bias.any()
-    twins = models.samia(7).layers
-    assert torch.equal(twins[0].up.weight, twins[2].up.weight)
+    assert torch.equal(twins[0].qkv.weight, twins[2].qkv.weight)  # nn.TransformerEncoder copies its layer
+    assert not layer.qkv.bias.any() and not layer.out.bias.any() and not layer.up.bias.any()
+    for linear in (layer.up, models.attack_mlp(20)[0]):  # Xavier-normal
+        assert linear.weight.std().item() == pytest.approx((2 / sum(linear.weight.shape)) ** 0.5, rel=0.05)
+    assert not torch.equal(twins[0].up.weight, twins[2].up.weight)
 
 
 def test_samia_reads_confidence_sensitivity_and_label_of_each_class_as_one_token():

@@ -75,6 +75,17 @@ def test_check_reads_the_annotated_names_of_a_notebook():
         params.check(namespace)
 
 
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    for present in (False, True):
+        monkeypatch.setattr(params.torch.cuda, "is_available", lambda present=present: present)
+        assert params.device("cpu") == "cpu" and params.device("auto") == ("cuda" if present else "cpu")
+        if present:
+            assert params.device("cuda") == "cuda"
+        else:
+            with pytest.raises(ValueError, match="device is 'cuda'.*no CUDA device"):
+                params.device("cuda")
+
+
 # The files
 
 

@@ -603,9 +603,9 @@ import torch
 from mialib import data, models, splits, train
 torch.set_num_threads(1)
 digits = data.load("digits")
-split = splits.target_shadow(len(digits), 3, 3, seed=0, n_train=64)
+split = splits.target_shadow(len(digits), 6, 6, seed=0, n_train=32)
 make_model = partial(models.small_cnn, in_channels=1, num_classes=10, image_size=8, width=4)
-train.fit(make_model, digits, split, train.Recipe(epochs=20, batch_size=8), batched=False)
+train.fit(make_model, digits, split, train.Recipe(epochs=15, batch_size=8), batched=False)
 """
 
 
@@ -619,10 +619,10 @@ def test_a_killed_run_leaves_nothing_half_written(digits, cache_root, trained_se
         process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     done = len(list(Path(cache_root).rglob("*.json")))
-    assert finished and done < 6
+    assert finished and done < 12
     split, recipe = (
-        splits.target_shadow(len(digits), 3, 3, seed=0, n_train=64),
-        Recipe(epochs=20, batch_size=8),
+        splits.target_shadow(len(digits), 6, 6, seed=0, n_train=32),
+        Recipe(epochs=15, batch_size=8),
     )
     resumed = train.fit(CNN, digits, split, recipe, batched=False)
     assert trained_seeds == [[seed] for seed in split.seeds[done:].tolist()]

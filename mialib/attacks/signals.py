@@ -14,12 +14,14 @@ that such an example gets 60 and not infinity. Results are clamped to [-LIMIT, L
 of exactly 0 or 1, or logits more than LIMIT apart, ever reach.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+BLOCK = 1024  # rows; 135,000 x 100 posteriors take a quarter of the time of one piece
 LIMIT = 1000.0  # log-odds; beyond what a trained model's logits say, finite so that inf - inf never arises
 NEGLIGIBLE = -40.0  # e**-40 is below float64's resolution beside 1: log(-log1p(-e**q)) and q agree
 
@@ -52,6 +54,19 @@ def top1(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     return _log_odds_of(log_p, log_p.argmax(-1))
 
 
+def _in_blocks(signal):
+    """The same signal over `BLOCK` rows at a time: its many temporaries then stay in the processor's cache."""
+
+    @functools.wraps(signal)
+    def blocked(log_posteriors: Tensor, labels: Tensor) -> Tensor:
+        log_p = _checked(log_posteriors, labels)
+        rows = zip(log_p.flatten(0, -2).split(BLOCK), labels.flatten().split(BLOCK), strict=True)
+        return torch.cat([signal(*block) for block in rows]).view(labels.shape)
+
+    return blocked
+
+
+@_in_blocks
 def entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     """Prediction entropy H = -sum_c p_c log p_c as log-odds: certain answers are high.
 
@@ -65,6 +80,7 @@ def entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     return _log_odds(terms.logsumexp(-1))
 
 
+@_in_blocks
 def modified_entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     """Modified entropy M = -(1 - p_y) log p_y - sum over c != y of p_c log(1 - p_c), as log-odds.
 

@@ -10,14 +10,14 @@ smaller index go first, so that the count is exact and a higher sparsity always 
 released with Yuan & Zhang 2022 prunes every entry that ties with the threshold.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mialib.loop import Batch, Forward, cross_entropy
-from mialib.population import Population, Tensors, skeleton
+from mialib.population import Population, Tensors, initial, skeleton
 
 METHODS = ("l1_unstructured", "l1_filter", "l2_filter", "slimming")
 
@@ -107,6 +107,16 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
             for name in names
         }
     )
+
+
+def check(make_model: Callable[[], nn.Module], settings: Iterable[tuple[str, float]]) -> None:
+    """Would `mask` accept these pairs (method, sparsity) for this architecture? Raises its ValueError if not.
+
+    To be asked before anything is trained.
+    """
+    fresh = initial(make_model, [0])
+    for method, sparsity in settings:
+        mask(fresh, method, sparsity)
 
 
 def gammas(module: nn.Module) -> list[str]:

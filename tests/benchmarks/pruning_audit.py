@@ -13,7 +13,9 @@ epochs, and attack networks on both sides take a few of their 100 epochs. Every 
 what it is multiplied. Both sides take a fixed number of epochs, early stopping off, choosing the best epoch on reserve
 data. The public side uses its four loading processes and all cores, or one thread where a short trial finds that faster
 (threads that wait for a core that somebody else has taken would flatter us); ours uses `--processes` one-thread processes.
-The cache is a fresh folder for each repeat. Our overhead in shortened trainings is scaled up with them.
+The cache is a fresh folder for each repeat. Our overhead in shortened trainings is scaled up with them; starting our
+processes is counted once, in the whole audit. The short schedules of ours are other trainings than the public ones, not
+the same in less time: they run once, and their balanced accuracy on the target is printed.
 
 Data: Location from MIALIB_DATA, else from ../shared/data; where it is in neither, random binary data of the same shape.
 With --cuda, or where CUDA is available, our side is also timed there: models one by one against all under vmap.
@@ -296,7 +298,7 @@ def run_cuda(dataset, split, plan, folder: Path) -> None:
                 masks = pruning.mask(original, "l1_unstructured", SPARSITY)
                 return fit(make_model, dataset, split, PRUNED, start=original, compress=masks)
 
-            pruned = clock(f"cuda: training, pruning, {kind}", audit, synchronise=torch.cuda.synchronize)
+            pruned = clock(f"cuda: training and pruning {kind}", audit, synchronise=torch.cuda.synchronize)
             if not views:
                 index, member = predict.candidates(split, 0)
                 seen = clock(
