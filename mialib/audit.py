@@ -175,20 +175,17 @@ def _margins(seen: Observation, one) -> Tensor:
 def _train_networks(observations, suite) -> None:
     # the same shadows stand in several observations (unaware attackers): train on them once
     shadows = {id(seen.shadows): (seen.shadows, seen.shadow_member) for seen in observations}.values()
+    networks = [one for one in suite.values() if isinstance(one, NeuralAttack)]
+    networks.sort(key=lambda one: one.name != "samia")  # the longest first, so that processes end together
+    together = (
+        effective_n_jobs(None) == 1
+    )  # all trainings at once (on CUDA under vmap), or each as a task of its own
     jobs = [
-        (one, views, member, seed)
-        for one in suite.values()
-        if isinstance(one, NeuralAttack)
+        delayed(one.fit)(views, member, seeds)
+        for one in networks
         for views, member in shadows
-        for seed in range(one.trainings)
+        for seeds in ([None] if together else [[seed] for seed in range(one.trainings)])
     ]
-    jobs.sort(key=lambda job: job[0].name != "samia")  # the longest first, so that the processes end together
-    if effective_n_jobs(None) == 1:
-        for one, views, member, seed in progress.follow(jobs, "attack networks", "network"):
-            one.fit(views, member, [seed])
-        return
-    done = Parallel(return_as="generator_unordered")(
-        delayed(one.fit)(views, member, [seed]) for one, views, member, seed in jobs
-    )
-    for _ in progress.follow(done, "attack networks", "network", len(jobs)):
+    done = Parallel(return_as="generator_unordered")(jobs)
+    for _ in progress.follow(done, "attack networks", "fit", len(jobs)):
         pass

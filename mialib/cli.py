@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from mialib import REPO_ROOT, faces, outputs_root, params, results, tables
@@ -71,6 +72,16 @@ def execute(notebook: Path, parameters: dict) -> int:
         )
         print(
             f"The notebook up to there: {executed}. What was trained is cached: start again to go on.",
+            file=sys.stderr,
+        )
+        return 1
+    except DeadKernelError:
+        print(
+            f"\nmialib: the notebook's kernel died, most likely for want of memory; see {executed}.",
+            file=sys.stderr,
+        )
+        print(
+            "What was trained is cached: start again to go on, with fewer processes (--jobs 1).",
             file=sys.stderr,
         )
         return 1

@@ -22,7 +22,7 @@ Level = Annotated[float, Field(ge=0, lt=1)]  # a sparsity
 Strength = Annotated[float, Field(gt=0)]
 Sets = Literal[tuple(LOADERS)]
 Nets = Literal[tuple(models.NAMES)]
-Pruner = Literal[(*pruning.METHODS, "slimming_l1")]
+Pruner = Literal[pruning.METHODS]
 
 
 class Vocabulary(BaseModel):

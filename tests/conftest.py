@@ -1,6 +1,7 @@
 """Fixtures of all tests: no test touches the user's cache or the repository's outputs, and none uses threads."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -21,9 +22,12 @@ def _no_user_cache(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _own_folders(_no_user_cache, tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MIALIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MIALIB_CACHE", str(cache))
     monkeypatch.setenv("MIALIB_OUTPUTS", str(tmp_path_factory.mktemp("outputs")))
     monkeypatch.delenv("MIALIB_PROGRESS", raising=False)
+    yield
+    shutil.rmtree(cache, ignore_errors=True)  # large networks leave gigabytes, and pytest keeps its folders
 
 
 @pytest.fixture

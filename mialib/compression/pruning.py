@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mialib.loop import Batch, Forward, cross_entropy
 from mialib.population import Population, Tensors, initial, skeleton
 
-METHODS = ("l1_unstructured", "l1_filter", "l2_filter", "slimming")
+METHODS = ("l1_unstructured", "l1_filter", "l2_filter", "slimming", "slimming_l1")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
                 a pruned channel are zeroed, so that the channel is dead: with beta kept it would emit a constant and
                 could not be cut out. The channel with the largest abs(gamma) of each layer is always kept, since an
                 empty layer would end the network; in its place the next smallest of the others is pruned.
+            slimming_l1: the same, by the name of networks trained with `SparseGamma`, slimming as it was published.
         sparsity: share removed, 0 <= sparsity < 1. 0.0 keeps everything: the control.
 
     Returns:
@@ -84,7 +85,7 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
         raise ValueError(f"sparsity: {sparsity!r} is outside [0, 1); it is the share of weights removed")
     module = skeleton(population.make_model)
     weights = {name: w.detach() for name, w in population.params.items()}
-    if method == "slimming":
+    if method in ("slimming", "slimming_l1"):
         return _slimming(weights, gammas(module), sparsity)
     if method == "l1_unstructured":
         names = _weights_of(module, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
