@@ -15,7 +15,9 @@ NOTEBOOKS = sorted((REPO_ROOT / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_stored_with_outputs_and_without_errors(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    assert all(cell.execution_count is not None for cell in cells), "nbval would run but not compare such a cell"
+    assert all(cell.execution_count is not None for cell in cells), (
+        "nbval would run but not compare such a cell"
+    )
     assert any(cell.outputs for cell in cells)
     assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
 
@@ -25,7 +27,9 @@ def test_nbval_compares_something(path):
     compared = [
         cell
         for cell in nbformat.read(path, as_version=4).cells
-        if cell.cell_type == "code" and cell.outputs and "nbval-ignore-output" not in cell.metadata.get("tags", [])
+        if cell.cell_type == "code"
+        and cell.outputs
+        and "nbval-ignore-output" not in cell.metadata.get("tags", [])
     ]
     assert len(compared) >= 3
 
@@ -37,6 +41,16 @@ def test_nbval_compares_something(path):
     ids=lambda setting: next(iter(setting)),
 )
 def test_outputs_are_stable_on_other_arithmetic(arithmetic):
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "notebooks", "-p", "no:xdist"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--nbval",
+        "--nbval-current-env",
+        "notebooks",
+        "-p",
+        "no:xdist",
+    ]
     done = subprocess.run(command, cwd=REPO_ROOT, env=os.environ | arithmetic, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]

@@ -292,3 +292,13 @@ def test_every_run_works_from_top_to_bottom_at_toy_size(path, tmp_path, monkeypa
     shown = {row["attack"] for row in content["rows"]} - {None}
     headline = tables.headline(content)
     assert all(attack in headline for attack in shown if not attack.endswith("_global"))
+
+
+# The device, and pruners that do not fit the network
+
+
+def test_auto_takes_what_there_is_and_cuda_without_cuda_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert params.device("auto") == params.device("cpu") == "cpu"
+    with pytest.raises(ValueError, match="device is 'cuda'.*take 'auto' or 'cpu'"):
+        params.device("cuda")

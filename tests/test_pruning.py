@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mialib import models
+from mialib import loop, models
 from mialib.compression import pruning
 from mialib.population import Population, initial, stack
 
@@ -278,3 +278,24 @@ def test_achieved_sparsity_by_hand():
 def test_refusals_name_what_is_wrong(method, sparsity, make_model, message):
     with pytest.raises(ValueError, match=message):
         pruning.mask(initial(make_model, [0]), method, sparsity)
+
+
+def test_settings_are_refused_before_any_training():
+    make_model = partial(models.columnfc, in_features=4, num_classes=3)
+    pruning.check(make_model, [("l1_unstructured", 0.0), ("l1_unstructured", 0.9)])
+    with pytest.raises(ValueError, match="slimming ranks BatchNorm"):
+        pruning.check(make_model, [("l1_unstructured", 0.5), ("slimming_l1", 0.5)])
+    with pytest.raises(ValueError, match="sparsity: 1.0 is outside"):
+        pruning.check(make_model, [("l1_unstructured", 1.0)])
+
+
+def test_the_slimming_objective_adds_the_penalty():
+    def forward(params, x):
+        return x
+
+    params = {"bn.weight": torch.tensor([[1.0, -2.0], [0.5, 0.0]])}
+    batch = loop.Batch(
+        torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3, dtype=torch.long)
+    )
+    losses = pruning.SparseGamma(0.1, ("bn.weight",))(forward, params, batch, 0)
+    torch.testing.assert_close(losses, torch.log(torch.tensor(4.0)) + 0.1 * torch.tensor([3.0, 0.5]))

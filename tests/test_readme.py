@@ -17,7 +17,9 @@ def test_the_example_attack_runs_and_finds_an_obvious_member():
     names = {}
     exec(code, names)  # the block is the project's own
     posteriors = torch.tensor([[0.99, 0.01], [0.6, 0.4], [0.98, 0.02], [0.55, 0.45]], dtype=torch.float64)
-    views = Views(posteriors.log()[None], torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, 2, dtype=torch.float64))
+    views = Views(
+        posteriors.log()[None], torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, 2, dtype=torch.float64)
+    )
     margins = names["loud_and_sure"](views, views, torch.tensor([[True, False, True, False]]))
     assert (margins > 0).tolist() == [True, False, True, False]
 
