@@ -163,13 +163,11 @@ def attack(observations: Mapping[str, Observation], suite: Mapping[str, object])
 
 
 def _margins(seen: Observation, one) -> Tensor:
-    trainings = getattr(one, "trainings", 1)
-    return torch.stack(
-        [
-            torch.stack([one(target, seen.shadows, seen.shadow_member, seed) for seed in range(trainings)])
-            for target in seen.targets
-        ]
-    )
+    """(targets, trainings, n); attack networks are fetched once for all targets."""
+    if isinstance(one, NeuralAttack):
+        attackers = one.fit(seen.shadows, seen.shadow_member)
+        return torch.stack([one.judge(attackers, target) for target in seen.targets])
+    return torch.stack([one(target, seen.shadows, seen.shadow_member, 0)[None] for target in seen.targets])
 
 
 def _train_networks(observations, suite) -> None:

@@ -103,10 +103,13 @@ class NeuralAttack:
             raise ValueError(
                 f"{self.name}: seed is {seed}; the attack has trainings 0 to {self.trainings - 1}"
             )
-        attacker = self.fit(shadows, shadow_member, [seed])
+        return self.judge(self.fit(shadows, shadow_member, [seed]), target)[0]
+
+    def judge(self, attackers: Population, target: Views) -> Tensor:
+        """Margins of the target's candidates by each of the trained attack networks, (trainings, n) float64."""
         rows = self._rows(target, torch.zeros(target.labels.shape, dtype=torch.bool)).to(self.device)
-        logits = predict.logits(attacker, rows, torch.arange(len(rows)))[0].double()
-        return logits[:, 1] - logits[:, 0]
+        logits = predict.logits(attackers, rows, torch.arange(len(rows))).double()
+        return logits[..., 1] - logits[..., 0]
 
     def fit(self, shadows: Views, shadow_member: Tensor, seeds: list[int] | None = None) -> Population:
         """The trained attack networks: those of the trainings `seeds`, by default all."""
