@@ -52,14 +52,11 @@ ORIGINAL = train.Recipe(
 )  # Adam, 1e-3, decay 5e-4, batches of 128: the recipe's defaults
 PRUNED = replace(ORIGINAL, epochs=FINE_TUNING)
 FLOAT32 = "four attack networks, float32"
-BF16 = "four attack networks, SAMIA in bf16"
-BUSY = "four attack networks, SAMIA in bf16, two of each at once, for one"
+BF16 = "four attack networks, bf16"
+BUSY = "four attack networks, bf16, two of each at once, for one"
 SHORT = {  # schedules for the multilayer perceptrons and for SAMIA
-    "short SGD (20 and 10 epochs), SAMIA in bf16": (
-        train.Recipe(20, lr=5e-3, optimizer="sgd", milestones=(10, 15)),
-        train.Recipe(10, lr=1e-2, optimizer="sgd", milestones=(5, 7)),
-    ),
-    "short Adam (10 epochs), SAMIA in bf16": (train.Recipe(10, milestones=(5, 7)),) * 2,
+    "short SGD (10 epochs), bf16": (train.Recipe(10, lr=1e-2, optimizer="sgd", milestones=(5, 7)),) * 2,
+    "short Adam (10 epochs), bf16": (train.Recipe(10, milestones=(5, 7)),) * 2,
 }
 HOOKS = ("compress", "after_step", "opponent", "augment")
 THRESHOLDS = [
@@ -227,7 +224,7 @@ def run_ours(dataset, split, plan, clock: Clock, folder: Path, short: bool) -> N
 
     scale = ATTACK_EPOCHS / plan.attack_epochs
     few = dict.fromkeys(NETWORKS, replace(neural.SCHEDULE, epochs=plan.attack_epochs, precision="float32"))
-    fast = few | {"samia": replace(few["samia"], precision="bf16")}
+    fast = {name: replace(recipe, precision="bf16") for name, recipe in few.items()}
     fitted, _ = clock(f"ours: {FLOAT32}", lambda: networks(few, cache), scale)
     for name, network in fitted.items():
         clock.seconds[f"ours: {name}, float32"].append(network.records[0]["seconds"] * scale)
@@ -236,8 +233,11 @@ def run_ours(dataset, split, plan, clock: Clock, folder: Path, short: bool) -> N
     clock(f"ours: {BUSY}", lambda: networks(fast, Store(folder / "two"), 2), scale / 2)
 
     for kind, (mlp, samia) in SHORT.items() if short else ():
-        recipes = dict.fromkeys(NETWORKS, mlp) | {"samia": replace(samia, precision="bf16")}
-        recipes = {n: replace(r, epochs=max(1, r.epochs // plan.cut_short)) for n, r in recipes.items()}
+        recipes = dict.fromkeys(NETWORKS, mlp) | {"samia": samia}
+        recipes = {
+            name: replace(recipe, epochs=max(1, recipe.epochs // plan.cut_short), precision="bf16")
+            for name, recipe in recipes.items()
+        }
         _, margins = clock(
             f"ours: {kind}", lambda r=recipes: networks(r, Store(folder / "short")), plan.cut_short
         )
