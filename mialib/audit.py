@@ -70,7 +70,7 @@ def observe(
 
 
 def utility(population: Population, data: Dataset, split: Splits, n_targets: int, **columns) -> list[dict]:
-    """Rows on each target itself: test accuracy, generalisation gap (train - test), non-zero weights and bytes."""
+    """Rows on each target itself: epochs trained, test accuracy, gap (train - test), non-zero weights, bytes."""
     targets = population[:n_targets]
     train = predict.accuracy(targets, data, split.member[:n_targets])
     test = predict.accuracy(targets, data, split.test[:n_targets])
@@ -78,6 +78,7 @@ def utility(population: Population, data: Dataset, split: Splits, n_targets: int
     rows = []
     for i in range(n_targets):
         found = {
+            "epochs": _epochs(targets.records[i]) if targets.records else None,
             "test_accuracy": test[i],
             "generalization_gap": train[i] - test[i],
             "sparsity": 1 - sizes[i].density,
@@ -86,6 +87,11 @@ def utility(population: Population, data: Dataset, split: Splits, n_targets: int
         }
         rows += [results.row(metric, value, **columns, target=i) for metric, value in found.items()]
     return rows
+
+
+def _epochs(record: dict) -> int:
+    """Epochs behind a model's weights: up to the best one, or all."""
+    return record["best_epoch"] + 1 if "best_epoch" in record else len(record["loss"])
 
 
 def divergence(seen: Observation) -> list[dict]:

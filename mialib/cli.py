@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
     build = commands.add_parser("faces", help="build a face data set from its original archive")
-    build.add_argument("kind", choices=faces.FILES)
+    build.add_argument("kind", choices=faces.FILES, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
     build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
     build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
     options = parser.parse_args(arguments)
@@ -93,7 +93,17 @@ def execute(notebook: Path, parameters: dict) -> int:
 
 
 def _notebook(path: Path) -> Path:
-    return REPO_ROOT / "notebooks" / f"{path.resolve().parent.name}.ipynb"
+    """The notebook that a parameter file is for: the one named like the folder it stands in."""
+    notebooks = REPO_ROOT / "notebooks"
+    notebook = notebooks / f"{path.resolve().parent.name}.ipynb"
+    if path.suffix not in (".yaml", ".yml"):
+        raise ValueError(
+            f"{path} is not a .yaml file; 'mialib list' shows the runs, params/<notebook>/<run>.yaml"
+        )
+    if not notebook.is_file():
+        names = ", ".join(sorted(found.stem for found in notebooks.glob("*.ipynb")))
+        raise ValueError(f"{path}: its folder must be named after a notebook, one of {names}")
+    return notebook
 
 
 def _checked(path: Path, jobs: int | None) -> dict:
@@ -104,9 +114,11 @@ def _checked(path: Path, jobs: int | None) -> dict:
 
 
 def _list() -> int:
+    print("* has results in outputs/; the note is the file's first line")
     for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
         done = outputs_root() / path.parent.name / path.stem / "metrics.json"
-        print(f"{'done' if done.exists() else '-':6}{path.relative_to(REPO_ROOT)}")
+        note = path.read_text().splitlines()[0].lstrip("# ")
+        print(f"{'*' if done.exists() else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")
     return 0
 
 

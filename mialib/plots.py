@@ -172,7 +172,7 @@ def against_level(rows, metric: str, by: str = "compression", xlabel: str = "spa
     """A metric against the level of compression: a line with its interval as a band for each value of `by`.
 
     The original (compression "none") is a dotted horizontal line, cut short where there are more than four;
-    the control (level 0.0) a hollow marker where its line begins. Other columns may not vary: choose rows
+    the control (level 0.0) a hollow marker of its own, with its interval. Other columns may not vary: choose rows
     with `results.table(rows, attack=...)`; ValueError names the ones that do. Give `xlabel="bit-width"` for
     quantisation.
     """
@@ -187,9 +187,13 @@ def against_level(rows, metric: str, by: str = "compression", xlabel: str = "spa
     for group, look in looks.items():
         line = compressed[compressed[by] == group].sort_values("level")
         band = {"color": look["color"], "alpha": 0.05 if crowded else 0.15, "linewidth": 0}
-        axes.fill_between(line["level"], line["low"], line["high"], **band)
-        axes.plot(line["level"], line["value"], **look, label=group)
-        control = line[line["level"] == 0]
+        control, pruned = line[line["level"] == 0], line[line["level"] > 0]
+        axes.fill_between(pruned["level"], pruned["low"], pruned["high"], **band)
+        axes.plot(pruned["level"], pruned["value"], **look, label=group)
+        # nothing was pruned there, so no line leads to it
+        axes.errorbar(
+            control["level"], control["value"], _error(control), color=look["color"], elinewidth=0.9
+        )
         axes.plot(control["level"], control["value"], **look | _HOLLOW)
     for group, value in zip(original[by], original["value"], strict=True):
         # One original stands for all methods of compression; of attacks or defences each has its own.

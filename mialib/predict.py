@@ -13,7 +13,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor, nn
 
-from mialib import splits
+from mialib import progress, splits
 from mialib.data import Dataset
 from mialib.population import Population, channels_last
 from mialib.splits import Splits
@@ -182,10 +182,12 @@ class _Query:
 def _of_each(question, population: Population, data: Dataset, index: Tensor, *options) -> Tensor:
     """question(module, data, own rows, *options) of every model, stacked; in as many processes as joblib is set to."""
     index = index.expand(len(population), -1).to(data.x.device)
-    run = Parallel(n_jobs=None if data.x.device.type == "cpu" and len(population) > 1 else 1)
-    return torch.stack(
-        run(delayed(question)(population[i], data, index[i], *options) for i in range(len(population)))
+    run = Parallel(
+        n_jobs=None if data.x.device.type == "cpu" and len(population) > 1 else 1, return_as="generator"
     )
+    answers = run(delayed(question)(population[i], data, index[i], *options) for i in range(len(population)))
+    what = question.__name__.strip("_")
+    return torch.stack(list(progress.follow(answers, f"queries, {what}", "model", len(population))))
 
 
 def _logits(module: nn.Module, data: Dataset, index: Tensor) -> Tensor:

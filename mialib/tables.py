@@ -76,10 +76,18 @@ def differences(
 
 def models(rows: Sequence[dict]) -> pd.DataFrame:
     """Each setting's targets on average: sparsity over all parameters, what is left, accuracy and its gap."""
-    wanted = ["sparsity", "nonzero_parameters", "sparse_bytes", "test_accuracy", "generalization_gap"]
+    wanted = [
+        "epochs",
+        "sparsity",
+        "nonzero_parameters",
+        "sparse_bytes",
+        "test_accuracy",
+        "generalization_gap",
+    ]
     keys = ["compression", "level", "defense", "defense_strength"]
     means = results.table(results.aggregate([row for row in rows if row["metric"] in wanted]))
-    table = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)[wanted]
+    table = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)
+    table = table.reindex(columns=wanted)
     table = table[table["test_accuracy"].notna()]
     return (
         table.reset_index().dropna(axis=1, how="all").astype({"nonzero_parameters": int, "sparse_bytes": int})
