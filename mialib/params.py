@@ -52,6 +52,9 @@ class Vocabulary(BaseModel):
     attack_optimizer: Literal["adam", "sgd"] = None
     attack_epochs: Count = None
     attack_lr: Strength = None
+    samia_optimizer: Literal["adam", "sgd"] = None
+    samia_epochs: Count = None
+    samia_lr: Strength = None
     trainings: Count = None
     precision: Literal["float32", "bf16"] = None
     device: Literal["auto", "cpu", "cuda"] = None

@@ -14,9 +14,9 @@ from mialib.compression import pruning
 
 TARGETS = 6
 SCHEDULES = {
-    "sgd, 10 epochs, 1e-2": replace(neural.SCHEDULE, epochs=10, lr=1e-2, milestones=(5, 7)),
-    "sgd, 20 epochs, 5e-3": replace(neural.SCHEDULE, epochs=20, lr=5e-3, milestones=(10, 15)),
-    "adam, 10 epochs, 1e-3": neural.ADAM,
+    "sgd, 10 epochs, 1e-2": neural.schedule(10, 1e-2, "sgd"),
+    "sgd, 20 epochs, 5e-3": neural.schedule(20, 5e-3, "sgd"),
+    "adam, 10 epochs, 1e-3": neural.schedule(10, 1e-3, "adam"),
 }
 
 
