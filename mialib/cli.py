@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from mialib import REPO_ROOT, faces, outputs_root, params, results, tables
+from mialib import REPO_ROOT, faces, outputs_root, params, results, store, tables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,11 +86,20 @@ def execute(notebook: Path, parameters: dict) -> int:
             file=sys.stderr,
         )
         return 1
+    _without_home(executed)
     print(tables.headline(results.load(folder / "metrics.json")))
     print(
         f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}"
     )
     return 0
+
+
+def _without_home(executed: Path) -> None:
+    """papermill notes both paths as it was given them; where somebody's checkout lies is nobody's business."""
+    notebook = nbformat.read(executed, as_version=4)
+    for name in ("input_path", "output_path"):
+        notebook.metadata.papermill[name] = os.path.relpath(notebook.metadata.papermill[name], REPO_ROOT)
+    store.write(executed, nbformat.writes(notebook).encode())
 
 
 def _notebook(path: Path) -> Path:
