@@ -61,12 +61,14 @@ def observe(
         population: the first `n_targets` models are targets, the rest shadows, as in `splits.target_shadow`.
     """
     index, member = predict.candidates(split, seed)
+    seen = predict.views(
+        population, data, index, seed=seed
+    )  # all at once: the models share out the processes
     targets = [
-        predict.views(population[i : i + 1], data, index[i : i + 1], probes=True, seed=seed)
-        for i in range(n_targets)
+        predict.with_probes(seen[one], population[one], data, index[one])
+        for one in (slice(i, i + 1) for i in range(n_targets))
     ]
-    shadows = predict.views(population[n_targets:], data, index[n_targets:], seed=seed)
-    return Observation(targets, shadows, member[:n_targets], member[n_targets:], columns)
+    return Observation(targets, seen[n_targets:], member[:n_targets], member[n_targets:], columns)
 
 
 def utility(population: Population, data: Dataset, split: Splits, n_targets: int, **columns) -> list[dict]:
@@ -181,9 +183,8 @@ def _train_networks(observations, suite) -> None:
     shadows = {id(seen.shadows): (seen.shadows, seen.shadow_member) for seen in observations}.values()
     networks = [one for one in suite.values() if isinstance(one, NeuralAttack)]
     networks.sort(key=lambda one: one.name != "samia")  # the longest first, so that processes end together
-    together = (
-        effective_n_jobs(None) == 1
-    )  # all trainings at once (on CUDA under vmap), or each as a task of its own
+    # in one process all trainings at once (on CUDA under vmap), else each as a task of its own
+    together = effective_n_jobs(None) == 1
     jobs = [
         delayed(one.fit)(views, member, seeds)
         for one in networks

@@ -83,7 +83,7 @@ def validate(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
         Vocabulary(**values)
     except ValidationError as error:
-        problems = [_explain(problem, values) for problem in error.errors()]
+        problems = [_explain(problem) for problem in error.errors()]
         raise ValueError(f"{where}: " + "; ".join(problems)) from None
     return dict(values)
 
@@ -135,7 +135,7 @@ def nearest(name: str, valid: list[str]) -> str:
     return f", did you mean {close[0]!r}?" if close else ""
 
 
-def _explain(problem: dict, values: Mapping[str, Any]) -> str:
+def _explain(problem: dict) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown parameter {name!r}{nearest(name, list(Vocabulary.model_fields))}"

@@ -149,16 +149,18 @@ def views(
         sensitive: also measure the sensitivity (10 further queries an example).
         probes: also give the inputs and, for a single model, the door to query it with inputs of the attacker's own.
     """
-    query = None
-    if probes and len(population) == 1:
-        query = _Query(population[0])
-    return Views(
+    seen = Views(
         log_posteriors(population, data, index),
         data.y.cpu()[index],
         sensitivity(population, data, index, seed=seed) if sensitive else None,
-        Inputs(data, index) if probes else None,
-        query,
     )
+    return with_probes(seen, population, data, index) if probes else seen
+
+
+def with_probes(seen: Views, population: Population, data: Dataset, index: Tensor) -> Views:
+    """`seen` with the candidates' inputs and, for a single model, the door to query it."""
+    query = _Query(population[0]) if len(population) == 1 else None
+    return replace(seen, x=Inputs(data, index), query=query)
 
 
 def serve(served: Views, defense: Callable[[Tensor], Tensor]) -> Views:

@@ -48,9 +48,7 @@ def agreement(per_class: np.ndarray) -> metrics.Estimate:
 
 def attacks(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
     """Mean over targets of each attack (rows) in each setting (columns)."""
-    names = dict.fromkeys(
-        row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric
-    )
+    names = _attacks_in(rows, metric)
     return pd.DataFrame(
         {
             setting: {name: by_target(rows, attack=name, metric=metric, **columns).mean() for name in names}
@@ -63,9 +61,7 @@ def differences(
     rows: Sequence[dict], settings: Mapping[str, tuple[Mapping, Mapping]], metric: str
 ) -> pd.DataFrame:
     """Of each attack, setting b minus a for each pair (a, b), as '+0.012 [-0.003, +0.027]', over the targets."""
-    names = dict.fromkeys(
-        row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric
-    )
+    names = _attacks_in(rows, metric)
     return pd.DataFrame(
         {
             title: {name: _signed(difference(rows, *pair, attack=name, metric=metric)) for name in names}
@@ -109,6 +105,13 @@ def headline(content: dict, metric: str = "auc") -> str:
         f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in content["claims"]
     ]
     return "\n".join([text, "", "Verdicts", *verdicts])
+
+
+def _attacks_in(rows: Sequence[dict], metric: str) -> list[str]:
+    """Names of the attacks that the metric was measured for, in order of first appearance."""
+    return list(
+        dict.fromkeys(row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric)
+    )
 
 
 def _name(compression, level, defense, strength, adversary) -> str:
