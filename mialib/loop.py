@@ -5,7 +5,7 @@ SGD works element by element, so models trained together take the very steps the
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,6 +31,7 @@ class Recipe:
         milestones: epochs at whose start the learning rate is divided by ten.
         select_best: keep the weights of the epoch with the best accuracy on the reserve set, else the last epoch's.
         patience: with select_best, stop after more than this many epochs in a row without a better one; None never.
+        stop_at: with select_best, stop at the first epoch whose accuracy on the reserve set is at least this; None never.
         precision: "float32" or "bf16" (autocast; parameters and optimiser stay in float32).
 
     Raises:
@@ -46,7 +47,13 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     select_best: bool = False
     patience: int | None = None
+    stop_at: float | None = None
     precision: str = "float32"
+
+    def steps_per_epoch(self, n_members: int) -> int:
+        """Optimiser steps in one pass over so many members."""
+        full, rest = divmod(n_members, self.batch_size)
+        return full + (rest > 1 or n_members == 1)
 
     def __post_init__(self):
         for name, valid, rule in (
@@ -57,10 +64,27 @@ class Recipe:
             ("optimizer", self.optimizer in ("adam", "sgd"), "'adam' or 'sgd'"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("patience", self.patience is None or self.select_best, "None unless select_best is set"),
+            ("stop_at", self.stop_at is None or self.select_best, "None unless select_best is set"),
+            ("stop_at", self.stop_at is None or 0 <= self.stop_at <= 1, "an accuracy in [0, 1]"),
             ("precision", self.precision in ("float32", "bf16"), "'float32' or 'bf16'"),
         ):
             if not valid:
                 raise ValueError(f"recipe: {name} is {getattr(self, name)!r}; it must be {rule}")
+
+
+@dataclass(frozen=True)
+class Shuffling:
+    """The usual descent: each epoch shuffles the members and cuts them into batches; plain gradients.
+
+    A descent is how the loop finds its batches and gradients. `begin` gives two functions:
+    batches() -> one epoch's index tensors int64 (k, b), and
+    backward(losses, params, batch) -> losses (k,), which leaves a gradient in each of the (raw) parameters, where
+    losses(params, batch) -> (k,). Per-example clipping (DP-SGD) and released code that trains otherwise are others.
+    """
+
+    def begin(self, members: Tensor, batch_size: int, generators: list[torch.Generator]):
+        """members int64 (k, n), a generator for each model."""
+        return partial(_shuffled, members, batch_size, generators), _plain_gradient
 
 
 @dataclass(frozen=True)
@@ -86,7 +110,20 @@ def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def train(
-    make_model, data, recipe, *, split, start, objective, compress, after_step, opponent, augment, tick
+    make_model,
+    data,
+    recipe,
+    *,
+    split,
+    start,
+    objective,
+    compress,
+    after_step,
+    opponent,
+    descent,
+    augment,
+    watch,
+    tick,
 ):
     """Train the models of one shard; returns [(tensors, record)], a pair for each model."""
     began, device, k = time.perf_counter(), data.x.device, len(split)
@@ -105,12 +142,26 @@ def train(
 
     members = splits.indices(split.member).to(device)
     reserve = [row.nonzero()[:, 0].to(device) for row in split.reserve]
+    watched = {"train_accuracy": split.member, "test_accuracy": split.test} if watch else {}
+    watched = {name: [row.nonzero()[:, 0].to(device) for row in mask] for name, mask in watched.items()}
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    # of their own, so that an opponent leaves the order of the batches as it is
+    references = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
     noise = torch.Generator(device).manual_seed(seeds[0])
     play = opponent.begin(seeds, device) if opponent is not None else None
+    batches, backward = (descent or Shuffling()).begin(members, recipe.batch_size, generators)
     optimiser = _optimiser(recipe, [p for p in params.values() if p.requires_grad])
     best = _Best(k, recipe, params, buffers)
-    losses_by_epoch, step = [], 0
+    losses_by_epoch, curves, step = [], {name: [] for name in watched}, 0
+
+    def losses_of(params, batch):
+        answer, effective = _remembered(forward), compress(params)
+        losses = objective(answer, effective, batch, step)
+        if play is not None:
+            drawn = [_draw(r, batch.index.shape[1], g) for r, g in zip(reserve, references, strict=True)]
+            reference = _batch(data, torch.stack(drawn), augment, noise)
+            losses = losses + play(answer, effective, batch, reference, step)
+        return losses
 
     # dropout draws from the global stream: seed it for these models alone, and leave it as it was
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -118,25 +169,10 @@ def train(
         for epoch in range(recipe.epochs):
             for group in optimiser.param_groups:
                 group["lr"] = recipe.lr * 0.1 ** sum(epoch >= m for m in recipe.milestones)
-            order = torch.stack([torch.randperm(members.shape[1], generator=g) for g in generators]).to(
-                device
-            )
-            shuffled = members.gather(1, order)
             total, count = torch.zeros(k, device=device), 0
-            for index in shuffled.split(recipe.batch_size, dim=1):
-                if index.shape[1] == 1 < shuffled.shape[1]:
-                    continue
-                batch = _batch(data, index, augment, noise)
-                losses = objective(forward, compress(params), batch, step)
-                if play is not None:
-                    drawn = torch.stack(
-                        [_draw(r, index.shape[1], g) for r, g in zip(reserve, generators, strict=True)]
-                    )
-                    losses = losses + play(
-                        forward, compress(params), batch, _batch(data, drawn, augment, noise), step
-                    )
+            for index in batches():
                 optimiser.zero_grad(set_to_none=True)
-                losses.sum().backward()  # the models share no parameter, so the sum's gradient is each one's own
+                losses = backward(losses_of, params, _batch(data, index, augment, noise))
                 optimiser.step()
                 if after_step is not None:
                     with torch.no_grad():
@@ -145,10 +181,13 @@ def train(
                 total, count, step = total + losses.detach(), count + 1, step + 1
             losses_by_epoch.append(total / max(count, 1))
             _check_finite(losses_by_epoch[-1], split, epoch, optimiser.param_groups[0]["lr"])
-            if recipe.select_best:
-                with torch.no_grad():
-                    accuracy = _accuracy(judging, compress(params), buffers, data, reserve)
-                best.update(epoch, accuracy, params, buffers)
+            with torch.no_grad():
+                if recipe.select_best:
+                    best.update(
+                        epoch, _accuracy(judging, compress(params), buffers, data, reserve), params, buffers
+                    )
+                for name, index in watched.items():
+                    curves[name].append(_accuracy(judging, compress(params), buffers, data, index))
             if tick is not None:
                 tick(k)
             if best.all_stopped:
@@ -159,12 +198,17 @@ def train(
     with torch.no_grad():
         final, buffers = best.weights(params, buffers)
         final = {name: tensor.detach() for name, tensor in compress(final).items()}
-    history = torch.stack(losses_by_epoch).T.tolist() if losses_by_epoch else [[] for _ in seeds]
+    history = {"loss": losses_by_epoch} | curves
+    history = {
+        name: torch.stack(values).T.tolist() if values else [[] for _ in seeds]
+        for name, values in history.items()
+    }
     seconds = (time.perf_counter() - began) / k
     return [
         (
             {name: tensor[i].cpu() for name, tensor in (final | buffers).items()},
-            {"loss": history[i], "seconds": round(seconds, 3), **best.record(i)},
+            {name: values[i] for name, values in history.items()}
+            | {"seconds": round(seconds, 3), **best.record(i)},
         )
         for i in range(k)
     ]
@@ -196,6 +240,8 @@ class _Best:
         self.waited = torch.where(better, 0, self.waited + 1)
         if self.recipe.patience is not None:
             self.stopped |= self.waited > self.recipe.patience
+        if self.recipe.stop_at is not None:
+            self.stopped |= accuracy >= self.recipe.stop_at
         self.curve.append(accuracy)
         for kept, current in ((self.params, params), (self.buffers, buffers)):
             for name, tensor in current.items():
@@ -225,6 +271,33 @@ def _optimiser(recipe: Recipe, params: list[Tensor]) -> torch.optim.Optimizer:
     return torch.optim.SGD(params, momentum=recipe.momentum, **common)
 
 
+def _shuffled(members: Tensor, batch_size: int, generators: list[torch.Generator]) -> Iterator[Tensor]:
+    n = members.shape[1]
+    order = torch.stack([torch.randperm(n, generator=g) for g in generators]).to(members.device)
+    for index in members.gather(1, order).split(batch_size, dim=1):
+        if index.shape[1] > 1 or n == 1:  # BatchNorm needs two
+            yield index
+
+
+def _plain_gradient(losses_of, params: Tensors, batch: Batch) -> Tensor:
+    losses = losses_of(params, batch)
+    losses.sum().backward()  # the models share no parameter, so the sum's gradient is each one's own
+    return losses
+
+
+def _remembered(forward: Forward) -> Forward:
+    """Asked again about the very same tensors, the answer of before: objective and opponent share a forward pass."""
+    answers = {}
+
+    def answer(params, x):
+        asked = id(params), id(x)
+        if asked not in answers:
+            answers[asked] = forward(params, x)
+        return answers[asked]
+
+    return answer
+
+
 def _batch(data: Dataset, index: Tensor, augment, generator: torch.Generator) -> Batch:
     x = data.inputs(index)
     return Batch(x if augment is None else augment(x, generator), data.y[index], index)
@@ -234,10 +307,10 @@ def _draw(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return pool[torch.randint(len(pool), (count,), generator=generator).to(pool.device)]
 
 
-def _accuracy(module, params: Tensors, buffers: Tensors, data: Dataset, reserve: list[Tensor]) -> Tensor:
-    """Share of each model's own reserve set that it classifies correctly, (k,) on the CPU."""
+def _accuracy(module, params: Tensors, buffers: Tensors, data: Dataset, examples: list[Tensor]) -> Tensor:
+    """Share of each model's own examples (one index tensor a model) that it classifies correctly, (k,) on the CPU."""
     shares = []
-    for i, index in enumerate(reserve):
+    for i, index in enumerate(examples):
         one = slice(i, i + 1)
         hits = [
             population.forward(module, pick(params, one), pick(buffers, one), data.inputs(part)[None])[

@@ -124,20 +124,27 @@ def describe(thing):
 
 
 def sources(*things) -> str:
-    """Hash of the syntax trees of the modules in which the things are defined: comments and layout do not count."""
-    modules = set()
-    for thing in things:
-        if inspect.ismodule(thing):
-            modules.add(thing.__name__)
-            continue
-        while isinstance(thing, functools.partial):
-            thing = thing.func
-        if thing is not None:
-            modules.add(thing.__module__ if hasattr(thing, "__qualname__") else type(thing).__module__)
+    """Hash of the syntax trees of the modules in which the things are defined: comments and layout do not count.
+
+    Things are modules, functions, classes, instances, partials and dataclasses; of the last two the parts count too.
+    """
+    modules = set().union(*map(_modules, things))
     digest = hashlib.sha256()
     for name in sorted(modules):
         digest.update(_tree(name).encode())
     return digest.hexdigest()[:16]
+
+
+def _modules(thing) -> set[str]:
+    if inspect.ismodule(thing):
+        return {thing.__name__}
+    if isinstance(thing, functools.partial):
+        return set().union(*map(_modules, (thing.func, *thing.args, *thing.keywords.values())))
+    own = {thing.__module__ if hasattr(thing, "__qualname__") else type(thing).__module__}
+    own -= {"builtins", "torch"}  # values: numbers, strings, tensors, None
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return own.union(*(_modules(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.compare))
+    return own
 
 
 @functools.cache

@@ -31,7 +31,9 @@ def fit(
     compress=None,
     after_step=None,
     opponent=None,
+    descent=None,
     augment=None,
+    watch: bool = False,
     start: Population | None = None,
     cache: Store | None = None,
     what: str = "training",
@@ -46,7 +48,11 @@ def fit(
         opponent: the other player of a min-max game. `opponent.begin(seeds, device)` gives a function
             play(forward, params, batch, reference, step) -> penalty (k,), which may update the opponent and whose
             value is added to the losses; `reference` is a batch of reserve examples of the same size.
+        descent: how batches are drawn and gradients found; default `loop.Shuffling()`. DP-SGD is one. One that has
+            `alone` set gets its models one after the other, one that has `check(make_model)` is asked before any work.
         augment: augment(x, generator) -> x on the normalised inputs.
+        watch: note train and test accuracy after each epoch in the records (`train_accuracy`, `test_accuracy`). The
+            weights are the same either way; a cached model without these curves is trained once more.
         start: weights to begin from (fine-tuning); default: fresh ones from each model's own seed.
         cache: default: the store at its default place.
         what: name on the progress bar.
@@ -62,10 +68,15 @@ def fit(
         ValueError: sizes that do not fit, best-checkpoint selection or an opponent without reserve examples.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
     """
-    _check(data, split, recipe, opponent, start)
+    _check(make_model, data, split, recipe, opponent, descent, start)
     cache = cache or Store()
     hooks = dict(
-        objective=objective, compress=compress, after_step=after_step, opponent=opponent, augment=augment
+        objective=objective,
+        compress=compress,
+        after_step=after_step,
+        opponent=opponent,
+        descent=descent,
+        augment=augment,
     )
     code = store.sources(loop, population, splits, Dataset, make_model, *hooks.values())
     keys = [
@@ -83,14 +94,18 @@ def fit(
         for i in range(len(split))
     ]
     done = {i: entry for i, k in enumerate(keys) if (entry := cache.get(k)) is not None}
+    if watch:
+        done = {i: entry for i, entry in done.items() if "test_accuracy" in entry[1]}
     missing = [i for i in range(len(split)) if i not in done]
     if missing:
         together = _batched(make_model, data.x.device, split) if batched is None else batched
+        together = together and not getattr(descent, "alone", False)
         shards = [missing] if together else [[i] for i in missing]
         run = partial(loop.train, make_model, data, recipe)
         jobs = [
             dict(
                 split=split[shard],
+                watch=watch,
                 start=pick(start, shard),
                 **{n: pick(hook, shard) for n, hook in hooks.items()},
             )
@@ -125,7 +140,9 @@ def _numbered(number, run, job, tick):
     return number, run(**job, tick=tick)
 
 
-def _check(data: Dataset, split: Splits, recipe: Recipe, opponent, start: Population | None) -> None:
+def _check(
+    make_model, data: Dataset, split: Splits, recipe: Recipe, opponent, descent, start: Population | None
+) -> None:
     if split.member.shape[1] != len(data):
         raise ValueError(f"the split is over {split.member.shape[1]} examples, {data.name} has {len(data)}")
     if start is not None and len(start) != len(split):
@@ -135,6 +152,8 @@ def _check(data: Dataset, split: Splits, recipe: Recipe, opponent, start: Popula
             "best-checkpoint selection and opponents need reserve examples, and a model has none; "
             "give the split a reserve or set select_best=False"
         )
+    if hasattr(descent, "check"):
+        descent.check(make_model)
 
 
 def _batched(make_model, device: torch.device, split: Splits) -> bool:

@@ -1,10 +1,10 @@
-"""PPB against the paper's equation, written out with numpy."""
+"""Losses that defend, against their equations written out with numpy."""
 
 import numpy as np
 import pytest
 import torch
 
-from mialib.defenses.losses import PPB, pair_divergence
+from mialib.defenses.losses import PPB, LabelSmoothing, RelaxLoss, flattening, pair_divergence
 from mialib.loop import Batch, cross_entropy
 
 LOGITS = [[2.0, 0.0, -1.0], [0.5, 1.5, 0.0], [0.0, 1.0, 4.0], [0.2, 0.1, 0.0]]
@@ -79,12 +79,153 @@ def test_certain_answers_stay_finite():
     assert bool(value.isfinite().all()) and bool(logits.grad.isfinite().all())
 
 
-def test_strength_zero_is_cross_entropy():
+def soft_cross_entropy_by_hand(logits, targets):
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return -(targets * np.log(p)).sum(1)
+
+
+def flattening_by_hand(logits, labels, upper):
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    targets = np.empty_like(p)
+    for i, label in enumerate(labels):
+        kept = min(p[i, label], upper)
+        targets[i] = (1 - kept) / (p.shape[1] - 1)
+        targets[i, label] = kept
+    return soft_cross_entropy_by_hand(logits, targets)
+
+
+def value_and_gradient(objective, logits, labels, step=0):
+    logits = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    losses = objective(answer, {"logits": logits}, batch(labels), step)
+    losses.sum().backward()
+    return losses.detach(), logits.grad
+
+
+def test_label_smoothing_by_hand():
+    models = [LOGITS, LOGITS[::-1]]
+    targets = 0.7 * np.eye(3)[LABELS] + 0.3 / 3
+    expected = [soft_cross_entropy_by_hand(logits, targets).mean() for logits in models]
+    found = LabelSmoothing(0.3)(answer, {"logits": torch.tensor(models)}, batch([LABELS, LABELS]), 0)
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+    assert abs(expected[0] - expected[1]) > 0.1
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("images", [True, False])
+def test_above_its_strength_relaxloss_descends(images, step):
+    loss = cross_entropy_by_hand(LOGITS, LABELS)
+    objective = RelaxLoss(loss - 0.1, period=1, images=images)
+    value, gradient = value_and_gradient(objective, [LOGITS], [LABELS], step)
+    assert value.tolist() == pytest.approx([loss if step else 0.1])
+    torch.testing.assert_close(gradient, value_and_gradient(cross_entropy, [LOGITS], [LABELS])[1])
+
+
+def test_below_its_strength_relaxloss_first_climbs():
+    loss = cross_entropy_by_hand(LOGITS, LABELS)
+    value, gradient = value_and_gradient(RelaxLoss(loss + 0.1, period=1), [LOGITS], [LABELS])
+    assert value.tolist() == pytest.approx([0.1])
+    torch.testing.assert_close(gradient, -value_and_gradient(cross_entropy, [LOGITS], [LABELS])[1])
+
+
+@pytest.mark.parametrize("upper", [1.0, 0.5])  # 0.5: three of the four posteriors p_y are above, one is below
+def test_flattening_by_hand(upper):
+    found = flattening(torch.tensor([LOGITS, LOGITS[::-1]]), torch.tensor([LABELS, LABELS]), upper)
+    expected = [flattening_by_hand(logits, LABELS, upper) for logits in (LOGITS, LOGITS[::-1])]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_relaxloss_flattens_all_records():
+    value, _ = value_and_gradient(RelaxLoss(9.0, 1, upper=0.3, images=False), [LOGITS], [LABELS], step=1)
+    assert value.tolist() == pytest.approx([flattening_by_hand(LOGITS, LABELS, 0.3).mean()])
+
+
+def test_relaxloss_flattens_wrong_images_and_climbs_on_all():
+    wrong = np.argmax(LOGITS, axis=1) != LABELS
+    assert wrong.tolist() == [False, False, False, True]
+    value, gradient = value_and_gradient(RelaxLoss(9.0, 1), [LOGITS], [LABELS], step=1)
+    flattened = (wrong * flattening_by_hand(LOGITS, LABELS, 1.0)).mean()
+    assert value.tolist() == pytest.approx([flattened - cross_entropy_by_hand(LOGITS, LABELS)])
+    climb = -value_and_gradient(cross_entropy, [LOGITS], [LABELS])[1]
+    torch.testing.assert_close(gradient[:, ~wrong], climb[:, ~wrong])
+    assert float((gradient - climb)[:, wrong].abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("upper", [1.0, 0.5])
+def test_the_gradient_flows_through_soft_targets(upper):
+    """Finite differences move the target as well, so that a detached one would not agree with them."""
+    logits = torch.tensor([LOGITS], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: flattening(z, torch.tensor([LABELS]), upper), logits)
+
+
+def test_confidence_grows_below_upper_and_falls_above_it():
+    logits = torch.tensor([[LOGITS[0]]], requires_grad=True)  # p_y is 0.84
+    for upper, sign in ((0.9, -1), (0.8, 1)):
+        (gradient,) = torch.autograd.grad(flattening(logits, torch.tensor([[0]]), upper).sum(), logits)
+        assert float(gradient[0, 0, 0].sign()) == sign
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("images", [True, False])
+def test_each_model_relaxes_by_itself(images, step):
+    models = [LOGITS, LOGITS[::-1]]
+    low, high = (cross_entropy_by_hand(logits, LABELS) for logits in models)
+    objective = RelaxLoss((low + high) / 2, period=1, images=images)
+    together = value_and_gradient(objective, models, [LABELS, LABELS], step)
+    for i, logits in enumerate(models):
+        alone = value_and_gradient(objective, [logits], [LABELS], step)
+        for found, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(found[i], expected[0])
+    descent = value_and_gradient(cross_entropy, models, [LABELS, LABELS])[1]
+    assert torch.allclose(together[1][1], descent[1]) and not torch.allclose(together[1][0], descent[0])
+
+
+def test_the_phases_alternate_by_period():
+    loss = cross_entropy_by_hand(LOGITS, LABELS)
+    objective = RelaxLoss(loss + 0.1, period=3, images=False)
+    values = [float(value_and_gradient(objective, [LOGITS], [LABELS], step)[0]) for step in range(9)]
+    climb, flat = 0.1, flattening_by_hand(LOGITS, LABELS, 1.0).mean()
+    assert abs(climb - flat) > 0.1
+    assert values == pytest.approx([climb] * 3 + [flat] * 3 + [climb] * 3)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [LabelSmoothing(0.1), RelaxLoss(1e4, 1), RelaxLoss(1e4, 1, images=False), RelaxLoss(1e4, 1, 0.3, False)],
+    ids=str,
+)
+def test_losses_of_certain_answers_stay_finite(objective):
+    extreme = [[[400.0, -400.0, 0.0], [-400.0, 400.0, 0.0], [400.0, 400.0, -400.0]]]
+    labels = torch.tensor([[0, 0, 2]])  # certain and right, certain and wrong, torn between two wrong classes
+    for step in (0, 1):
+        logits = torch.tensor(extreme, requires_grad=True)  # float32, where such posteriors are exactly 0
+        losses = objective(answer, {"logits": logits}, batch(labels.tolist()), step)
+        losses.sum().backward()
+        assert losses.shape == (1,) and bool(losses.isfinite().all()) and bool(logits.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("objective", [PPB(0.0), LabelSmoothing(0.0), RelaxLoss(0.0, 1)], ids=str)
+def test_strength_zero_is_cross_entropy(objective, step):
     params, one = {"logits": torch.tensor([LOGITS])}, batch([LABELS])
-    assert torch.equal(PPB(0.0)(answer, params, one, 0), cross_entropy(answer, params, one, 0))
+    assert torch.equal(objective(answer, params, one, step), cross_entropy(answer, params, one, step))
 
 
-@pytest.mark.parametrize("strength", [-1.0, float("nan")])
-def test_a_negative_strength_is_refused(strength):
-    with pytest.raises(ValueError, match="strength is .*; it must be 0 or more"):
-        PPB(strength)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PPB(-1.0), "PPB: strength is -1.0; it must be 0 or more"),
+        (lambda: PPB(float("nan")), "PPB: strength is nan; it must be 0 or more"),
+        (lambda: LabelSmoothing(-0.1), r"LabelSmoothing: strength is -0.1; it must be in \[0, 1\)"),
+        (lambda: LabelSmoothing(1.0), r"LabelSmoothing: strength is 1.0; it must be in \[0, 1\)"),
+        (lambda: LabelSmoothing(float("nan")), r"LabelSmoothing: strength is nan; it must be in \[0, 1\)"),
+        (lambda: RelaxLoss(-1.0, 1), "RelaxLoss: strength is -1.0; it must be 0 or more"),
+        (lambda: RelaxLoss(float("nan"), 1), "RelaxLoss: strength is nan; it must be 0 or more"),
+        (lambda: RelaxLoss(1.0, 0), "RelaxLoss: period is 0; it must be an integer, 1 or more"),
+        (lambda: RelaxLoss(1.0, 2.5), "RelaxLoss: period is 2.5; it must be an integer, 1 or more"),
+        (lambda: RelaxLoss(1.0, 1, upper=0.0), r"RelaxLoss: upper is 0.0; it must be in \(0, 1\]"),
+        (lambda: RelaxLoss(1.0, 1, upper=1.5), r"RelaxLoss: upper is 1.5; it must be in \(0, 1\]"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

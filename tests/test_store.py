@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mialib import store
+from mialib import models, store
+from mialib.defenses import adversarial, differential_privacy
 from mialib.store import Store, describe, key, sources
 
 TENSORS = {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(3), "flag": torch.tensor([True, False])}
@@ -202,3 +203,16 @@ def test_the_source_of_partials_and_objects_is_that_of_their_functions_and_class
         == sources(sys.modules[__name__])
     )
     assert sources(plain, None) == sources(plain) != sources(store)
+
+
+def test_the_sources_of_a_partials_parts_count(monkeypatch):
+    read = []
+    monkeypatch.setattr(store, "_tree", lambda module: read.append(module) or module)
+    nested = functools.partial(
+        differential_privacy._with_group_norm, functools.partial(models.small_cnn, 1, 10, image_size=8)
+    )
+    store.sources(nested)
+    assert sorted(read) == ["mialib.defenses.differential_privacy", "mialib.models"]
+    read.clear()
+    store.sources(adversarial.AdversarialRegularization(1.0, 10), None)
+    assert sorted(read) == ["mialib.defenses.adversarial", "mialib.models"]

@@ -274,6 +274,8 @@ def test_a_last_batch_of_one_example_is_left_out(toy):
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"patience": 5}, "patience is 5; it must be None unless select_best"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"stop_at": 0.5}, "stop_at is 0.5; it must be None unless select_best"),
+        ({"select_best": True, "stop_at": 1.5}, "stop_at is 1.5; it must be an accuracy in"),
     ],
 )
 def test_a_recipe_names_what_is_wrong(wrong, words):
@@ -630,3 +632,59 @@ def test_a_killed_run_leaves_nothing_half_written(digits, cache_root, trained_se
     assert_same(
         resumed[around], train.fit(CNN, digits, split[around], recipe, cache=Store(f"{cache_root}/fresh"))
     )
+
+
+# Curves, stopping at an accuracy, one forward pass for objective and opponent
+
+
+def test_watching_notes_accuracies_and_changes_no_weight(toy, split, trained_seeds):
+    plain = train.fit(mlp, toy, split, RECIPE)
+    watched = train.fit(mlp, toy, split, RECIPE, watch=True)
+    assert len(trained_seeds) == 6  # the cached models had no curves
+    train.fit(mlp, toy, split, RECIPE, watch=True)
+    train.fit(mlp, toy, split, RECIPE)
+    assert len(trained_seeds) == 6
+    assert_same(plain, watched)
+    for name, mask in (("train_accuracy", split.member), ("test_accuracy", split.test)):
+        expected = predict.accuracy(watched, toy, mask).tolist()
+        assert [len(record[name]) for record in watched.records] == [3] * 3
+        assert [record[name][-1] for record in watched.records] == pytest.approx(expected, abs=1e-6)
+
+
+def test_stop_at_keeps_the_first_epoch_that_reaches_the_accuracy(toy, split):
+    free = train.fit(mlp, toy, split, replace(RECIPE, epochs=12, select_best=True))
+    wanted = sorted(max(record["reserve_accuracy"]) for record in free.records)[1]  # two get there
+    stopped = train.fit(mlp, toy, split, replace(RECIPE, epochs=12, select_best=True, stop_at=wanted))
+    reached = 0
+    for one, other in zip(free.records, stopped.records, strict=True):
+        first = next((e for e, a in enumerate(one["reserve_accuracy"]) if a >= wanted), None)
+        if first is None:  # never there: the best of all epochs, as without it
+            assert other["best_epoch"] == one["best_epoch"]
+        else:
+            reached += 1
+            assert other["best_epoch"] == first and len(other["loss"]) == first + 1
+    assert reached >= 2
+
+
+@dataclass(frozen=True)
+class Asks:
+    """An opponent that asks again for the answers that the objective had."""
+
+    def begin(self, seeds, device):
+        def play(forward, params, batch, reference, step):
+            return 0.0 * forward(params, batch.x).sum((1, 2)) + 0.0 * forward(params, reference.x).sum((1, 2))
+
+        return play
+
+
+def test_objective_and_opponent_share_a_forward_pass(toy, split, monkeypatch):
+    asked, real = [], population.forward
+
+    def spy(module, params, buffers, x):
+        asked.append(x.shape[1])
+        return real(module, params, buffers, x)
+
+    monkeypatch.setattr(population, "forward", spy)
+    recipe = replace(RECIPE, epochs=1)
+    train.fit(mlp, toy, split[:1], recipe, opponent=Asks())
+    assert asked == [8, 8, 8, 8, 4, 4]  # of each batch: the members once, the reference once

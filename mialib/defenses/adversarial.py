@@ -1,0 +1,128 @@
+"""Adversarial regularisation: a min-max game between each model and an opponent that tries to recognise its members.
+
+    min over f  of  CE(f; members) + strength * max over h  of  mean log h(f(x), y) over members
+
+The opponent h is an attack network on posterior and label. It learns to tell batches of members from batches of
+reserve examples, which the model never trains on and nobody is attacked on; the model is charged for what the opponent
+finds. Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852, algorithm 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mialib import loop, models, population
+from mialib.loop import Batch, Forward, mean_cross_entropy
+from mialib.population import Tensors
+
+
+@dataclass(frozen=True)
+class AdversarialRegularization:
+    """The `opponent` of `fit`: its own population, one network for each model, trained along with them.
+
+    Every step of the model is a round of the game: the opponent is updated on the batch and on as many reserve
+    examples, then the model pays strength * mean log h(member). Opponents start anew in each training and are thrown
+    away after it: they never judge. The reference passes through the model in training mode, so BatchNorm's running
+    statistics see it too (as in mia_prune).
+
+    Args:
+        strength: weight of the opponent's gain in the model's loss, >= 0 (Yuan & Zhang 2022's follow-up code sweeps 1
+            to 8 under the name theta).
+        num_classes: of the model; the opponent sees 2c features, posterior and one-hot label.
+        network: network(features) -> module with two logits, column 1 = member. Default: mia_prune's attack MLP.
+        updates: of the opponent for each step of the model.
+        lr, weight_decay: of the opponent's Adam.
+
+    Raises:
+        ValueError: a negative strength, or no update.
+    """
+
+    strength: float
+    num_classes: int
+    network: Callable[[int], nn.Module] = models.attack_mlp
+    updates: int = 1
+    lr: float = 1e-3
+    weight_decay: float = 5e-4
+
+    def __post_init__(self):
+        if not self.strength >= 0:
+            raise ValueError(
+                f"adversarial regularisation: strength is {self.strength}; it must be 0 or more (1 to 8 are usual)"
+            )
+        if self.updates < 1:
+            raise ValueError(f"adversarial regularisation: updates is {self.updates}; it must be 1 or more")
+
+    def begin(self, seeds: list[int], device: torch.device):
+        """play(forward, params, batch, reference, step) -> penalty (k,) of a fresh opponent for each seed."""
+        return _Opponent(self, seeds, device)
+
+
+class _Opponent:
+    def __init__(self, game: AdversarialRegularization, seeds: list[int], device: torch.device):
+        make = partial(game.network, 2 * game.num_classes)
+        fresh = population.initial(make, seeds).to(device)
+        self.game = game
+        self.params = {name: tensor.requires_grad_() for name, tensor in fresh.params.items()}
+        self.buffers = fresh.buffers
+        self.learning, self.judging = population.skeleton(make).train(), population.skeleton(make).eval()
+        self.optimiser = torch.optim.Adam(
+            self.params.values(), lr=game.lr, weight_decay=game.weight_decay, fused=True
+        )
+
+    def __call__(
+        self, forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int
+    ) -> Tensor:
+        members = self._features(forward(params, batch.x), batch.y)
+        with torch.no_grad():
+            others = self._features(forward(params, reference.x), reference.y)
+        both = torch.cat([members.detach(), others], dim=1)
+        truth = torch.zeros(both.shape[:2], dtype=torch.long, device=both.device)
+        truth[:, : members.shape[1]] = 1
+        for _ in range(self.game.updates):
+            self.optimiser.zero_grad(set_to_none=True)
+            mean_cross_entropy(self._answer(self.learning, self.params, both), truth).sum().backward()
+            self.optimiser.step()
+        frozen = {name: tensor.detach() for name, tensor in self.params.items()}
+        found = self._answer(self.judging, frozen, members).log_softmax(-1)[..., 1]  # log h
+        return self.game.strength * found.mean(1)
+
+    def _answer(self, module, params, features):
+        return population.forward(module, params, self.buffers, features)
+
+    def _features(self, logits: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([logits.softmax(-1), F.one_hot(y, self.game.num_classes).to(logits)], dim=-1)
+
+
+@dataclass(frozen=True)
+class OneUpdate:
+    """The `descent` of mia_prune's released defence: one update of the model an epoch. An ablation, not a defence.
+
+    Its epoch takes `batches` batches for the opponent and then a single one for the model, so that a model fine-tuned
+    for 50 epochs is updated 50 times. Here the opponent learns from each of the batches, and the last one, alone,
+    moves the model.
+    """
+
+    batches: int = 7
+
+    def begin(self, members: Tensor, batch_size: int, generators: list[torch.Generator]):
+        shuffled, backward = loop.Shuffling().begin(members, batch_size, generators)
+        left = 0
+
+        def first_batches():
+            nonlocal left
+            epoch = list(islice(shuffled(), self.batches))
+            left = len(epoch)
+            yield from epoch
+
+        def only_the_last(losses_of, params, batch):
+            nonlocal left
+            left -= 1
+            # without gradients the optimiser leaves the model as it is; the opponent has played all the same
+            return backward(losses_of, params, batch) if left == 0 else losses_of(params, batch).detach()
+
+        return first_batches, only_the_last
