@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mialib import metrics, predict, progress, results
 from mialib.attacks import signals
-from mialib.attacks.neural import NeuralAttack
 from mialib.compression import size
 from mialib.data import Dataset
 from mialib.population import Population
@@ -72,16 +71,19 @@ def observe(
 
 
 def utility(population: Population, data: Dataset, split: Splits, n_targets: int, **columns) -> list[dict]:
-    """Rows on each target itself: epochs trained, test accuracy, gap (train - test), non-zero weights, bytes."""
+    """Rows on each target itself: epochs trained, accuracies, gap (train - test), non-zero weights, bytes."""
     targets = population[:n_targets]
-    train = predict.accuracy(targets, data, split.member[:n_targets])
-    test = predict.accuracy(targets, data, split.test[:n_targets])
+    train, test, reserve = (
+        predict.accuracy(targets, data, mask[:n_targets])
+        for mask in (split.member, split.test, split.reserve)
+    )
     sizes = size.sizes(targets.params)
     rows = []
     for i in range(n_targets):
         found = {
             "epochs": _epochs(targets.records[i]) if targets.records else None,
             "test_accuracy": test[i],
+            "reserve_accuracy": reserve[i],
             "generalization_gap": train[i] - test[i],
             "sparsity": 1 - sizes[i].density,
             "nonzero_parameters": sizes[i].nonzero,
@@ -110,6 +112,26 @@ def divergence(seen: Observation) -> list[dict]:
                 results.row(metric, value, **seen.columns, target=i, class_=number)
                 for number, value in enumerate(gap.per_class)
             ]
+    return rows
+
+
+def per_class(seen: Observation, margins: Tensor, metric: str = "auc", **columns) -> list[dict]:
+    """Rows of an attack within each class: members of the class against non-members of the class.
+
+    Args:
+        margins: of one attack, float64 (targets, trainings, n), as in `Measurements.margins`; the trainings' mean is
+            judged. A class without members or non-members among a target's candidates has no row.
+    """
+    rows = []
+    measure = {"auc": metrics.auc, "balanced_accuracy": metrics.balanced_accuracy}[metric]
+    for i, (target, member, margin) in enumerate(
+        zip(seen.targets, seen.member, margins.mean(1), strict=True)
+    ):
+        for number in range(target.log_posteriors.shape[-1]):
+            own = target.labels[0] == number
+            if member[own].any() and not member[own].all():
+                value = measure(member[own].numpy(), margin[own].numpy())
+                rows.append(results.row(metric, value, **seen.columns, **columns, target=i, class_=number))
     return rows
 
 
@@ -145,6 +167,23 @@ class Measurements:
         ]
 
 
+def transfers(seen: Mapping[str, Observation]) -> dict[str, Observation]:
+    """Each setting attacked by those who believe in each of the others: "target <- believed" -> Observation.
+
+    The attacker's belief stands in the columns attacker_compression and attacker_level. Needs no new models.
+    """
+    return {
+        f"{name} <- {other}": target.unaware(
+            believed,
+            attacker_compression=believed.columns["compression"],
+            attacker_level=believed.columns["level"],
+        )
+        for name, target in seen.items()
+        for other, believed in seen.items()
+        if other != name
+    }
+
+
 def attack(observations: Mapping[str, Observation], suite: Mapping[str, object]) -> Measurements:
     """Every attack of the suite on every target of every observation.
 
@@ -172,16 +211,15 @@ def attack(observations: Mapping[str, Observation], suite: Mapping[str, object])
 
 def _margins(seen: Observation, one) -> Tensor:
     """(targets, trainings, n); attack networks are fetched once for all targets."""
-    if isinstance(one, NeuralAttack):
-        attackers = one.fit(seen.shadows, seen.shadow_member)
-        return torch.stack([one.judge(attackers, target) for target in seen.targets])
+    if hasattr(one, "fit"):
+        return one.judge(one.fit(seen.shadows, seen.shadow_member), predict.together(seen.targets))
     return torch.stack([one(target, seen.shadows, seen.shadow_member, 0)[None] for target in seen.targets])
 
 
 def _train_networks(observations, suite) -> None:
     # the same shadows stand in several observations (unaware attackers): train on them once
     shadows = {id(seen.shadows): (seen.shadows, seen.shadow_member) for seen in observations}.values()
-    networks = [one for one in suite.values() if isinstance(one, NeuralAttack)]
+    networks = [one for one in suite.values() if hasattr(one, "fit")]
     networks.sort(key=lambda one: one.name != "samia")  # the longest first, so that processes end together
     # in one process all trainings at once (on CUDA under vmap), else each as a task of its own
     together = effective_n_jobs(None) == 1

@@ -20,6 +20,7 @@ from mialib.loaders import LOADERS
 Count = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(ge=0, lt=1)]  # a sparsity
 Strength = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Sets = Literal[tuple(LOADERS)]
 Nets = Literal[tuple(models.NAMES)]
 Pruner = Literal[pruning.METHODS]
@@ -48,7 +49,17 @@ class Vocabulary(BaseModel):
     sparsities: Annotated[list[Level], Field(min_length=1)] = None
     sparsity: Level = None
     gamma_l1: Strength = None
+    pruner: Pruner = None
     ppb_strengths: list[Strength] = None
+    adversarial_strengths: list[Strength] = None
+    smoothings: list[Share] = None
+    relax_strengths: list[Strength] = None
+    relax_upper: Annotated[float, Field(gt=0, le=1)] = None
+    dp_noises: list[Strength] = None
+    dp_lrs: Annotated[list[Strength], Field(min_length=1)] = None
+    dp_batch_sizes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = None
+    dp_clip: Strength = None
+    dp_delta: Share = None
     attack_optimizer: Literal["adam", "sgd"] = None
     attack_epochs: Count = None
     attack_lr: Strength = None

@@ -15,16 +15,20 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from mialib import metrics, results, store
 
 DARK, MIDDLE, LIGHT = "#004488", "#BB5566", "#DDAA33"  # Paul Tol's high-contrast scheme
 FAINT = "#BBBBBB"
 _COLOURS = (DARK, MIDDLE, LIGHT)
+# From dark to light, neighbours of different hue.
+_EIGHT = ("#14093f", "#7a0e3b", "#004c92", "#11742c", "#e45542", "#24a991", "#e1a112", "#86c8ee")
 _LINES = ("-", "--", "-.", ":")
 _DOTTED = {"linestyle": (0, (1, 2)), "linewidth": 1.2}
 _HOLLOW = {"linestyle": "none", "markersize": 9, "markerfacecolor": "white"}
-_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">")
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue
 _NAMES = {"auc": "AUC", "tpr_at_0.01": "TPR at 1% FPR", "tpr_at_0.001": "TPR at 0.1% FPR"}
 _CHANCE = {"auc": 0.5, "balanced_accuracy": 0.5, "tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
 _MEASURED = {"target", "seed", "value", "low", "high", "low_seeds", "high_seeds", "n_members", "n_nonmembers"}
@@ -242,48 +246,138 @@ def attack_bars(rows, metric: str = "balanced_accuracy") -> Figure:
 
 
 @style()
-def tradeoff(rows, attack: str, metric: str = "auc") -> Figure:
+def tradeoff(rows, attack: str, metric: str = "auc", adversary: str | None = None) -> Figure:
     """Test accuracy against an attack's success, for defences by strength; down and to the right is better.
 
-    Takes `test_accuracy` rows (attack None) and `metric` rows of `attack`, matched by defence and strength.
-    Points are labelled with the strength; hollow markers are the unaware adversary, filled ones the adaptive;
-    a star is no defence. Compression and other columns may not vary (ValueError names them).
+    Takes `test_accuracy` rows (attack None) and `metric` rows of `attack`, matched by defence, strength and
+    variant. A line joins the strengths of each defence and variant; each strength is written once, beside the
+    adaptive adversary's point if there is one. Filled markers are the adaptive adversary, hollow ones the
+    unaware, large black ones no defence. Compression and other columns may not vary (ValueError names them).
+
+    adversary: "adaptive" or "unaware" draws that one alone (and rows that name none); both without.
     """
-    keys = ["defense", "defense_strength"]
+    keys = ["defense", "variant", "defense_strength"]
+    rows = _records(rows)
+    if attack not in (attacks := {item["attack"] for item in rows} - {None}):
+        raise ValueError(f"rows hold no attack {attack!r}; they hold {sorted(attacks)}")
     accuracy = _settled(rows, "test_accuracy", set(keys))
-    leak = _settled(
-        [item for item in _records(rows) if item["attack"] == attack], metric, {*keys, "adversary"}
-    )
+    leak = _settled([item for item in rows if item["attack"] == attack], metric, {*keys, "adversary"})
+    for frame in (accuracy, leak):
+        frame["defense_strength"] = frame["defense_strength"].astype(float)
+        frame["variant"] = frame["variant"].fillna("")
     points = leak.merge(accuracy, on=keys, how="left", suffixes=("", "_x"))
+    points["adversary"] = points["adversary"].fillna("")
     if points["value_x"].isna().any():
         lost = points[points["value_x"].isna()].iloc[0]
-        raise ValueError(
-            f"rows hold no test_accuracy for {lost['defense']}, strength {lost['defense_strength']}"
-        )
-    figure, axes = _figure(4.8, 4.2)
-    defenses = [name for name in leak["defense"].unique() if name != "none"]
-    looks = {"none": {"color": "black", "linestyle": "none", "marker": "*", "markersize": 11}}
-    looks |= dict(zip(defenses, _looks(len(defenses)), strict=True))
-    for (defense, adversary), line in points.groupby(["defense", "adversary"], sort=False, dropna=False):
+        strength = "" if np.isnan(lost["defense_strength"]) else f", strength {lost['defense_strength']:g}"
+        raise ValueError(f"rows hold no test_accuracy for {_listed(*lost[['defense', 'variant']])}{strength}")
+    looks = _defense_looks(list(dict.fromkeys(zip(points["defense"], points["variant"], strict=True))))
+    found = sorted(set(points["adversary"]) - {""})
+    if adversary is not None:
+        if adversary not in found:
+            raise ValueError(f"rows hold no adversary {adversary!r}; they hold {found}")
+        points = points[points["adversary"].isin([adversary, ""])]
+
+    crowded = len(looks) > 4
+    figure, axes = _figure(*(6.4, 5.4) if crowded else (4.8, 4.2))
+    for (defense, variant, name), line in points.groupby(["defense", "variant", "adversary"], sort=False):
         line = line.sort_values("defense_strength")
-        hollow = {"markerfacecolor": "white"} if adversary == "unaware" and defense != "none" else {}
-        label = "no defence" if defense == "none" else f"{defense}, {adversary}"
-        errors = {"xerr": _error(line, "_x"), "yerr": _error(line)}
-        axes.errorbar(
-            line["value_x"], line["value"], **errors, fmt="none", ecolor=FAINT, elinewidth=0.8, zorder=1
-        )
-        axes.plot(line["value_x"], line["value"], **looks[defense] | hollow, label=label)
-        # The adaptive adversary is usually the stronger: its labels go above left, the other's below right.
-        place = (
-            {"xytext": (6, -3), "va": "top"} if hollow else {"xytext": (-6, 3), "va": "bottom", "ha": "right"}
-        )
-        for x, y, strength in line[["value_x", "value", "defense_strength"]].dropna().itertuples(index=False):
-            axes.annotate(f"{strength:g}", (x, y), **place, textcoords="offset points", fontsize=7)
+        look = looks[defense, variant] | ({"markerfacecolor": "white"} if name == "unaware" else {})
+        look |= {"linestyle": "none"} if len(line) == 1 else {}
+        shown = "no defence" if defense == "none" else defense
+        bars = {"ecolor": FAINT, "elinewidth": 0.4 if crowded else 0.8, "zorder": 1}
+        axes.errorbar(line["value_x"], line["value"], _error(line), _error(line, "_x"), fmt="none", **bars)
+        label = _listed(shown, variant, name if adversary is None else "")
+        axes.plot(line["value_x"], line["value"], **look, label=label)
     if metric in _CHANCE:
         axes.axhline(_CHANCE[metric], color=FAINT, linewidth=1, label="chance")
     axes.margins(0.08)
-    axes.set(xlabel="test accuracy", ylabel=f"{_name(metric)} of {attack}")
-    return _with_legend(figure)
+    whom = f"{attack}, {adversary} adversary" if adversary else attack
+    axes.set(xlabel="test accuracy", ylabel=f"{_name(metric)} of {whom}")
+    _with_legend(figure)
+    named = points.dropna(subset=["defense_strength", "value"]).sort_values("adversary").drop_duplicates(keys)
+    places = named[["value_x", "value"]].to_numpy()
+    colors = [looks[group]["color"] for group in zip(named["defense"], named["variant"], strict=True)]
+    _label_points(axes, places, [f"{value:g}" for value in named["defense_strength"]], colors)
+    return figure
+
+
+@style()
+def heatmap(table: pd.DataFrame, label: str, title: str = "") -> Figure:
+    """A number for each pair of the target's setting (rows) and the one the attacker believes in (columns).
+
+    table: numbers, up to about 10 x 10; nan leaves a cell blank.
+    label: what the numbers are; it names the colour bar.
+    Cells whose row and column have the same name, where the attacker is right, are outlined.
+    """
+    values = table.to_numpy(dtype=float)
+    if not np.isfinite(values).any():
+        raise ValueError(f"table ({len(table)} x {table.columns.size}) holds no number to draw")
+    targets, beliefs = [str(name) for name in table.index], [str(name) for name in table.columns]
+    row_name, column_name = max(map(len, targets)), max(map(len, beliefs))
+    width = 1.6 + 0.45 * len(beliefs) + 0.07 * row_name
+    height = 0.9 + 0.36 * max(len(targets), 3) + 0.05 * column_name
+    figure, axes = _figure(width, height)
+    picture = axes.imshow(values, cmap="cividis", aspect="auto")
+    figure.colorbar(picture, label=label)
+    for (row, column), value in np.ndenumerate(values):
+        ink = "black"
+        if not np.isnan(value):
+            ink = _ink(picture.to_rgba(value))
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
+        if targets[row] == beliefs[column]:
+            corner = (column - 0.44, row - 0.44)
+            axes.add_patch(Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=ink, linewidth=1.5))
+    axes.set_xticks(range(len(beliefs)), beliefs, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(targets)), targets)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(title=title, xlabel="what the attacker believes", ylabel="target's setting")
+    if set(targets) & set(beliefs):
+        axes.plot([], [], color="black", marker="s", **_HOLLOW, label="the attacker knows the setting")
+        return _with_legend(figure, below=True)
+    return figure
+
+
+@style()
+def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None = None) -> Figure:
+    """Training and test curves by epoch: mean over targets, with the least to the greatest as a band.
+
+    curves: panel title -> {"train": (targets, epochs), "test": the same}; lists of different lengths are
+        averaged, at each epoch, over the targets that reach it.
+    label: what the numbers are.
+    baseline: title of the panel whose means are drawn faintly in all others.
+    """
+    if not curves:
+        raise ValueError("curves is empty; it must hold at least one panel")
+    if baseline is not None and baseline not in curves:
+        raise ValueError(f"baseline is {baseline!r}; the panels are {list(curves)}")
+    tables = {title: _by_epoch(title, parts) for title, parts in curves.items()}
+    columns = min(len(tables), 4)
+    lines = -(-len(tables) // columns)
+    figure = Figure(figsize=(2.2 * columns + 0.6, 2 * lines + 0.8), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for spare in panels[len(tables) :]:
+        spare.remove()
+    looks = {"train": {"color": DARK, "linestyle": "-"}, "test": {"color": MIDDLE, "linestyle": "--"}}
+    for index, (axes, (title, parts)) in enumerate(zip(panels, tables.items(), strict=False)):
+        for name, look in looks.items():
+            epochs, low, mean, high = parts[name]
+            axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            axes.plot(epochs, mean, **look, label=name)
+        for name, look in looks.items() if baseline not in (None, title) else ():
+            epochs, _, mean, _ = tables[baseline][name]
+            axes.plot(epochs, mean, **look | {"color": FAINT}, zorder=1.5, label=f"{name}, {baseline}")
+        axes.set_title(title)
+        if index + columns >= len(tables):  # nothing below it
+            axes.set_xlabel("epoch")
+            axes.tick_params(labelbottom=True)
+        if index % columns == 0:
+            axes.set_ylabel(label)
+    longest = max(epochs[-1] for parts in tables.values() for epochs, *_ in parts.values())
+    panels[0].set_xlim(1, max(longest, 2))
+    panels[0].locator_params(axis="x", integer=True, nbins=5)
+    return _with_legend(figure, below=True)
 
 
 def _figure(width, height, columns=None, **options):
@@ -295,9 +389,9 @@ def _figure(width, height, columns=None, **options):
 
 
 def _with_legend(figure, below=False) -> Figure:
-    """The figure with the first axes' legend outside, where it cannot hide anything."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
+    """The figure with one legend of all its axes outside, where it cannot hide anything."""
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+    unique = {label: handle for handle, label in itertools.chain(*pairs)}
     place = {"loc": "outside lower center", "ncols": min(len(unique), 4)}
     if not below:
         place = {"loc": "outside right center"}
@@ -315,6 +409,72 @@ def _looks(count: int) -> list[dict]:
         {"color": matplotlib.colors.to_hex(color), "linestyle": line, "marker": marker}
         for color, line, marker in itertools.islice(cycle, count)
     ]
+
+
+def _defense_looks(groups: list[tuple]) -> dict[tuple, dict]:
+    """The look of each (defence, variant): large black symbols for no defence, else one of eight colours."""
+    plain = [group for group in groups if group[0] == "none"]
+    defended = [group for group in groups if group[0] != "none"]
+    looks = dict(zip(defended, [look | {"markersize": 6} for look in _looks(len(defended))], strict=True))
+    if 3 < len(defended) <= 8:
+        for index, look in enumerate(looks.values()):
+            look["color"] = _EIGHT[index * 7 // (len(defended) - 1)]
+    for group, marker in zip(plain, itertools.cycle("*ph"), strict=False):
+        looks[group] = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 10}
+    return looks
+
+
+def _label_points(axes, points, texts, colors, size=7) -> None:
+    """Write each text beside its point, where it covers the least of lines, markers and texts before it.
+
+    The figure must be otherwise complete: its layout is settled here, and every place is measured in points.
+    """
+    axes.figure.draw_without_rendering()
+    scale = 72 / axes.figure.dpi
+    taken = []  # rows: centre, half the width, half the height, how bad it is to be covered
+    for line in axes.get_lines():
+        corners = line.get_transform().transform(line.get_xydata()) * scale
+        steps = np.linspace(0, len(corners) - 1, 50 * len(corners))
+        path = np.column_stack([np.interp(steps, range(len(corners)), ends) for ends in corners.T])
+        taken += [(*place, 0.5, 0.5, 1) for place in path] + [(*place, 3.5, 3.5, 10) for place in corners]
+    sides = np.array([(-1, 1), (1, -1), (-1, -1), (1, 1), (0, 1), (0, -1), (-1, 0), (1, 0)])
+    for point, text, color in zip(points, texts, colors, strict=True):
+        place = axes.transData.transform(point) * scale
+        half = np.array([0.35 * size * len(text), 0.4 * size])
+        offsets = np.concatenate([sides * (half + gap) for gap in (4, 9)])
+        boxes = np.array(taken)
+        apart = np.abs(boxes[:, :2] - (place + offsets)[:, None]) >= boxes[:, 2:4] + half
+        offset = offsets[np.argmin((~apart.any(2)) @ boxes[:, 4])]
+        taken.append((*(place + offset), *(half + (2, 0)), 20))
+        rgb = np.array(matplotlib.colors.to_rgb(color))
+        ink = rgb * min(1, 0.35 / (rgb @ _LUMINANCE))  # dark enough to read on white
+        middle = {"textcoords": "offset points", "ha": "center", "va": "center"}
+        axes.annotate(text, point, offset, **middle, fontsize=size, color=ink)
+
+
+def _by_epoch(title, parts) -> dict:
+    """For "train" and "test": epochs from 1; least, mean and greatest over the targets that reach each."""
+    if set(parts) != {"train", "test"}:
+        raise ValueError(f"curves[{title!r}] holds {sorted(parts)}; it must hold 'train' and 'test'")
+    made = {}
+    for name, targets in parts.items():
+        sequences = [np.asarray(target, dtype=float) for target in targets]
+        if not sequences or any(target.ndim != 1 or len(target) == 0 for target in sequences):
+            raise ValueError(f"curves[{title!r}][{name!r}] must hold a number for each epoch of each target")
+        values = pd.DataFrame(map(pd.Series, sequences))  # shorter rows end in nan, which the next line skips
+        made[name] = values.columns + 1, values.min(), values.mean(), values.max()
+    return made
+
+
+def _ink(color) -> str:
+    """Black or white, whichever is easier to read on `color`: relative luminance as in WCAG 2."""
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ _LUMINANCE > 0.179 else "white"
+
+
+def _listed(*parts) -> str:
+    return ", ".join(part for part in parts if part)
 
 
 def _pool(arrays) -> np.ndarray:

@@ -163,6 +163,15 @@ def with_probes(seen: Views, population: Population, data: Dataset, index: Tenso
     return replace(seen, x=Inputs(data, index), query=query)
 
 
+def together(targets: list[Views]) -> Views:
+    """What is seen of several models in one Views, without the doors to query them."""
+    return Views(
+        torch.cat([target.log_posteriors for target in targets]),
+        torch.cat([target.labels for target in targets]),
+        None if targets[0].sensitivity is None else torch.cat([target.sensitivity for target in targets]),
+    )
+
+
 def serve(served: Views, defense: Callable[[Tensor], Tensor]) -> Views:
     """The views behind an output defence that maps log-posteriors to log-posteriors, without their sensitivity."""
     query = served.query and (lambda x: defense(served.query(x)))

@@ -111,15 +111,19 @@ def _aggregate_group(group: list[dict]) -> dict:
 
 
 def table(rows: list[dict], **where) -> pd.DataFrame:
-    """The rows whose columns equal `where` (or are in it, for a list), as a tidy DataFrame."""
+    """The rows that `select` finds, as a tidy DataFrame."""
+    return pd.DataFrame(select(rows, **where), columns=list(COLUMNS))
+
+
+def select(rows: list[dict], **where) -> list[dict]:
+    """The rows whose columns equal `where` (or are in it, for a list)."""
     if "class_" in where:
         where["class"] = where.pop("class_")
     _check_columns(where)
     wanted = {
         name: value if isinstance(value, (list, tuple, set)) else [value] for name, value in where.items()
     }
-    kept = [item for item in rows if all(item[name] in values for name, values in wanted.items())]
-    return pd.DataFrame(kept, columns=list(COLUMNS))
+    return [item for item in rows if all(item[name] in values for name, values in wanted.items())]
 
 
 def save(

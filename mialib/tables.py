@@ -34,15 +34,22 @@ def per_class(rows: Sequence[dict], num_classes: int, **where) -> np.ndarray:
     return np.stack([by_target(rows, class_=number, **where) for number in range(num_classes)], axis=1)
 
 
-def agreement(per_class: np.ndarray) -> metrics.Estimate:
+def agreement(per_class: np.ndarray, other: np.ndarray | None = None) -> metrics.Estimate:
     """Do targets agree on which classes leak? Correlation of each target's classes (t, c) with the others' mean.
 
+    With `other` (t, c), a second quantity: each target's classes by the first with the others' mean by the second.
     Classes that some target could not measure are left out. Interval over the targets.
     """
-    gaps = per_class[:, ~np.isnan(per_class).any(0)]
-    others = [np.delete(gaps, i, axis=0).mean(0) for i in range(len(gaps))]
-    return metrics.over_targets(
-        [np.corrcoef(own, rest)[0, 1] for own, rest in zip(gaps, others, strict=True)]
+    return metrics.over_targets(correlations(per_class, other))
+
+
+def correlations(per_class: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
+    """The correlations of `agreement`, (targets,)."""
+    other = per_class if other is None else other
+    measured = ~(np.isnan(per_class) | np.isnan(other)).any(0)
+    rest = [np.delete(other[:, measured], i, axis=0).mean(0) for i in range(len(other))]
+    return np.array(
+        [np.corrcoef(own, mean)[0, 1] for own, mean in zip(per_class[:, measured], rest, strict=True)]
     )
 
 
@@ -80,7 +87,7 @@ def models(rows: Sequence[dict]) -> pd.DataFrame:
         "test_accuracy",
         "generalization_gap",
     ]
-    keys = ["compression", "level", "defense", "defense_strength"]
+    keys = ["compression", "level", "variant", "defense", "defense_strength"]
     means = results.table(results.aggregate([row for row in rows if row["metric"] in wanted]))
     table = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)
     table = table.reindex(columns=wanted)
@@ -90,10 +97,30 @@ def models(rows: Sequence[dict]) -> pd.DataFrame:
     )
 
 
+def knowledge(
+    rows: Sequence[dict], settings: Mapping[str, Mapping], attack: str, metric: str
+) -> pd.DataFrame:
+    """Mean over targets of an attack on each setting (rows) by one who believes in each setting (columns)."""
+
+    def value(target, believed):
+        belief = {"attacker_compression": None, "attacker_level": None}
+        if believed is not target:
+            belief = {f"attacker_{name}": believed[name] for name in ("compression", "level")}
+        return by_target(rows, attack=attack, metric=metric, **target | belief).mean()
+
+    return pd.DataFrame(
+        {
+            other: {name: value(target, believed) for name, target in settings.items()}
+            for other, believed in settings.items()
+        }
+    )
+
+
 def headline(content: dict, metric: str = "auc") -> str:
     """The table that a finished run prints: each attack in each setting, and the verdicts."""
-    keys = ["compression", "level", "defense", "defense_strength", "adversary"]
-    means = results.table(results.aggregate([row for row in content["rows"] if row["metric"] == metric]))
+    keys = ["compression", "level", "defense", "defense_strength", "adversary", "variant"]
+    rows = results.select(content["rows"], metric=metric, class_=None, attacker_compression=None)
+    means = results.table(results.aggregate(rows))
     means["setting"] = [
         _name(*(None if pd.isna(v) else v for v in row)) for row in means[keys].itertuples(index=False)
     ]
@@ -114,12 +141,15 @@ def _attacks_in(rows: Sequence[dict], metric: str) -> list[str]:
     )
 
 
-def _name(compression, level, defense, strength, adversary) -> str:
-    name = "original" if compression == "none" else "control" if level == 0 else f"{compression} {level:g}"
+def _name(compression, level, defense, strength, adversary, variant) -> str:
     if defense in (None, "none"):
-        return name
+        if variant:
+            return variant
+        return (
+            "original" if compression == "none" else "control" if level == 0 else f"{compression} {level:g}"
+        )
     strength = "" if strength is None else f" {strength:g}"
-    return f"{defense}{strength}" + (f" {adversary}" if adversary else "")
+    return f"{defense}{strength}" + "".join(f" {part}" for part in (variant, adversary) if part)
 
 
 def _signed(estimate: metrics.Estimate) -> str:

@@ -261,3 +261,4 @@ def test_group_norm_replaces_every_batch_norm_and_nothing_else():
         else:
             assert type(old) is type(new)
     DPSGD(1.0).check(CNN)
+    assert dp.group_norm(mlp) is mlp  # nothing to replace

@@ -4,6 +4,7 @@ import warnings
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
@@ -14,7 +15,16 @@ from mialib.metrics import Estimate
 GENERATOR = np.random.default_rng(0)
 MEMBER = np.arange(400) % 2 == 0
 MARGIN = GENERATOR.normal(size=400) + MEMBER
+LUMINANCE = [0.2126, 0.7152, 0.0722]
 ATTACKS = [f"attack_{index}" for index in range(13)]
+SETTINGS = [
+    "original",
+    *(
+        f"{name} {level}"
+        for name in ("l1_unstructured", "l1_filter", "slimming")
+        for level in (0.5, 0.7, 0.9)
+    ),
+]
 
 
 def rows():
@@ -47,6 +57,37 @@ def defended():
     return made
 
 
+def eight():
+    """Eight defences of five strengths or none, adaptive and unaware, beside two baselines; one target."""
+    made = []
+    names = "ppb adversarial_regularization dp_sgd early_stopping label_smoothing relaxloss purifier".split()
+    groups = [(name, None) for name in ("none", *names)]
+    groups += [("none", "group norm"), ("dp_sgd", "whole pipeline")]
+    for place, (defense, variant) in enumerate(groups):
+        for step in range(1 if defense in ("none", "early_stopping") else 5):
+            strength = None if defense in ("none", "early_stopping") else [4, 16, 1, 8, 2][step]
+            setting = {"defense": defense, "defense_strength": strength, "variant": variant}
+            cost = (strength or 0) / 16
+            made.append(results.row("test_accuracy", 0.8 - 0.02 * place - 0.1 * cost, **setting))
+            for adversary in (None,) if defense == "none" else ("unaware", "adaptive"):
+                auc = 0.8 - 0.2 * cost + 0.03 * (adversary == "adaptive") - 0.01 * place
+                made.append(results.row("auc", auc, attack="samia", adversary=adversary, **setting))
+    return made
+
+
+def mismatch(names=SETTINGS):
+    """AUC of an attacker who is better the more he knows; one cell is missing."""
+    values = 0.6 + 0.2 * np.eye(len(names)) + 0.004 * np.arange(len(names))
+    values[0, 1] = np.nan
+    return pd.DataFrame(values, names, names)
+
+
+def epochs(*lengths):
+    """Train and test curves of as many targets; target t is at (epoch + t²) / 10, its test half of it."""
+    train = [(np.arange(length) + 1 + target**2) / 10 for target, length in enumerate(lengths)]
+    return {"train": train, "test": [curve / 2 for curve in train]}
+
+
 def figures():
     gaps = {name: GENERATOR.normal(size=30) for name in ("original", "control", "pruned")}
     confidence = GENERATOR.random(400)
@@ -59,6 +100,10 @@ def figures():
         "many levels": plots.against_level(rows(), "balanced_accuracy", by="attack"),
         "attack_bars": plots.attack_bars(results.table(rows(), level=[None, 0.0, 0.7])),
         "tradeoff": plots.tradeoff(defended(), attack="samia"),
+        "many defences": plots.tradeoff(eight(), attack="samia"),
+        "one adversary": plots.tradeoff(eight(), attack="samia", adversary="adaptive"),
+        "heatmap": plots.heatmap(mismatch(), "AUC", "SAMIA on digits"),
+        "learning_curves": plots.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
     }
 
 
@@ -74,7 +119,8 @@ def test_every_figure_is_labelled_and_leaves_no_trace(tmp_path):
     before = dict(matplotlib.rcParams)
     for name, figure in figures().items():
         assert isinstance(figure, Figure), name
-        assert all(axes.get_xlabel() for axes in figure.axes) and figure.axes[0].get_ylabel(), name
+        panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+        assert all(axes.get_xlabel() for axes in panels) and panels[0].get_ylabel(), name
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a layout that does not fit warns
             path = plots.save(figure, tmp_path / "figures" / f"{name}.png")
@@ -142,6 +188,34 @@ def test_levels_are_sorted_and_averaged_over_targets():
     assert any(np.allclose(item.get_ydata(), 0.54) for item in axes.get_lines() if len(item.get_ydata()) == 2)
 
 
+def test_pruners_share_the_original_and_the_first_ones_control():
+    pruners = ["l1_unstructured", "l1_filter", "l2_filter", "slimming"]
+    settings = [
+        ("none", None),
+        (pruners[0], 0.0),
+        *((name, level) for name in pruners for level in (0.9, 0.5)),
+    ]
+    made = [
+        results.row("auc", 0.8 - 0.1 * (level or 0), compression=name, level=level, attack="samia")
+        for name, level in settings
+    ]
+    figure = plots.against_level(made, "auc")
+    axes = figure.axes[0]
+    assert legend(figure) == [*pruners, "original", "control", "chance"]
+    for name in pruners:
+        np.testing.assert_allclose(line(axes, name).get_data(), [[0.5, 0.9], [0.75, 0.71]])
+    assert len({line(axes, name).get_marker() for name in pruners}) == 4
+    across = [item for item in axes.get_lines() if list(item.get_xdata()) == [0, 1]]
+    assert sorted(item.get_ydata()[0] for item in across) == [0.5, 0.8]  # chance and one original
+    (control,) = [
+        item for item in axes.get_lines() if list(item.get_xdata()) == [0] and item.get_marker() == "o"
+    ]
+    assert (control.get_markerfacecolor(), control.get_color()) == (
+        "white",
+        line(axes, pruners[0]).get_color(),
+    )
+
+
 def test_bars_start_at_chance_and_are_sorted():
     figure = plots.attack_bars(results.table(rows(), level=[None, 0.0, 0.7]))
     axes = figure.axes[0]
@@ -167,10 +241,144 @@ def test_tradeoff_joins_accuracy_and_attack_by_defence_and_strength():
     np.testing.assert_allclose([x, y], [[0.78, 0.7], [0.62, 0.57]])
     assert line(axes, "ppb, unaware").get_markerfacecolor() == "white"
     assert line(axes, "no defence").get_marker() == "*"
-    assert sorted(text.get_text() for text in axes.texts) == ["1", "1", "4", "4"]
+    assert [text.get_text() for text in axes.texts] == ["1", "4"]
+    np.testing.assert_allclose(
+        [text.xy for text in axes.texts], np.transpose([x, y])
+    )  # at the adaptive points
     with pytest.raises(ValueError, match="no test_accuracy for ppb, strength 4"):
         kept = [row for row in defended() if row["metric"] != "test_accuracy" or row["defense_strength"] != 4]
         plots.tradeoff(kept, attack="samia")
+
+
+def test_tradeoff_draws_a_line_for_each_defence_and_variant():
+    axes = plots.tradeoff(eight(), attack="samia", adversary="adaptive").axes[0]
+    assert axes.get_ylabel() == "AUC of samia, adaptive adversary"
+    drawn = {item.get_label(): item for item in axes.get_lines()}
+    x, _ = drawn["dp_sgd, whole pipeline"].get_data()
+    np.testing.assert_allclose(x, 0.8 - 0.18 - 0.1 * np.array([1, 2, 4, 8, 16]) / 16)  # by strength
+    assert len(drawn["dp_sgd"].get_xdata()) == 5 and drawn["early_stopping"].get_xdata().shape == (1,)
+    plain = drawn["no defence"], drawn["no defence, group norm"]
+    assert [item.get_xdata().tolist() for item in plain] == [[0.8], [pytest.approx(0.64)]]
+    assert len(drawn) == 8 + 2 + 1  # and chance
+    assert len({item.get_marker() for item in drawn.values()}) == 11
+    assert sorted(text.get_text() for text in axes.texts) == sorted(["1", "2", "4", "8", "16"] * 7)
+
+
+def test_tradeoff_draws_one_adversary_or_both_in_the_same_look():
+    both, one = plots.tradeoff(eight(), "samia"), plots.tradeoff(eight(), "samia", adversary="unaware")
+    alone, beside = line(one.axes[0], "relaxloss"), line(both.axes[0], "relaxloss, unaware")
+    np.testing.assert_array_equal(alone.get_data(), beside.get_data())
+    assert (alone.get_color(), alone.get_marker()) == (beside.get_color(), beside.get_marker())
+    assert len(both.axes[0].get_lines()) == 2 * 8 + 2 + 1  # two baselines and chance
+    assert len(one.axes[0].get_lines()) == 8 + 2 + 1
+    with pytest.raises(ValueError, match="no adversary 'aware'; they hold .'adaptive', 'unaware'"):
+        plots.tradeoff(eight(), "samia", adversary="aware")
+    with pytest.raises(ValueError, match="no attack 'lira'; they hold .'samia'"):
+        plots.tradeoff(eight(), "lira")
+
+
+def test_tradeoff_matches_the_accuracy_of_the_same_variant():
+    kept = [row for row in eight() if row["metric"] != "test_accuracy" or row["variant"] != "whole pipeline"]
+    with pytest.raises(ValueError, match="no test_accuracy for dp_sgd, whole pipeline, strength 4"):
+        plots.tradeoff(kept, attack="samia")
+    kept = [row for row in kept if row["metric"] != "test_accuracy" or row["variant"] is None]
+    with pytest.raises(ValueError, match="no test_accuracy for none, group norm$"):
+        plots.tradeoff(kept, attack="samia")
+
+
+def test_strengths_do_not_overlap_where_lines_meet():
+    steep = [(name, step) for name in ("ppb", "relaxloss") for step in (1, 2, 4, 8, 16)]
+    made = []
+    for name, step in steep:  # the two are one hundredth of the axes apart
+        setting = {"defense": name, "defense_strength": step}
+        made.append(results.row("test_accuracy", 0.7 - 0.02 * step + 0.003 * (name == "ppb"), **setting))
+        made.append(results.row("auc", 0.9 - 0.02 * step, attack="samia", adversary="adaptive", **setting))
+    figure = plots.tradeoff(made, attack="samia")
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 10
+    assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
+
+
+def test_heatmap_writes_each_cell_and_outlines_the_attacker_who_knows():
+    table = mismatch().iloc[:3, [1, 0]]
+    figure = plots.heatmap(table, "AUC", "SAMIA")
+    axes, bar = figure.axes
+    written = {text.get_position(): text.get_text() for text in axes.texts}  # (column, row)
+    assert written == {(1, 0): "0.80", (0, 1): "0.80", (1, 1): "0.60", (0, 2): "0.60", (1, 2): "0.60"}
+    assert [patch.get_center().round(6).tolist() for patch in axes.patches] == [[1, 0], [0, 1]]
+    assert [text.get_text() for text in axes.get_yticklabels()] == SETTINGS[:3]
+    assert [text.get_text() for text in axes.get_xticklabels()] == SETTINGS[1::-1]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("target's setting", "what the attacker believes")
+    assert (axes.get_title(), bar.get_ylabel()) == ("SAMIA", "AUC")
+    assert plots.heatmap(table.iloc[2:], "AUC").legends == []  # no name in common
+    with pytest.raises(ValueError, match=r"table \(3 x 2\) holds no number"):
+        plots.heatmap(table * np.nan, "AUC")
+
+
+def test_heatmap_reads_in_grey():
+    values = np.linspace(0.5, 1, 100).reshape(10, 10)
+    axes = plots.heatmap(pd.DataFrame(values, SETTINGS, SETTINGS), "AUC").axes[0]
+    cells = axes.images[0].to_rgba(values)[..., :3].reshape(100, 3)
+    ink = np.array([matplotlib.colors.to_rgb(text.get_color()) for text in axes.texts])
+    light, dark = np.sort([((cells**2.2) @ LUMINANCE, (ink**2.2) @ LUMINANCE)], axis=1)[0][::-1]
+    assert ((light + 0.05) / (dark + 0.05)).min() > 4  # contrast of text and cell, as in WCAG 2
+    assert (np.diff(cells @ LUMINANCE) > 0).all()
+
+
+def test_long_names_are_not_cut_off():
+    names = [f"{name} with adversarial_regularization" for name in SETTINGS]
+    for figure in (plots.heatmap(mismatch(names), "AUC"), plots.heatmap(mismatch(names).iloc[:2, :2], "AUC")):
+        figure.draw_without_rendering()
+        axes = figure.axes[0]
+        for text in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label):
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, text.get_text()
+        cell = axes.transData.transform([(0, 0), (1, 1)])
+        assert np.ptp(cell[:, 0]) > axes.texts[0].get_window_extent().width
+
+
+def test_learning_curves_average_the_targets_that_reach_an_epoch():
+    axes = plots.learning_curves({"ppb": epochs(2, 3, 2)}, label="top-1 accuracy").axes[0]
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("ppb", "epoch", "top-1 accuracy")
+    for name, factor, style in (("train", 1, "-"), ("test", 0.5, "--")):
+        x, y = line(axes, name).get_data()
+        assert list(x) == [1, 2, 3]
+        np.testing.assert_allclose(y, factor * np.array([0.8 / 3, 1.1 / 3, 0.4]))
+        assert line(axes, name).get_linestyle() == style
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in band.round(6)} >= {(1, 0.1), (2, 0.2), (1, 0.5), (2, 0.6), (3, 0.4)}
+    assert axes.get_xlim() == (1, 3)
+
+
+def test_learning_curves_show_the_baseline_in_the_other_panels():
+    curves = {"none": epochs(4, 4), **{f"defence {index}": epochs(2, 3) for index in range(4)}}
+    figure = plots.learning_curves(curves, baseline="none")
+    assert [axes.get_title() for axes in figure.axes] == list(curves)
+    assert [len(axes.get_lines()) for axes in figure.axes] == [2, 4, 4, 4, 4]
+    np.testing.assert_allclose(line(figure.axes[3], "test, none").get_ydata(), [0.075, 0.125, 0.175, 0.225])
+    assert legend(figure) == ["train", "test", "train, none", "test, none"]
+    assert len({axes.get_ylim() for axes in figure.axes} | {axes.get_xlim() for axes in figure.axes}) == 2
+    figure.draw_without_rendering()
+    tops = [round(axes.get_position().y1, 3) for axes in figure.axes]
+    assert len(set(tops[:4])) == 1 and tops[4] < tops[0]  # four a row
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "epoch", "epoch", "epoch", "epoch"]
+
+
+def test_learning_curves_name_what_is_wrong():
+    for curves, baseline, message in (
+        ({}, None, "curves is empty"),
+        ({"ppb": epochs(2)}, "none", "baseline is 'none'; the panels are .'ppb'"),
+        ({"ppb": {"train": [[0.1]]}}, None, "'ppb'. holds .'train'.; it must hold 'train' and 'test'"),
+        (
+            {"ppb": {"train": [[0.1]], "test": [0.1, 0.2]}},
+            None,
+            "'ppb'..'test'. must hold a number for each epoch",
+        ),
+        ({"ppb": {"train": [], "test": [[0.1]]}}, None, "'ppb'..'train'. must hold a number for each epoch"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plots.learning_curves(curves, baseline=baseline)
 
 
 def test_rows_that_mix_settings_are_refused():
@@ -183,10 +391,14 @@ def test_rows_that_mix_settings_are_refused():
 
 
 def test_colours_differ_in_luminance():
-    for count in (2, 3, 6, 13):
-        rgb = np.array([matplotlib.colors.to_rgb(look["color"]) for look in plots._looks(count)])
-        luminance = np.sort(rgb @ [0.2126, 0.7152, 0.0722])
-        assert np.diff(luminance).min() > 0.5 / count / 2, count
+    for count in (2, 3, 6, 8, 13):
+        for looks in (
+            plots._looks(count),
+            plots._defense_looks([(str(index), "") for index in range(count)]).values(),
+        ):
+            rgb = np.array([matplotlib.colors.to_rgb(look["color"]) for look in looks])
+            assert len(rgb) == count
+            assert np.diff(np.sort(rgb @ LUMINANCE)).min() > 0.5 / count / 2, count
 
 
 def test_save_wants_a_png(tmp_path):

@@ -99,13 +99,14 @@ class NeuralAttack:
             raise ValueError(
                 f"{self.name}: seed is {seed}; the attack has trainings 0 to {self.trainings - 1}"
             )
-        return self.judge(self.fit(shadows, shadow_member, [seed]), target)[0]
+        return self.judge(self.fit(shadows, shadow_member, [seed]), target)[0, 0]
 
-    def judge(self, attackers: Population, target: Views) -> Tensor:
-        """Margins of the target's candidates by each of the trained attack networks, (trainings, n) float64."""
-        rows = self._rows(target, torch.zeros(target.labels.shape, dtype=torch.bool)).to(self.device)
+    def judge(self, attackers: Population, targets: Views) -> Tensor:
+        """Margins of the candidates of m targets by each trained attack network, (m, trainings, n) float64."""
+        rows = self._rows(targets, torch.zeros(targets.labels.shape, dtype=torch.bool)).to(self.device)
         logits = predict.logits(attackers, rows, torch.arange(len(rows))).double()
-        return logits[..., 1] - logits[..., 0]
+        margins = logits[..., 1] - logits[..., 0]
+        return margins.unflatten(1, targets.labels.shape).transpose(0, 1)
 
     def fit(self, shadows: Views, shadow_member: Tensor, seeds: list[int] | None = None) -> Population:
         """The trained attack networks: those of the trainings `seeds`, by default all."""

@@ -2,7 +2,7 @@
 
 A mask is bool, True = kept, and has the model axis of the parameters it belongs to: (k, *shape). Nothing is physically
 removed. Sparsity is the share removed, in [0, 1): of each layer's weights (`l1_unstructured`), of each layer's filters
-(`l1_filter`, `l2_filter`) or of all BatchNorm channels of a model (`slimming`). Equal sparsity under two methods is
+(`l1_filter`, `l2_filter`) of all BatchNorm channels of a model (`slimming`), or of all its weights (`l1_global`). Equal sparsity under two methods is
 therefore not equal size; see `mialib.compression.size`.
 
 Exactly round(sparsity * n) of n entries are pruned, but never all of them. Of equally ranked entries the ones with the
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mialib.loop import Batch, Forward, cross_entropy
 from mialib.population import Population, Tensors, initial, skeleton
 
-METHODS = ("l1_unstructured", "l1_filter", "l2_filter", "slimming", "slimming_l1")
+METHODS = ("l1_unstructured", "l1_global", "l1_filter", "l2_filter", "slimming", "slimming_l1")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
         population: k models.
         method: one of `METHODS`.
             l1_unstructured: abs(weight), each Conv* and Linear layer on its own, first and last included.
+            l1_global: the same weights ranked all together, so that layers end up unequally sparse (not in the paper;
+                global magnitude pruning). The largest weight of each layer is always kept.
             l1_filter, l2_filter: L1 or L2 norm of each output filter, each Conv2d layer on its own. Only the filter's
                 weights are zeroed: a bias or BatchNorm behind it is not masked, so a pruned filter still emits a
                 constant, as in the released code.
@@ -74,7 +76,7 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
 
     Raises:
         ValueError: unknown method; sparsity outside [0, 1); no Conv2d for filter pruning, no BatchNorm with gamma for
-            slimming; slimming so sparse that some layer would be left empty.
+            slimming; slimming or l1_global so sparse that some layer would be left empty.
 
     Sources: methods and scopes of Yuan & Zhang 2022 (section 4 of the released code's configuration); filters Li et al.
     2017, arXiv:1608.08710; slimming Liu et al. 2017, arXiv:1708.06519.
@@ -87,12 +89,14 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
     weights = {name: w.detach() for name, w in population.params.items()}
     if method in ("slimming", "slimming_l1"):
         return _slimming(weights, gammas(module), sparsity)
-    if method == "l1_unstructured":
+    if method in ("l1_unstructured", "l1_global"):
         names = _weights_of(module, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
         if not names:
-            raise ValueError(
-                "method: l1_unstructured needs a convolution or Linear layer, the model has none"
-            )
+            raise ValueError(f"method: {method} needs a convolution or Linear layer, the model has none")
+        if method == "l1_global":
+            scores = {name: weights[name].abs().flatten(1) for name in names}
+            kept = _ranked_together(scores, sparsity, "weights")
+            return Masks({name: kept[name].view(weights[name].shape) for name in names})
         return Masks(
             {name: _largest(weights[name].abs().flatten(1), sparsity, weights[name]) for name in names}
         )
@@ -198,16 +202,20 @@ def _slimming(weights: Tensors, names: list[str], sparsity: float) -> Masks:
         raise ValueError(
             "method: slimming ranks BatchNorm scales, the model has no BatchNorm; use l1_unstructured"
         )
-    scores = [weights[name].abs() for name in names]
-    channels = sum(s.shape[1] for s in scores)
-    count = _count(sparsity, channels)
-    if count > channels - len(scores):
-        raise ValueError(
-            f"sparsity: {sparsity} removes {count} of {channels} BatchNorm channels, which would leave one of the "
-            f"{len(scores)} layers empty; at most {(channels - len(scores)) / channels:.4f} is possible"
-        )
-    protected = [s.scatter(1, s.argmax(1, keepdim=True), float("inf")) for s in scores]
-    kept = _prune_smallest(torch.cat(protected, dim=1), count).split([s.shape[1] for s in scores], dim=1)
-    gamma = dict(zip(names, kept, strict=True))
+    gamma = _ranked_together({name: weights[name].abs() for name in names}, sparsity, "BatchNorm channels")
     beta = {name.removesuffix("weight") + "bias": k.clone() for name, k in gamma.items()}
-    return Masks({name: k.contiguous() for name, k in (gamma | beta).items()})
+    return Masks(gamma | beta)
+
+
+def _ranked_together(scores: Tensors, sparsity: float, what: str) -> Tensors:
+    """Layer name -> scores (k, n) of all layers to layer name -> kept bool (k, n); each layer keeps its largest."""
+    sizes = [s.shape[1] for s in scores.values()]
+    count = _count(sparsity, sum(sizes))
+    if count > sum(sizes) - len(sizes):
+        raise ValueError(
+            f"sparsity: {sparsity} removes {count} of {sum(sizes)} {what}, which would leave one of the "
+            f"{len(sizes)} layers empty; at most {(sum(sizes) - len(sizes)) / sum(sizes):.4f} is possible"
+        )
+    protected = [s.scatter(1, s.argmax(1, keepdim=True), float("inf")) for s in scores.values()]
+    kept = _prune_smallest(torch.cat(protected, dim=1), count).split(sizes, dim=1)
+    return {name: k.contiguous() for name, k in zip(scores, kept, strict=True)}

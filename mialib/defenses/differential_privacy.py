@@ -61,11 +61,7 @@ class DPSGD:
 
     def check(self, make_model: Callable[[], nn.Module]) -> None:
         """Raises ValueError for a model whose layers mix the examples of a batch."""
-        mixing = [
-            name
-            for name, layer in skeleton(make_model).named_modules()
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm)
-        ]
+        mixing = _batch_norms(make_model)
         if mixing:
             more = f" and {len(mixing) - 3} more" if len(mixing) > 3 else ""
             raise ValueError(
@@ -164,12 +160,20 @@ def epsilon(phases: Iterable[Phase], delta: float) -> float:
         return float(accountant.get_epsilon(delta))
 
 
-def group_norm(make_model: Callable[[], nn.Module]) -> partial:
-    """The same architecture with GroupNorm in the place of BatchNorm (at most 32 groups a layer), by opacus's rule."""
-    return partial(_with_group_norm, make_model)
+def group_norm(make_model: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """The same architecture with GroupNorm in the place of BatchNorm (at most 32 groups a layer), by opacus's rule.
+
+    `make_model` itself if it has no BatchNorm.
+    """
+    return partial(_with_group_norm, make_model) if _batch_norms(make_model) else make_model
 
 
 def _with_group_norm(make_model: Callable[[], nn.Module]) -> nn.Module:
     from opacus.validators import ModuleValidator
 
     return ModuleValidator.fix(make_model())
+
+
+def _batch_norms(make_model: Callable[[], nn.Module]) -> list[str]:
+    layers = skeleton(make_model).named_modules()
+    return [name for name, layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
