@@ -155,8 +155,7 @@ class Measurements:
                 metrics.paired_difference(
                     self.member[b][target].numpy(), before.numpy(), after.numpy(), metric
                 ),
-                **columns,
-                variant=f"minus {a}",
+                **columns | {"variant": f"minus {a}"},
                 attack=attack,
                 target=target,
                 seed=training,

@@ -31,7 +31,6 @@ class Recipe:
         milestones: epochs at whose start the learning rate is divided by ten.
         select_best: keep the weights of the epoch with the best accuracy on the reserve set, else the last epoch's.
         patience: with select_best, stop after more than this many epochs in a row without a better one; None never.
-        stop_at: with select_best, stop at the first epoch whose accuracy on the reserve set is at least this; None never.
         precision: "float32" or "bf16" (autocast; parameters and optimiser stay in float32).
 
     Raises:
@@ -47,7 +46,6 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     select_best: bool = False
     patience: int | None = None
-    stop_at: float | None = None
     precision: str = "float32"
 
     def steps_per_epoch(self, n_members: int) -> int:
@@ -64,8 +62,6 @@ class Recipe:
             ("optimizer", self.optimizer in ("adam", "sgd"), "'adam' or 'sgd'"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("patience", self.patience is None or self.select_best, "None unless select_best is set"),
-            ("stop_at", self.stop_at is None or self.select_best, "None unless select_best is set"),
-            ("stop_at", self.stop_at is None or 0 <= self.stop_at <= 1, "an accuracy in [0, 1]"),
             ("precision", self.precision in ("float32", "bf16"), "'float32' or 'bf16'"),
         ):
             if not valid:
@@ -142,8 +138,11 @@ def train(
 
     members = splits.indices(split.member).to(device)
     reserve = [row.nonzero()[:, 0].to(device) for row in split.reserve]
-    watched = {"train_accuracy": split.member, "test_accuracy": split.test} if watch else {}
-    watched = {name: [row.nonzero()[:, 0].to(device) for row in mask] for name, mask in watched.items()}
+    watched = {
+        f"{name}_accuracy": [row.nonzero()[:, 0].to(device) for row in getattr(split, name)]
+        for name in watch
+        if not (name == "reserve" and recipe.select_best)  # noted anyway
+    }
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     # of their own, so that an opponent leaves the order of the batches as it is
     references = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
@@ -240,8 +239,6 @@ class _Best:
         self.waited = torch.where(better, 0, self.waited + 1)
         if self.recipe.patience is not None:
             self.stopped |= self.waited > self.recipe.patience
-        if self.recipe.stop_at is not None:
-            self.stopped |= accuracy >= self.recipe.stop_at
         self.curve.append(accuracy)
         for kept, current in ((self.params, params), (self.buffers, buffers)):
             for name, tensor in current.items():

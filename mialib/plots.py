@@ -139,35 +139,30 @@ def divergence(member, values: dict, label="true-class confidence", kind="histog
 
 
 @style()
-def per_class(confidence_gap: dict, sensitivity_gap: dict | None = None, names=None) -> Figure:
-    """Each class's gap between members and non-members, a dot for each model.
+def per_class(panels: dict, names=None, reference: float = 0.0) -> Figure:
+    """A quantity of each class, a dot for each model, one panel for each quantity, with a line at `reference`.
 
-    confidence_gap: model -> gaps (c,), members minus non-members; say {"original": ..., "control": ...,
-        "pruned": ...}. Classes are sorted by the last model's.
-    sensitivity_gap: the same, non-members minus members; a second panel with the classes in the same order.
-    names: class names (c,); their numbers without. nan leaves a dot out.
+    panels: label -> {model -> values (c,)}; say {"confidence gap": {"original": ..., "control": ..., "pruned": ...}}.
+        Classes are sorted by the first panel's last model, in all panels alike. nan leaves a dot out.
+    names: class names (c,); their numbers without.
     """
-    gaps = {"confidence gap\n(members − non-members)": confidence_gap}
-    if sensitivity_gap is not None:
-        gaps["sensitivity gap\n(non-members − members)"] = sensitivity_gap
-    last = np.asarray(list(confidence_gap.values())[-1], dtype=float)
+    last = np.asarray(list(next(iter(panels.values())).values())[-1], dtype=float)
     order = np.argsort(np.where(np.isnan(last), -np.inf, last), kind="stable")
     names = np.asarray(range(len(last)) if names is None else names).astype(str)
     spacing, size = (0.22, 9) if len(last) <= 40 else (0.13, 6)
-    figure, panels = _figure(
-        3.4 * len(gaps) + 0.4, max(2.6, spacing * len(last) + 1.2), columns=len(gaps), sharey=True
-    )
+    width, height = 3.4 * len(panels) + 0.4, max(2.6, spacing * len(last) + 1.2)
+    figure, every = _figure(width, height, columns=len(panels), sharey=True)
     positions = np.arange(len(last))
-    for axes, (label, models) in zip(panels, gaps.items(), strict=True):
-        axes.axvline(0, color=FAINT, linewidth=1)
-        sorted_gaps = np.array([np.asarray(gap, dtype=float)[order] for gap in models.values()])
-        ends = np.fmin.reduce(sorted_gaps), np.fmax.reduce(sorted_gaps)
+    for axes, (label, models) in zip(every, panels.items(), strict=True):
+        axes.axvline(reference, color=FAINT, linewidth=1)
+        values = np.array([np.asarray(value, dtype=float)[order] for value in models.values()])
+        ends = np.fmin.reduce(values), np.fmax.reduce(values)
         axes.hlines(positions, *ends, color=FAINT, linewidth=0.8)
-        for name, gap, look in zip(models, sorted_gaps, _looks(len(models)), strict=True):
-            axes.plot(gap, positions, **look | {"linestyle": "none"}, label=name)
+        for name, dots, look in zip(models, values, _looks(len(models)), strict=True):
+            axes.plot(dots, positions, **look | {"linestyle": "none"}, label=name)
         axes.set(xlabel=label, ylim=(-0.7, len(last) - 0.3))
-    panels[0].set_yticks(positions, names[order], fontsize=size)
-    panels[0].set_ylabel("class")
+    every[0].set_yticks(positions, names[order], fontsize=size)
+    every[0].set_ylabel("class")
     return _with_legend(figure, below=True)
 
 

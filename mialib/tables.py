@@ -1,7 +1,7 @@
 """Reading the results table: one number a target, differences between settings, and small tables for the eye.
 
 A *setting* is a dictionary of columns (compression, level, defense, ...) that a row must have; rows are those of
-`mialib.results`. Values are averaged over the trainings of an attack network first, so that a target counts once.
+`mialib.results`. What is special (one class, a variant, an attacker with a wrong belief) is only found if it is named. Values are averaged over the trainings of an attack network first, so that a target counts once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,16 @@ import pandas as pd
 from mialib import metrics, results
 
 
+_SPECIAL = ("class", "variant", "attacker_compression", "attacker_level")
+
+
 def by_target(rows: Sequence[dict], **where) -> np.ndarray:
     """The value of each target, (targets,) float64 in the order of their numbers; nan where it could not be resolved.
 
     Raises:
         ValueError: no row has these columns.
     """
-    found = results.table(rows, **where)
+    found = _ordinary(rows, **where)
     if found.empty:
         raise ValueError(f"no row of the table has {where}")
     return found.assign(value=found["value"].astype(float)).groupby("target")["value"].mean().to_numpy()
@@ -132,6 +135,12 @@ def headline(content: dict, metric: str = "auc") -> str:
         f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in content["claims"]
     ]
     return "\n".join([text, "", "Verdicts", *verdicts])
+
+
+def _ordinary(rows: Sequence[dict], **where) -> pd.DataFrame:
+    if "class_" in where:
+        where["class"] = where.pop("class_")
+    return results.table(rows, **dict.fromkeys(_SPECIAL) | where)
 
 
 def _attacks_in(rows: Sequence[dict], metric: str) -> list[str]:

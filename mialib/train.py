@@ -33,7 +33,7 @@ def fit(
     opponent=None,
     descent=None,
     augment=None,
-    watch: bool = False,
+    watch: tuple[str, ...] = (),
     start: Population | None = None,
     cache: Store | None = None,
     what: str = "training",
@@ -51,8 +51,9 @@ def fit(
         descent: how batches are drawn and gradients found; default `loop.Shuffling()`. DP-SGD is one. One that has
             `alone` set gets its models one after the other, one that has `check(make_model)` is asked before any work.
         augment: augment(x, generator) -> x on the normalised inputs.
-        watch: note train and test accuracy after each epoch in the records (`train_accuracy`, `test_accuracy`). The
-            weights are the same either way; a cached model without these curves is trained once more.
+        watch: names of sets ("member", "test", "reserve") on which each epoch's accuracy is noted in the records, as
+            `member_accuracy` and so on. The weights are the same either way; a cached model whose record lacks one
+            of these curves is trained once more.
         start: weights to begin from (fine-tuning); default: fresh ones from each model's own seed.
         cache: default: the store at its default place.
         what: name on the progress bar.
@@ -94,8 +95,8 @@ def fit(
         for i in range(len(split))
     ]
     done = {i: entry for i, k in enumerate(keys) if (entry := cache.get(k)) is not None}
-    if watch:
-        done = {i: entry for i, entry in done.items() if "test_accuracy" in entry[1]}
+    curves = {f"{name}_accuracy" for name in watch}
+    done = {i: entry for i, entry in done.items() if curves <= entry[1].keys()}
     missing = [i for i in range(len(split)) if i not in done]
     if missing:
         together = _batched(make_model, data.x.device, split) if batched is None else batched

@@ -274,8 +274,6 @@ def test_a_last_batch_of_one_example_is_left_out(toy):
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"patience": 5}, "patience is 5; it must be None unless select_best"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
-        ({"stop_at": 0.5}, "stop_at is 0.5; it must be None unless select_best"),
-        ({"select_best": True, "stop_at": 1.5}, "stop_at is 1.5; it must be an accuracy in"),
     ],
 )
 def test_a_recipe_names_what_is_wrong(wrong, words):
@@ -634,36 +632,23 @@ def test_a_killed_run_leaves_nothing_half_written(digits, cache_root, trained_se
     )
 
 
-# Curves, stopping at an accuracy, one forward pass for objective and opponent
+# Curves, one forward pass for objective and opponent
 
 
 def test_watching_notes_accuracies_and_changes_no_weight(toy, split, trained_seeds):
+    sets = ("member", "test", "reserve")
     plain = train.fit(mlp, toy, split, RECIPE)
-    watched = train.fit(mlp, toy, split, RECIPE, watch=True)
+    watched = train.fit(mlp, toy, split, RECIPE, watch=sets)
     assert len(trained_seeds) == 6  # the cached models had no curves
-    train.fit(mlp, toy, split, RECIPE, watch=True)
+    train.fit(mlp, toy, split, RECIPE, watch=sets[1:])
     train.fit(mlp, toy, split, RECIPE)
     assert len(trained_seeds) == 6
     assert_same(plain, watched)
-    for name, mask in (("train_accuracy", split.member), ("test_accuracy", split.test)):
-        expected = predict.accuracy(watched, toy, mask).tolist()
-        assert [len(record[name]) for record in watched.records] == [3] * 3
-        assert [record[name][-1] for record in watched.records] == pytest.approx(expected, abs=1e-6)
-
-
-def test_stop_at_keeps_the_first_epoch_that_reaches_the_accuracy(toy, split):
-    free = train.fit(mlp, toy, split, replace(RECIPE, epochs=12, select_best=True))
-    wanted = sorted(max(record["reserve_accuracy"]) for record in free.records)[1]  # two get there
-    stopped = train.fit(mlp, toy, split, replace(RECIPE, epochs=12, select_best=True, stop_at=wanted))
-    reached = 0
-    for one, other in zip(free.records, stopped.records, strict=True):
-        first = next((e for e, a in enumerate(one["reserve_accuracy"]) if a >= wanted), None)
-        if first is None:  # never there: the best of all epochs, as without it
-            assert other["best_epoch"] == one["best_epoch"]
-        else:
-            reached += 1
-            assert other["best_epoch"] == first and len(other["loss"]) == first + 1
-    assert reached >= 2
+    for name in sets:
+        expected = predict.accuracy(watched, toy, getattr(split, name)).tolist()
+        curves = [record[f"{name}_accuracy"] for record in watched.records]
+        assert [len(curve) for curve in curves] == [3] * 3
+        assert [curve[-1] for curve in curves] == pytest.approx(expected, abs=1e-6)
 
 
 @dataclass(frozen=True)

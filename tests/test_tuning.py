@@ -1,0 +1,68 @@
+"""Choices on reserve data only."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from mialib import predict, splits, train, tuning
+from mialib.population import Population
+
+RECIPES = [train.Recipe(epochs, 8, lr=1e-2) for epochs in (0, 20, 1)]
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+@pytest.fixture
+def split():
+    return splits.target_shadow(120, 2, 1, seed=0, n_train=20)
+
+
+def test_the_recipe_with_the_best_reserve_accuracy_wins(toy, split):
+    chosen, accuracies = tuning.best(mlp, toy, split, RECIPES)
+    expected = [
+        float(predict.accuracy(train.fit(mlp, toy, split, recipe), toy, split.reserve).mean())
+        for recipe in RECIPES
+    ]
+    assert accuracies == pytest.approx(expected)
+    assert chosen == RECIPES[1] and accuracies[1] > accuracies[0]
+
+
+def test_test_examples_have_no_say(toy, split):
+    """With the labels of all test examples changed, the choice and its numbers are the same."""
+    relabelled = replace(
+        toy, y=torch.where(split.test.any(0) & ~split.reserve.any(0), (toy.y + 1) % 3, toy.y)
+    )
+    outside = replace(split, member=split.member & ~split.test.any(0))  # nor may it train on them
+    least = int(outside.member.sum(1).min())
+    trimmed = torch.stack([row & (row.cumsum(0) <= least) for row in outside.member])
+    outside = replace(outside, member=trimmed)
+    assert tuning.best(mlp, toy, outside, RECIPES) == tuning.best(mlp, relabelled, outside, RECIPES)
+
+
+def test_options_reach_the_training(toy, split):
+    with pytest.raises(ValueError, match="start has 1 models, the split 3"):
+        tuning.best(mlp, toy, split, RECIPES, start=train.fit(mlp, toy, split[:1], RECIPES[0]))
+
+
+def test_nothing_to_choose_from_is_named(toy, split):
+    with pytest.raises(ValueError, match="recipes is empty"):
+        tuning.best(mlp, toy, split, [])
+    with pytest.raises(ValueError, match="reserve"):
+        tuning.best(mlp, toy, splits.everyone(120, [0]), RECIPES)
+
+
+@pytest.mark.parametrize(
+    "accuracy, epochs",
+    [(0.4, 1), (0.55, 2), (0.6, 3), (0.75, 4), (0.95, 4)],
+)
+def test_epochs_to_reach_an_accuracy_go_by_the_mean_curve(accuracy, epochs):
+    # means 0.4, 0.55, 0.7 and, of the one that is still training, 0.8; then it falls
+    curves = [[0.5, 0.5, 0.6], [0.3, 0.6, 0.8, 0.8, 0.7]]
+    one = {"w": torch.zeros(2, 1)}
+    models = Population(partial(nn.Linear, 1, 1), one, {}, [{"reserve_accuracy": c} for c in curves])
+    assert tuning.epochs_to_reach(models, accuracy) == epochs
