@@ -149,13 +149,14 @@ class Measurements:
         Args:
             columns: those of setting b; the rows' `variant` says what was subtracted.
         """
+        variant = ", ".join(part for part in (columns.get("variant"), f"minus {a}") if part)
         return [
             results.row(
                 f"{metric}_difference",
                 metrics.paired_difference(
                     self.member[b][target].numpy(), before.numpy(), after.numpy(), metric
                 ),
-                **columns | {"variant": f"minus {a}"},
+                **columns | {"variant": variant},
                 attack=attack,
                 target=target,
                 seed=training,

@@ -74,7 +74,7 @@ def differences(
     names = _attacks_in(rows, metric)
     return pd.DataFrame(
         {
-            title: {name: _signed(difference(rows, *pair, attack=name, metric=metric)) for name in names}
+            title: {name: signed(difference(rows, *pair, attack=name, metric=metric)) for name in names}
             for title, pair in settings.items()
         }
     )
@@ -98,6 +98,56 @@ def models(rows: Sequence[dict]) -> pd.DataFrame:
     return (
         table.reset_index().dropna(axis=1, how="all").astype({"nonzero_parameters": int, "sparse_bytes": int})
     )
+
+
+def strongest(rows: Sequence[dict], metric: str = "auc", **where) -> tuple[str, np.ndarray]:
+    """The attack with the highest mean over targets in a setting, and its value on each target, (targets,)."""
+    names = _ordinary(rows, metric=metric, **where)["attack"].unique()
+    found = {name: by_target(rows, attack=name, metric=metric, **where) for name in names}
+    return max(found.items(), key=lambda pair: pair[1].mean())
+
+
+def operating_point(
+    rows: Sequence[dict], settings: Mapping[str, Mapping], base: Mapping, slack: float
+) -> str:
+    """The strongest of a defence's settings that costs at most `slack` of the base's reserve accuracy.
+
+    Settings are named, and ordered by their `defense_strength`. If every one costs more, the one that costs least.
+    Neither members, test examples nor attacks have a say in it.
+    """
+    cost = {name: -difference(rows, base, s, metric="reserve_accuracy").value for name, s in settings.items()}
+    fair = [name for name in settings if cost[name] <= slack]
+    if not fair:
+        return min(cost, key=cost.get)
+    return max(fair, key=lambda name: settings[name]["defense_strength"])
+
+
+def protection(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: str = "auc") -> pd.DataFrame:
+    """Each defence (rows): what the networks are worth, and what the strongest and three chosen attacks find.
+
+    Attacks by an attacker who knows the defence (adaptive), and in brackets by one who does not (unaware). Settings
+    without a defence have one attacker.
+    """
+    table = {}
+    for name, setting in settings.items():
+        kinds = [None] if setting["defense"] == "none" else ["adaptive", "unaware"]
+        who = [setting | {"adversary": kind} for kind in kinds]
+        table[name] = {
+            "test accuracy": f"{by_target(rows, metric='test_accuracy', **setting).mean():.3f}",
+            "train - test": f"{by_target(rows, metric='generalization_gap', **setting).mean():.3f}",
+            "strongest attack": _pair(strongest(rows, metric, **one)[1] for one in who),
+            "it is": strongest(rows, metric, **who[0])[0],
+        } | {
+            attack: _pair(by_target(rows, attack=attack, metric=metric, **one) for one in who)
+            for attack in ("gap", "confidence", "samia")
+        }
+    return pd.DataFrame(table).T
+
+
+def _pair(values) -> str:
+    """Means over targets as '0.812' or '0.812 (0.700)'."""
+    first, *second = (f"{value.mean():.3f}" for value in values)
+    return first + "".join(f" ({value})" for value in second)
 
 
 def knowledge(
@@ -161,5 +211,6 @@ def _name(compression, level, defense, strength, adversary, variant) -> str:
     return f"{defense}{strength}" + "".join(f" {part}" for part in (variant, adversary) if part)
 
 
-def _signed(estimate: metrics.Estimate) -> str:
+def signed(estimate: metrics.Estimate) -> str:
+    """An estimate as "+0.012 [-0.003, +0.027]"."""
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"

@@ -1,0 +1,26 @@
+"""The attacks of Yuan & Zhang 2022 together: eight rivals, the floor that all must beat, and SAMIA, by name."""
+
+from dataclasses import replace
+
+from mialib.attacks import blindmi, neural, threshold
+from mialib.loop import Recipe
+
+
+def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
+    """Attack name -> attack(target, shadows, shadow_member, seed) -> margins.
+
+    The threshold attacks, BlindMI-Diff, NN, Top3-NN, NN + class and SAMIA. Where the networks are trained with SGD,
+    `nn_class_adam` is added: NN + class with ten epochs of Adam, so that no defence looks good only because SGD stalls
+    on what it leaves.
+
+    Args:
+        networks: how NN, Top3-NN and NN + class are trained, `neural.schedule(...)`; the paper: `neural.SCHEDULE`.
+        samia: how SAMIA is.
+        options: further fields of NeuralAttack (trainings, device, cache).
+    """
+    learned = neural.attacks(networks, **options)
+    learned["samia"] = replace(learned["samia"], recipe=samia)
+    if networks.optimizer != "adam":
+        adam = neural.schedule(epochs=10, lr=1e-3, optimizer="adam")
+        learned["nn_class_adam"] = replace(learned["nn_class"], name="nn_class_adam", recipe=adam)
+    return threshold.ATTACKS | {"blindmi": blindmi.BlindMIDiff()} | learned
