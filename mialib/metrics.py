@@ -7,6 +7,7 @@ different things. What cannot be resolved is nan. Bad input (unequal lengths, na
 raises ValueError. Inputs are never changed.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -188,6 +189,11 @@ def _normal(value, variance, bounds) -> Estimate:
 
 
 def _proportion(hits, method) -> Estimate:
-    test = stats.binomtest(int(hits.sum()), len(hits))
+    return _binomial(int(hits.sum()), len(hits), method)
+
+
+@functools.cache  # a millisecond each, and an audit asks for the same counts again and again
+def _binomial(successes: int, n: int, method: str) -> Estimate:
+    test = stats.binomtest(successes, n)
     interval = test.proportion_ci(CONFIDENCE, method=method)
     return Estimate(float(test.statistic), float(interval.low), float(interval.high))

@@ -53,6 +53,13 @@ def test_valid_values_come_back_as_they_are():
         ({"run": "../elsewhere"}, "run is '../elsewhere'"),
         ({"seed": -1}, "seed is -1"),
         ({"ppb_strengths": [4.0, 0.0]}, "ppb_strengths.1 is 0.0"),
+        ({"adversarial_strengths": [-1.0]}, "adversarial_strengths.0 is -1.0"),
+        ({"smoothings": [1.0]}, "smoothings.0 is 1.0"),
+        ({"relax_upper": 1.5}, "relax_upper is 1.5"),
+        ({"dp_noises": [0.0]}, "dp_noises.0 is 0.0"),
+        ({"dp_batch_sizes": [1]}, "dp_batch_sizes.0 is 1"),
+        ({"dp_delta": 1.0}, "dp_delta is 1.0"),
+        ({"pruner": "l1_filters"}, "pruner is 'l1_filters'.*did you mean 'l1_filter'"),
         ({"early_stopping": 1}, "early_stopping is 1: input should be a valid boolean"),
     ],
 )
@@ -226,7 +233,9 @@ def test_no_command_and_unknown_options_exit_with_2(capsys):
 
 TOY = {
     "subset": 256, "n_train": 16, "n_targets": 2, "n_shadows": 2, "epochs": 1, "fine_tune_epochs": 1, "batch_size": 8,
-    "sparsities": [0.5], "ppb_strengths": [4.0], "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
+    "sparsities": [0.7], "ppb_strengths": [4.0], "adversarial_strengths": [1.0], "smoothings": [0.1],
+    "relax_strengths": [0.5], "dp_noises": [1.0], "dp_lrs": [1e-3], "dp_batch_sizes": [8],
+    "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
     "device": "cpu", "n_jobs": 1,
 }  # fmt: skip
 PLACES = {
