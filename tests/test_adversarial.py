@@ -11,6 +11,7 @@ from mialib import models, splits, train
 from mialib.defenses.adversarial import AdversarialRegularization, OneUpdate
 from mialib.loop import Batch, Recipe
 from mialib.population import initial
+from mialib.store import Store
 
 RECIPE = Recipe(epochs=3, batch_size=8, lr=1e-2)
 
@@ -169,6 +170,17 @@ def test_as_released_hardly_trains(toy, split):
     released = train.fit(mlp, toy, split, recipe, **options, descent=OneUpdate())
     for full, quirk in zip(trained.records, released.records, strict=True):
         assert full["member_accuracy"][-1] > quirk["member_accuracy"][-1]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_plays_as_the_cpu_does(toy, split, tmp_path):
+    opponent = game(network=dropout_free)
+    here = train.fit(mlp, toy, split, RECIPE, opponent=opponent, cache=Store(tmp_path / "cpu"))
+    cuda = train.fit(mlp, toy.to("cuda"), split, RECIPE, opponent=opponent, cache=Store(tmp_path / "cuda"))
+    there = cuda.to("cpu")
+    for name, tensor in here.params.items():
+        torch.testing.assert_close(there.params[name], tensor, atol=1e-4, rtol=1e-3)
 
 
 # Bad input

@@ -1,13 +1,13 @@
-"""From models to the table: rows in the contract's vocabulary, and what notebooks read from them."""
+"""From models to the table: what the attacker observes, and rows in the contract's vocabulary."""
 
 import math
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mialib import audit, loop, metrics, population, results, splits, tables, train
+from mialib import audit, loop, metrics, population, predict, results, splits, tables, train
 from mialib.attacks import blindmi, neural, threshold
 from mialib.audit import Observation
 from mialib.predict import Views
@@ -121,6 +121,79 @@ def test_an_unaware_attacker_keeps_the_targets_and_swaps_the_shadows():
     assert real.columns["adversary"] == "adaptive"  # the other one is left as it was
 
 
+def test_transfers_are_every_ordered_pair_of_different_settings():
+    seen = {
+        name: observation(seed=10 * seed, compression=compression, level=level, dataset="digits")
+        for seed, (name, compression, level) in enumerate(
+            (("a", "l1_unstructured", 0.5), ("b", "l1_unstructured", 0.7), ("c", "l1_filter", 0.5))
+        )
+    }
+    found = audit.transfers(seen)
+    assert set(found) == {"a <- b", "a <- c", "b <- a", "b <- c", "c <- a", "c <- b"}
+    for name, transfer in found.items():
+        target, believed = (seen[one] for one in name.split(" <- "))
+        assert transfer.targets is target.targets and transfer.member is target.member
+        assert transfer.shadows is believed.shadows and transfer.shadow_member is believed.shadow_member
+        belief = {f"attacker_{column}": believed.columns[column] for column in ("compression", "level")}
+        assert transfer.columns == target.columns | belief
+
+
+class Learner:
+    """No NeuralAttack: it learns how many members there are; the margins of training t are labels + t * that."""
+
+    name, trainings = "learner", 2
+
+    def __init__(self):
+        self.learned_from, self.judged = [], []
+
+    def fit(self, shadows, shadow_member, seeds=None):
+        self.learned_from.append((shadows, shadow_member))
+        return int(shadow_member.sum())
+
+    def judge(self, learned, targets):
+        self.judged.append(len(targets))
+        return targets.labels[:, None].double() + learned * torch.arange(2.0)[:, None]
+
+
+def test_whatever_has_fit_and_judge_learns_from_the_shadows():
+    seen, mine = observation(compression="none"), Learner()
+    found = audit.attack({"original": seen}, {"mine": mine})
+    assert all(views is seen.shadows and member is seen.shadow_member for views, member in mine.learned_from)
+    assert mine.learned_from and mine.judged == [2]  # both targets at once
+    for i, target in enumerate(seen.targets):
+        labels = target.labels[0].double()  # 3 shadows with 20 members each
+        assert torch.equal(found.margins["original"]["mine"][i], torch.stack([labels, labels + 60]))
+    assert [(row["target"], row["seed"]) for row in found.rows if row["metric"] == "auc"] == [
+        *((0, 0), (0, 1), (1, 0), (1, 1))
+    ]
+
+
+def test_whatever_has_no_fit_is_called_with_each_target_and_the_shadows():
+    seen, calls = observation(compression="none"), []
+
+    def attack(*arguments):
+        calls.append(arguments)
+        return arguments[0].labels[0].double()
+
+    found = audit.attack({"original": seen}, {"mine": attack})
+    for target, call in zip(seen.targets, calls, strict=True):
+        assert call[0] is target and call[1] is seen.shadows and call[2] is seen.shadow_member
+        assert call[3] == 0
+    assert found.margins["original"]["mine"].shape == (2, 1, 40)
+
+
+def test_targets_together_are_one_after_the_other():
+    member = torch.arange(10) < 5
+    one, two, three = (answers(member[None], seed, probes=True) for seed in range(3))
+    seen = predict.together([two, one, three])
+    for i, alone in enumerate((two, one, three)):
+        for part in ("log_posteriors", "labels", "sensitivity"):
+            assert torch.equal(getattr(seen, part)[i], getattr(alone, part)[0])
+    assert len(seen) == 3 and seen.query is None and seen.x is None
+    hidden = predict.together([replace(two, sensitivity=None), replace(one, sensitivity=None)])
+    assert hidden.sensitivity is None and torch.equal(hidden.log_posteriors, seen.log_posteriors[:2])
+
+
 def test_networks_are_trained_once_for_attackers_who_share_their_shadows(monkeypatch):
     calls, real_train = [], loop.train
     monkeypatch.setattr(loop, "train", lambda *a, **o: calls.append(1) or real_train(*a, **o))
@@ -157,6 +230,53 @@ def test_a_setting_minus_itself_is_exactly_nothing(measured):
         assert {(r["value"], r["low"], r["high"]) for r in rows} == {(0.0, 0.0, 0.0)}
 
 
+def test_paired_rows_keep_the_variant_and_say_what_was_subtracted():
+    margins = {
+        "plain": {"gap": torch.tensor([[[1.0, 0.0, 1.0, 0.0]]])},  # AUC 0.5
+        "defended": {"gap": torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])},  # AUC 0.75
+    }
+    member = torch.tensor([[True, True, False, False]])
+    found = audit.Measurements([], margins, {"plain": member, "defended": member})
+    columns = {"defense": "dp_sgd", "variant": "whole pipeline", "adversary": "adaptive"}
+    [row] = found.paired("plain", "defended", columns)
+    assert row["variant"] == "whole pipeline, minus plain" and row["value"] == 0.25
+    assert (row["defense"], row["adversary"]) == ("dp_sgd", "adaptive")
+    assert columns["variant"] == "whole pipeline"  # left as it was
+    [row] = found.paired("defended", "plain", {"defense": "none", "variant": None})
+    assert row["variant"] == "minus defended" and row["value"] == -0.25
+
+
+def two_targets():
+    """Two targets, two trainings: an observation of four classes and the margins of one attack, by hand."""
+    labels = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 1, 2, 2, 2]])
+    member = torch.tensor([[1, 1, 0, 0, 1, 0, 1, 1], [1, 0, 0, 0, 0, 0, 1, 1]], dtype=torch.bool)
+    mean = torch.tensor(
+        [[3.0, -2.0, 2.0, -3.0, 1.0, 1.0, 9.0, 9.0], [-1.0, 1.0, 0.0, 0.0, 0.0, 4.0, 4.0, 5.0]]
+    )
+    apart = torch.tensor([100.0, -100.0])[:, None] * torch.tensor([1.0, -1.0]).repeat(4)
+    views = [Views(torch.full((1, 8, 4), -math.log(4.0)).double(), one[None]) for one in labels]
+    seen = Observation(views, views[0], member, member, {"compression": "none", "variant": None})
+    return seen, mean.double()[:, None] + apart
+
+
+def test_per_class_is_the_attack_within_the_class():
+    seen, margins = two_targets()
+    rows = audit.per_class(seen, margins, attack="samia")
+    # target 0 has only members in class 2, target 1 only non-members in class 1, and nobody is in class 3
+    assert {(row["target"], row["class"]): row["value"] for row in rows} == {
+        (0, 0): 0.75,  # 3 > 2, 3 > -3, -2 < 2, -2 > -3
+        (0, 1): 0.5,
+        (1, 0): 0.0,
+        (1, 2): 0.75,  # 4 = 4, 5 > 4
+    }
+    for row in rows:
+        assert (row["metric"], row["attack"], row["compression"]) == ("auc", "samia", "none")
+        assert row["seed"] is None  # the trainings' mean is judged
+    decisions = audit.per_class(seen, margins, "balanced_accuracy", attack="samia")
+    assert [row["value"] for row in decisions] == [0.5, 0.5, 0.0, 0.5]
+    assert {row["metric"] for row in decisions} == {"balanced_accuracy"}
+
+
 # The models themselves
 
 
@@ -183,9 +303,14 @@ def known(toy):
 
 
 def test_utility_by_hand(known):
-    rows = audit.utility(*known, 2, compression="none", defense="none")
+    models, dataset, split = known
+    late = torch.arange(12) % 6 > 3  # two of the six non-members
+    split = splits.Splits(split.member, split.test & ~late, split.test & late, split.seeds)
+    rows = audit.utility(models, dataset, split, 2, compression="none", defense="none")
     value = {(row["metric"], row["target"]): row["value"] for row in rows}
-    assert value["test_accuracy", 0] == 0.5 and value["generalization_gap", 0] == 0.5
+    # target 0 knows 0 to 5, is right on 6, 7 and 8 of the four test examples and wrong on both in reserve
+    assert value["test_accuracy", 0] == 0.75 and value["generalization_gap", 0] == 0.25
+    assert value["reserve_accuracy", 0] == 0.0
     assert value["test_accuracy", 1] == 0.0
     assert value["sparsity", 0] == pytest.approx(6 / 9) and value["nonzero_parameters", 0] == 3
     assert all(row["attack"] is None and row["compression"] == "none" for row in rows)
@@ -222,95 +347,6 @@ def test_divergence_by_hand():
     assert value == pytest.approx(expected)
 
 
-# Reading the table
-
-
-def rows_of(metric="auc", **by_level):
-    """Rows of attack "samia": level -> value of each (target, training)."""
-    return [
-        results.row(metric, value, compression="l1_unstructured", level=float(level[1:]) / 10, defense="none",
-                    attack="samia", target=target, seed=seed)
-        for level, targets in by_level.items()
-        for target, trainings in enumerate(targets)
-        for seed, value in enumerate(trainings)
-    ]  # fmt: skip
-
-
-def test_by_target_averages_the_trainings_first():
-    rows = rows_of(l0=[[0.5, 0.7], [0.8, 0.9]])
-    assert tables.by_target(rows, level=0.0) == pytest.approx([0.6, 0.85])
-    with pytest.raises(ValueError, match="no row of the table has {'level': 0.3}"):
-        tables.by_target(rows, level=0.3)
-
-
-def test_by_target_keeps_what_is_unresolved():
-    assert np.isnan(tables.by_target(rows_of(l0=[[None], [0.6]]), level=0.0)).tolist() == [True, False]
-
-
-def test_difference_is_b_minus_a_with_an_interval_over_the_targets():
-    rows = rows_of(l0=[[0.5], [0.6], [0.55]], l7=[[0.6], [0.75], [0.65]])
-    found = tables.difference(rows, {"level": 0.0}, {"level": 0.7}, metric="auc")
-    values = np.array([0.1, 0.15, 0.1])
-    half = 4.302653 * values.std(ddof=1) / math.sqrt(3)  # Student's t with two degrees of freedom
-    assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=1e-6)
-    assert math.isnan(tables.difference(rows_of(l0=[[0.5]], l7=[[0.6]]), {"level": 0.0}, {"level": 0.7}).low)
-
-
-def test_attacks_and_differences_have_a_line_for_every_attack():
-    rows = rows_of(l0=[[0.5], [0.6]], l7=[[0.6], [0.8]])
-    rows += [row | {"attack": "gap", "value": 0.5} for row in rows]
-    table = tables.attacks(rows, {"a": {"level": 0.0}, "b": {"level": 0.7}}, "auc")
-    assert table.loc["samia"].tolist() == pytest.approx([0.55, 0.7]) and table.loc["gap"].tolist() == [
-        0.5,
-        0.5,
-    ]
-    signed = tables.differences(rows, {"b - a": ({"level": 0.0}, {"level": 0.7})}, "auc")
-    assert signed.loc["samia", "b - a"].startswith("+0.150 [")
-    assert signed.loc["gap", "b - a"] == "+0.000 [+0.000, +0.000]"
-
-
-def test_per_class_and_agreement_by_hand():
-    shape = np.array([0.1, 0.2, 0.4])
-    rows = [
-        results.row("confidence_gap", value, target=target, class_=number)
-        for target in range(3)
-        for number, value in enumerate(shape + target)
-    ]
-    found = tables.per_class(rows, 3, metric="confidence_gap")
-    assert found == pytest.approx(shape + np.arange(3)[:, None])
-    assert tables.agreement(found).value == pytest.approx(1.0)  # alike but for a constant
-    unmeasured = np.column_stack([found, [np.nan, 1.0, 2.0]])
-    assert tables.agreement(unmeasured).value == pytest.approx(1.0)  # that class is left out
-
-
-def test_models_has_a_line_for_each_setting(known):
-    rows = audit.utility(*known, 2, compression="none", defense="none")
-    rows += audit.utility(*known, 2, compression="l1_unstructured", level=0.7, defense="none")
-    table = tables.models(rows)
-    assert table["compression"].tolist() == ["none", "l1_unstructured"]
-    assert table["test_accuracy"].tolist() == [0.25, 0.25] and table["nonzero_parameters"].tolist() == [3, 3]
-
-
-def test_headline_shows_every_attack_in_every_setting_and_the_verdicts(tmp_path, measured):
-    seen, found = measured
-    shielded = observation(1.0, compression="l1_unstructured", level=0.7, defense="ppb", defense_strength=4.0,
-                           adversary="adaptive")  # fmt: skip
-    control = observation(1.0, compression="l1_unstructured", level=0.0, defense="none")
-    more = {"c": control, "p": shielded, "u": shielded.unaware(seen["pruned"], adversary="unaware")}
-    rows = found.rows + audit.attack(more, {"gap": threshold.gap, "confidence": threshold.confidence}).rows
-    claim = dict(claim="pruning leaks", source="us", paper="", ours="+0.1", verdict="reproduced")
-    path = results.save(
-        tmp_path / "metrics.json", notebook="n", run="r", parameters={}, provenance={},
-        rows=rows + results.aggregate(rows), claims=[claim],
-    )  # fmt: skip
-    text = tables.headline(results.load(path))
-    for word in ("gap", "confidence", "blindmi", "nn", "samia", "original", "control", "l1_unstructured 0.7",
-                 "ppb 4 adaptive", "ppb 4 unaware", "pruning leaks", "reproduced"):  # fmt: skip
-        assert word in text, word
-    value = tables.by_target(rows, attack="confidence", metric="auc", level=0.7, defense="none").mean()
-    assert f"{value:.2f}" in text
-
-
 def test_the_whole_way_on_real_models(digits, suite):
     split = splits.target_shadow(len(digits), 1, 2, seed=0, n_train=20)
     models = train.fit(_net, digits, split, train.Recipe(1, 8))
@@ -319,9 +355,20 @@ def test_the_whole_way_on_real_models(digits, suite):
             models, digits, split, 1, dataset="digits", compression="none", defense="none"
         )
     }
-    rows = audit.attack(seen, suite).rows
+    attacked = audit.attack(seen, suite)
+    rows = attacked.rows
     assert {row["attack"] for row in rows} == set(suite)
     assert {row["dataset"] for row in rows} == {"digits"} and {row["n_shadows"] for row in rows} == {2}
+    columns = seen["original"].columns
+    utility = audit.utility(models, digits, split, 1, **columns)
+    by_class = audit.per_class(seen["original"], attacked.margins["original"]["nn"], attack="nn")
+    everything = rows + utility + audit.divergence(seen["original"]) + by_class
+    assert tables.models(everything)["test_accuracy"].tolist() == pytest.approx(
+        tables.by_target(utility, metric="test_accuracy")
+    )
+    assert tables.attacks(everything, {"original": columns}, "auc").index.tolist() == list(suite)
+    headline = tables.headline({"rows": everything, "claims": []})
+    assert all(name in headline for name in ("original", *suite))
 
 
 def _net():

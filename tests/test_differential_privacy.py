@@ -18,6 +18,7 @@ from mialib.defenses import differential_privacy as dp
 from mialib.defenses.differential_privacy import DPSGD, Phase
 from mialib.loop import Batch, Recipe, cross_entropy, mean_cross_entropy
 from mialib.population import forward, initial, skeleton
+from mialib.store import Store
 
 CNN = dp.group_norm(partial(models.small_cnn, in_channels=1, num_classes=10, image_size=8, width=4))
 RECIPE = Recipe(epochs=1, batch_size=1000, lr=0.5, optimizer="sgd", momentum=0.0, weight_decay=0.0)
@@ -217,6 +218,21 @@ def test_epsilon_grows_with_epochs_and_phases_and_falls_with_noise():
     assert dp.epsilon([one, one], 1e-5) == pytest.approx(dp.epsilon([replace(one, epochs=50)], 1e-5))
     assert dp.epsilon([one, one], 1e-5) > base > dp.epsilon([replace(one, noise=2.0)], 1e-5)
     assert dp.epsilon([one, replace(one, noise=0.0)], 1e-5) == math.inf
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_clips_as_the_cpu_does(digits, tmp_path):
+    split = splits.target_shadow(len(digits), 1, 1, seed=0, n_train=40)
+    recipe = Recipe(epochs=2, batch_size=20, lr=1e-2, optimizer="sgd", momentum=0.0)
+    fit = partial(
+        train.fit, CNN, split=split, recipe=recipe
+    )  # one cache each: it does not ask for the device
+    here = fit(digits, descent=DPSGD(0.0, 0.1), cache=Store(tmp_path / "cpu"))
+    there = fit(digits.to("cuda"), descent=DPSGD(0.0, 0.1), cache=Store(tmp_path / "cuda")).to("cpu")
+    for name, tensor in here.params.items():
+        torch.testing.assert_close(there.params[name], tensor, atol=1e-4, rtol=1e-3)
+    assert fit(digits.to("cuda"), descent=DPSGD(1.0)).records[0]["loss"][-1] < 10
 
 
 # Bad input

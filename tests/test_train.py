@@ -281,6 +281,22 @@ def test_a_recipe_names_what_is_wrong(wrong, words):
         replace(RECIPE, **wrong)
 
 
+@pytest.mark.parametrize("n, steps", [(16, 2), (17, 2), (18, 3), (7, 1), (1, 1)])
+def test_steps_an_epoch_are_those_that_the_loop_takes(toy, n, steps):
+    member = torch.zeros(1, 120, dtype=torch.bool)
+    member[0, :n] = True
+    split = splits.Splits(member, ~member, torch.zeros_like(member), torch.tensor([3]))
+    taken = []
+
+    def count(forward, params, batch, step):
+        taken.append(step)
+        return loop.cross_entropy(forward, params, batch, step)
+
+    hooks = dict.fromkeys(("start", "compress", "after_step", "opponent", "descent", "augment", "tick"))
+    loop.train(nn_linear, toy, replace(RECIPE, epochs=1), split=split, objective=count, watch=(), **hooks)
+    assert taken == list(range(steps)) and RECIPE.steps_per_epoch(n) == steps
+
+
 # Best checkpoint and patience
 
 RESTLESS = Recipe(epochs=12, batch_size=8, lr=0.05, select_best=True)
