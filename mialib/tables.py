@@ -11,7 +11,6 @@ import pandas as pd
 
 from mialib import metrics, results
 
-
 _SPECIAL = ("class", "variant", "attacker_compression", "attacker_level")
 
 

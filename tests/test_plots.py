@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from mialib import metrics, plots, results
+from mialib import charts, drawing, metrics, plots, results
 from mialib.metrics import Estimate
 
 GENERATOR = np.random.default_rng(0)
@@ -95,13 +95,13 @@ def figures():
         "roc": plots.roc({"samia": (MEMBER, MARGIN), "gap": (MEMBER, np.sign(MARGIN))}),
         "histogram": plots.divergence(MEMBER, {"original": confidence, "pruned": confidence**2}),
         "ecdf": plots.divergence(MEMBER, {"original": confidence}, label="sensitivity", kind="ecdf"),
-        "per_class": plots.per_class(gaps, gaps),
-        "against_level": plots.against_level(results.table(rows(), attack="attack_3"), "balanced_accuracy"),
-        "many levels": plots.against_level(rows(), "balanced_accuracy", by="attack"),
-        "attack_bars": plots.attack_bars(results.table(rows(), level=[None, 0.0, 0.7])),
-        "tradeoff": plots.tradeoff(defended(), attack="samia"),
-        "many defences": plots.tradeoff(eight(), attack="samia"),
-        "one adversary": plots.tradeoff(eight(), attack="samia", adversary="adaptive"),
+        "per_class": plots.per_class({"confidence gap": gaps, "sensitivity gap": gaps}),
+        "against_level": charts.against_level(results.table(rows(), attack="attack_3"), "balanced_accuracy"),
+        "many levels": charts.against_level(rows(), "balanced_accuracy", by="attack"),
+        "attack_bars": charts.attack_bars(results.table(rows(), level=[None, 0.0, 0.7])),
+        "tradeoff": charts.tradeoff(defended(), attack="samia"),
+        "many defences": charts.tradeoff(eight(), attack="samia"),
+        "one adversary": charts.tradeoff(eight(), attack="samia", adversary="adaptive"),
         "heatmap": plots.heatmap(mismatch(), "AUC", "SAMIA on digits"),
         "learning_curves": plots.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
     }
@@ -123,7 +123,7 @@ def test_every_figure_is_labelled_and_leaves_no_trace(tmp_path):
         assert all(axes.get_xlabel() for axes in panels) and panels[0].get_ylabel(), name
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a layout that does not fit warns
-            path = plots.save(figure, tmp_path / "figures" / f"{name}.png")
+            path = drawing.save(figure, tmp_path / "figures" / f"{name}.png")
         assert path.read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "figures").iterdir())) == len(figures())
     assert dict(matplotlib.rcParams) == before
@@ -172,14 +172,16 @@ def test_classes_are_sorted_by_the_last_models_gap_in_both_panels(classes):
     pruned = GENERATOR.normal(size=classes)
     pruned[3] = np.nan
     confidence = {"original": np.zeros(classes), "pruned": pruned}
-    figure = plots.per_class(confidence, {"original": np.ones(classes), "pruned": -pruned})
+    sensitivity = {"original": np.ones(classes), "pruned": -pruned}
+    figure = plots.per_class({"confidence": confidence, "sensitivity": sensitivity}, reference=0.5)
+    assert figure.axes[1].get_lines()[0].get_xdata() == [0.5, 0.5]
     order = [int(text.get_text()) for text in figure.axes[0].get_yticklabels()]
     assert order[0] == 3 and (np.diff(pruned[order[1:]]) >= 0).all()
     np.testing.assert_array_equal(line(figure.axes[1], "pruned").get_xdata(), -pruned[order])
 
 
 def test_levels_are_sorted_and_averaged_over_targets():
-    figure = plots.against_level(results.table(rows(), attack="attack_3"), "balanced_accuracy")
+    figure = charts.against_level(results.table(rows(), attack="attack_3"), "balanced_accuracy")
     axes = figure.axes[0]
     level, value = line(axes, "l1_unstructured").get_data()
     assert level.tolist() == [0.5, 0.7]  # the control stands alone
@@ -199,7 +201,7 @@ def test_pruners_share_the_original_and_the_first_ones_control():
         results.row("auc", 0.8 - 0.1 * (level or 0), compression=name, level=level, attack="samia")
         for name, level in settings
     ]
-    figure = plots.against_level(made, "auc")
+    figure = charts.against_level(made, "auc")
     axes = figure.axes[0]
     assert legend(figure) == [*pruners, "original", "control", "chance"]
     for name in pruners:
@@ -217,7 +219,7 @@ def test_pruners_share_the_original_and_the_first_ones_control():
 
 
 def test_bars_start_at_chance_and_are_sorted():
-    figure = plots.attack_bars(results.table(rows(), level=[None, 0.0, 0.7]))
+    figure = charts.attack_bars(results.table(rows(), level=[None, 0.0, 0.7]))
     axes = figure.axes[0]
     assert legend(figure) == ["chance", "original", "l1_unstructured 0.7", "control"]
     assert [text.get_text() for text in axes.get_yticklabels()] == ATTACKS
@@ -230,12 +232,12 @@ def test_bars_leave_out_what_is_unresolved():
         results.row("tpr_at_0.01", value, attack=attack, compression="none")
         for attack, value in (("gap", None), ("samia", 0.2))
     ]
-    widths = [bar.get_width() for bar in plots.attack_bars(some, "tpr_at_0.01").axes[0].patches]
+    widths = [bar.get_width() for bar in charts.attack_bars(some, "tpr_at_0.01").axes[0].patches]
     assert sorted(np.nan_to_num(widths)) == pytest.approx([0, 0.19])
 
 
 def test_tradeoff_joins_accuracy_and_attack_by_defence_and_strength():
-    figure = plots.tradeoff(defended(), attack="samia")
+    figure = charts.tradeoff(defended(), attack="samia")
     axes = figure.axes[0]
     x, y = line(axes, "ppb, adaptive").get_data()
     np.testing.assert_allclose([x, y], [[0.78, 0.7], [0.62, 0.57]])
@@ -247,11 +249,11 @@ def test_tradeoff_joins_accuracy_and_attack_by_defence_and_strength():
     )  # at the adaptive points
     with pytest.raises(ValueError, match="no test_accuracy for ppb, strength 4"):
         kept = [row for row in defended() if row["metric"] != "test_accuracy" or row["defense_strength"] != 4]
-        plots.tradeoff(kept, attack="samia")
+        charts.tradeoff(kept, attack="samia")
 
 
 def test_tradeoff_draws_a_line_for_each_defence_and_variant():
-    axes = plots.tradeoff(eight(), attack="samia", adversary="adaptive").axes[0]
+    axes = charts.tradeoff(eight(), attack="samia", adversary="adaptive").axes[0]
     assert axes.get_ylabel() == "AUC of samia, adaptive adversary"
     drawn = {item.get_label(): item for item in axes.get_lines()}
     x, _ = drawn["dp_sgd, whole pipeline"].get_data()
@@ -265,25 +267,25 @@ def test_tradeoff_draws_a_line_for_each_defence_and_variant():
 
 
 def test_tradeoff_draws_one_adversary_or_both_in_the_same_look():
-    both, one = plots.tradeoff(eight(), "samia"), plots.tradeoff(eight(), "samia", adversary="unaware")
+    both, one = charts.tradeoff(eight(), "samia"), charts.tradeoff(eight(), "samia", adversary="unaware")
     alone, beside = line(one.axes[0], "relaxloss"), line(both.axes[0], "relaxloss, unaware")
     np.testing.assert_array_equal(alone.get_data(), beside.get_data())
     assert (alone.get_color(), alone.get_marker()) == (beside.get_color(), beside.get_marker())
     assert len(both.axes[0].get_lines()) == 2 * 8 + 2 + 1  # two baselines and chance
     assert len(one.axes[0].get_lines()) == 8 + 2 + 1
     with pytest.raises(ValueError, match="no adversary 'aware'; they hold .'adaptive', 'unaware'"):
-        plots.tradeoff(eight(), "samia", adversary="aware")
+        charts.tradeoff(eight(), "samia", adversary="aware")
     with pytest.raises(ValueError, match="no attack 'lira'; they hold .'samia'"):
-        plots.tradeoff(eight(), "lira")
+        charts.tradeoff(eight(), "lira")
 
 
 def test_tradeoff_matches_the_accuracy_of_the_same_variant():
     kept = [row for row in eight() if row["metric"] != "test_accuracy" or row["variant"] != "whole pipeline"]
     with pytest.raises(ValueError, match="no test_accuracy for dp_sgd, whole pipeline, strength 4"):
-        plots.tradeoff(kept, attack="samia")
+        charts.tradeoff(kept, attack="samia")
     kept = [row for row in kept if row["metric"] != "test_accuracy" or row["variant"] is None]
     with pytest.raises(ValueError, match="no test_accuracy for none, group norm$"):
-        plots.tradeoff(kept, attack="samia")
+        charts.tradeoff(kept, attack="samia")
 
 
 def test_strengths_do_not_overlap_where_lines_meet():
@@ -293,7 +295,7 @@ def test_strengths_do_not_overlap_where_lines_meet():
         setting = {"defense": name, "defense_strength": step}
         made.append(results.row("test_accuracy", 0.7 - 0.02 * step + 0.003 * (name == "ppb"), **setting))
         made.append(results.row("auc", 0.9 - 0.02 * step, attack="samia", adversary="adaptive", **setting))
-    figure = plots.tradeoff(made, attack="samia")
+    figure = charts.tradeoff(made, attack="samia")
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 10
@@ -383,18 +385,20 @@ def test_learning_curves_name_what_is_wrong():
 
 def test_rows_that_mix_settings_are_refused():
     with pytest.raises(ValueError, match="rows vary in .'attack'"):
-        plots.against_level(rows(), "balanced_accuracy")
+        charts.against_level(rows(), "balanced_accuracy")
     with pytest.raises(ValueError, match="rows hold no 'auc'"):
-        plots.attack_bars(rows(), "auc")
+        charts.attack_bars(rows(), "auc")
     with pytest.raises(ValueError, match="no compressed model"):
-        plots.against_level(results.table(rows(), compression="none", attack="attack_1"), "balanced_accuracy")
+        charts.against_level(
+            results.table(rows(), compression="none", attack="attack_1"), "balanced_accuracy"
+        )
 
 
 def test_colours_differ_in_luminance():
     for count in (2, 3, 6, 8, 13):
         for looks in (
-            plots._looks(count),
-            plots._defense_looks([(str(index), "") for index in range(count)]).values(),
+            drawing.series(count),
+            charts._defense_looks([(str(index), "") for index in range(count)]).values(),
         ):
             rgb = np.array([matplotlib.colors.to_rgb(look["color"]) for look in looks])
             assert len(rgb) == count
@@ -403,4 +407,4 @@ def test_colours_differ_in_luminance():
 
 def test_save_wants_a_png(tmp_path):
     with pytest.raises(ValueError, match="must end in .png"):
-        plots.save(Figure(), tmp_path / "a.pdf")
+        drawing.save(Figure(), tmp_path / "a.pdf")

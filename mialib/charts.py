@@ -1,0 +1,247 @@
+"""Pictures of the results table: rows in, a matplotlib Figure out.
+
+Rows are those of `mialib.results` (a list of dicts, or its `table`): where they name targets they are averaged first
+(`results.aggregate`), and intervals drawn are those over targets; where there is one target, those over its examples.
+"""
+
+import itertools
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mialib import drawing, results
+
+# From dark to light, neighbours of different hue.
+_EIGHT = ("#14093f", "#7a0e3b", "#004c92", "#11742c", "#e45542", "#24a991", "#e1a112", "#86c8ee")
+_NAMES = {"auc": "AUC", "tpr_at_0.01": "TPR at 1% FPR", "tpr_at_0.001": "TPR at 0.1% FPR"}
+_CHANCE = {"auc": 0.5, "balanced_accuracy": 0.5, "tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
+_MEASURED = {"target", "seed", "value", "low", "high", "low_seeds", "high_seeds", "n_members", "n_nonmembers"}
+
+
+@drawing.style()
+def against_level(rows, metric: str, by: str = "compression", xlabel: str = "sparsity") -> Figure:
+    """A metric against the level of compression: a line with its interval as a band for each value of `by`.
+
+    The original (compression "none") is a dotted horizontal line, cut short where there are more than four;
+    the control (level 0.0) a hollow marker of its own, with its interval. Other columns may not vary: choose rows
+    with `results.table(rows, attack=...)`; ValueError names the ones that do. Give `xlabel="bit-width"` for
+    quantisation.
+    """
+    frame = _settled(rows, metric, {by, "compression", "level"})
+    original, compressed = frame[frame["compression"] == "none"], frame[frame["compression"] != "none"]
+    if compressed.empty:
+        raise ValueError("rows hold no compressed model; compression is 'none' in all of them")
+    groups = compressed[by].unique()
+    looks = dict(zip(groups, drawing.series(len(groups)), strict=True))
+    crowded = len(groups) > 4
+    figure, axes = drawing.figure(4.6, 4.6 if crowded else 3.6)
+    for group, look in looks.items():
+        line = compressed[compressed[by] == group].sort_values("level")
+        band = {"color": look["color"], "alpha": 0.05 if crowded else 0.15, "linewidth": 0}
+        control, pruned = line[line["level"] == 0], line[line["level"] > 0]
+        axes.fill_between(pruned["level"], pruned["low"], pruned["high"], **band)
+        axes.plot(pruned["level"], pruned["value"], **look, label=group)
+        # nothing was pruned there, so no line leads to it
+        axes.errorbar(
+            control["level"], control["value"], _error(control), color=look["color"], elinewidth=0.9
+        )
+        axes.plot(control["level"], control["value"], **look | drawing.HOLLOW)
+    for group, value in zip(original[by], original["value"], strict=True):
+        # One original stands for all methods of compression; of attacks or defences each has its own.
+        color = "black" if by == "compression" else looks.get(group, {"color": drawing.FAINT})["color"]
+        axes.axhline(
+            value, xmax=0.05 if crowded and by != "compression" else 1, color=color, **drawing.DOTTED
+        )
+    if len(original):
+        axes.plot([], [], color="black", **drawing.DOTTED, label="original")
+    if (compressed["level"] == 0).any():
+        axes.plot([], [], color="black", marker="o", **drawing.HOLLOW, label="control")
+    if metric in _CHANCE:
+        axes.axhline(_CHANCE[metric], color=drawing.FAINT, linewidth=1, label="chance")
+    axes.set(xlabel=xlabel, ylabel=_name(metric))
+    return drawing.with_legend(figure)
+
+
+@drawing.style()
+def attack_bars(rows, metric: str = "balanced_accuracy") -> Figure:
+    """A metric of each attack on each model (original, control, compressed) with intervals, from chance.
+
+    A model is a pair of compression and level; columns other than those and `attack` may not vary (ValueError
+    names them). Attacks are sorted by the last model's value. What is unresolved (the low-FPR figures of bare
+    decisions) has no bar.
+    """
+    frame = _settled(rows, metric, {"attack", "compression", "level"})
+    frame["model"] = [_model(*pair) for pair in zip(frame["compression"], frame["level"], strict=True)]
+    models = frame["model"].unique()
+    strength = frame[frame["model"] == models[-1]].set_index("attack")["value"]
+    attacks = sorted(frame["attack"].unique(), key=lambda attack: np.nan_to_num(strength.get(attack, 0.0)))
+    chance = _CHANCE.get(metric, 0.0)
+    figure, axes = drawing.figure(4.8, 1.3 + len(attacks) * (0.1 + 0.12 * len(models)))
+    thickness = 0.8 / len(models)
+    for index, (model, look) in enumerate(zip(models, drawing.series(len(models)), strict=True)):
+        bars = frame[frame["model"] == model]
+        place = (
+            np.array([attacks.index(attack) for attack in bars["attack"]]) + 0.4 - thickness * (index + 0.5)
+        )
+        value = bars["value"].to_numpy()
+        axes.barh(place, value - chance, thickness, left=chance, color=look["color"], label=model)
+        axes.errorbar(value, place, xerr=_error(bars), fmt="none", ecolor="black", elinewidth=0.9)
+    axes.axvline(chance, color="black", linewidth=0.8, linestyle=":", label="chance")
+    axes.set_yticks(range(len(attacks)), attacks)
+    left, right = axes.get_xlim()
+    axes.set(xlim=(min(left, chance - 0.04 * (right - chance)), right), ylim=(-0.6, len(attacks) - 0.4))
+    axes.set(xlabel=_name(metric), ylabel="attack")
+    return drawing.with_legend(figure)
+
+
+@drawing.style()
+def tradeoff(rows, attack: str, metric: str = "auc", adversary: str | None = None) -> Figure:
+    """Test accuracy against an attack's success, for defences by strength; down and to the right is better.
+
+    Takes `test_accuracy` rows (attack None) and `metric` rows of `attack`, matched by defence, strength and
+    variant. A line joins the strengths of each defence and variant; each strength is written once, beside the
+    adaptive adversary's point if there is one. Filled markers are the adaptive adversary, hollow ones the
+    unaware, large black ones no defence. Compression and other columns may not vary (ValueError names them).
+
+    adversary: "adaptive" or "unaware" draws that one alone (and rows that name none); both without.
+    """
+    keys = ["defense", "variant", "defense_strength"]
+    rows = _records(rows)
+    if attack not in (attacks := {item["attack"] for item in rows} - {None}):
+        raise ValueError(f"rows hold no attack {attack!r}; they hold {sorted(attacks)}")
+    accuracy = _settled(rows, "test_accuracy", set(keys))
+    leak = _settled([item for item in rows if item["attack"] == attack], metric, {*keys, "adversary"})
+    for frame in (accuracy, leak):
+        frame["defense_strength"] = frame["defense_strength"].astype(float)
+        frame["variant"] = frame["variant"].fillna("")
+    points = leak.merge(accuracy, on=keys, how="left", suffixes=("", "_x"))
+    points["adversary"] = points["adversary"].fillna("")
+    if points["value_x"].isna().any():
+        lost = points[points["value_x"].isna()].iloc[0]
+        strength = "" if np.isnan(lost["defense_strength"]) else f", strength {lost['defense_strength']:g}"
+        raise ValueError(f"rows hold no test_accuracy for {_listed(*lost[['defense', 'variant']])}{strength}")
+    looks = _defense_looks(list(dict.fromkeys(zip(points["defense"], points["variant"], strict=True))))
+    found = sorted(set(points["adversary"]) - {""})
+    if adversary is not None:
+        if adversary not in found:
+            raise ValueError(f"rows hold no adversary {adversary!r}; they hold {found}")
+        points = points[points["adversary"].isin([adversary, ""])]
+
+    crowded = len(looks) > 4
+    figure, axes = drawing.figure(*(6.4, 5.4) if crowded else (4.8, 4.2))
+    for (defense, variant, name), line in points.groupby(["defense", "variant", "adversary"], sort=False):
+        line = line.sort_values("defense_strength")
+        look = looks[defense, variant] | ({"markerfacecolor": "white"} if name == "unaware" else {})
+        look |= {"linestyle": "none"} if len(line) == 1 else {}
+        shown = "no defence" if defense == "none" else defense
+        bars = {"ecolor": drawing.FAINT, "elinewidth": 0.4 if crowded else 0.8, "zorder": 1}
+        axes.errorbar(line["value_x"], line["value"], _error(line), _error(line, "_x"), fmt="none", **bars)
+        label = _listed(shown, variant, name if adversary is None else "")
+        axes.plot(line["value_x"], line["value"], **look, label=label)
+    if metric in _CHANCE:
+        axes.axhline(_CHANCE[metric], color=drawing.FAINT, linewidth=1, label="chance")
+    axes.margins(0.08)
+    whom = f"{attack}, {adversary} adversary" if adversary else attack
+    axes.set(xlabel="test accuracy", ylabel=f"{_name(metric)} of {whom}")
+    drawing.with_legend(figure)
+    named = points.dropna(subset=["defense_strength", "value"]).sort_values("adversary").drop_duplicates(keys)
+    places = named[["value_x", "value"]].to_numpy()
+    colors = [looks[group]["color"] for group in zip(named["defense"], named["variant"], strict=True)]
+    _label_points(axes, places, [f"{value:g}" for value in named["defense_strength"]], colors)
+    return figure
+
+
+def _defense_looks(groups: list[tuple]) -> dict[tuple, dict]:
+    """The look of each (defence, variant): large black symbols for no defence, else one of eight colours."""
+    plain = [group for group in groups if group[0] == "none"]
+    defended = [group for group in groups if group[0] != "none"]
+    looks = dict(
+        zip(defended, [look | {"markersize": 6} for look in drawing.series(len(defended))], strict=True)
+    )
+    if 3 < len(defended) <= 8:
+        for index, look in enumerate(looks.values()):
+            look["color"] = _EIGHT[index * 7 // (len(defended) - 1)]
+    for group, marker in zip(plain, itertools.cycle("*ph"), strict=False):
+        looks[group] = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 10}
+    return looks
+
+
+def _label_points(axes, points, texts, colors, size=7) -> None:
+    """Write each text beside its point, where it covers the least of lines, markers and texts before it.
+
+    The figure must be otherwise complete: its layout is settled here, and every place is measured in points.
+    """
+    axes.figure.draw_without_rendering()
+    scale = 72 / axes.figure.dpi
+    taken = []  # rows: centre, half the width, half the height, how bad it is to be covered
+    for line in axes.get_lines():
+        corners = line.get_transform().transform(line.get_xydata()) * scale
+        steps = np.linspace(0, len(corners) - 1, 50 * len(corners))
+        path = np.column_stack([np.interp(steps, range(len(corners)), ends) for ends in corners.T])
+        taken += [(*place, 0.5, 0.5, 1) for place in path] + [(*place, 3.5, 3.5, 10) for place in corners]
+    sides = np.array([(-1, 1), (1, -1), (-1, -1), (1, 1), (0, 1), (0, -1), (-1, 0), (1, 0)])
+    for point, text, color in zip(points, texts, colors, strict=True):
+        place = axes.transData.transform(point) * scale
+        half = np.array([0.35 * size * len(text), 0.4 * size])
+        offsets = np.concatenate([sides * (half + gap) for gap in (4, 9)])
+        boxes = np.array(taken)
+        apart = np.abs(boxes[:, :2] - (place + offsets)[:, None]) >= boxes[:, 2:4] + half
+        offset = offsets[np.argmin((~apart.any(2)) @ boxes[:, 4])]
+        taken.append((*(place + offset), *(half + (2, 0)), 20))
+        rgb = np.array(matplotlib.colors.to_rgb(color))
+        ink = rgb * min(1, 0.35 / (rgb @ drawing.LUMINANCE))  # dark enough to read on white
+        middle = {"textcoords": "offset points", "ha": "center", "va": "center"}
+        axes.annotate(text, point, offset, **middle, fontsize=size, color=ink)
+
+
+def _listed(*parts) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _records(rows) -> list[dict]:
+    if isinstance(rows, pd.DataFrame):
+        rows = rows.astype(object).where(rows.notna(), None).to_dict("records")
+    return list(rows)
+
+
+def _settled(rows, metric: str, free: set) -> pd.DataFrame:
+    """The rows of `metric`, averaged over targets, once it is sure that only the columns in `free` vary.
+
+    `low` and `high` are the interval over targets where there is one, else that over examples.
+    """
+    rows = _records(rows)
+    chosen = [item for item in rows if item["metric"] == metric]
+    if not chosen:
+        raise ValueError(f"rows hold no {metric!r}; they hold {sorted({item['metric'] for item in rows})}")
+    if len({(item["target"], item["seed"]) for item in chosen}) > 1:
+        chosen = results.aggregate(chosen)
+    found = {
+        name: {item[name] for item in chosen} for name in results.COLUMNS if name not in _MEASURED | free
+    }
+    varying = {name: sorted(map(str, values)) for name, values in found.items() if len(values) > 1}
+    if varying:
+        raise ValueError(f"rows vary in {varying}; choose one each with results.table(rows, ...)")
+    frame = pd.DataFrame(chosen, columns=list(results.COLUMNS))
+    numbers = ["level", "value", "low", "high", "low_seeds", "high_seeds"]
+    frame[numbers] = frame[numbers].astype(float)
+    for end in ("low", "high"):
+        frame[end] = frame[f"{end}_seeds"].fillna(frame[end])
+    return frame
+
+
+def _error(frame, suffix="") -> np.ndarray:
+    """Lengths (2, n) of the error bars below and above the values; 0 where there is no interval."""
+    value, low, high = (frame[name + suffix].to_numpy() for name in ("value", "low", "high"))
+    return np.nan_to_num(np.maximum([value - low, high - value], 0))
+
+
+def _model(compression, level) -> str:
+    if compression == "none":
+        return "original"
+    return "control" if level == 0 else f"{compression} {level:g}"
+
+
+def _name(metric: str) -> str:
+    return _NAMES.get(metric, metric.replace("_", " ").replace("generalization", "generalisation"))
