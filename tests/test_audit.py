@@ -31,10 +31,8 @@ def answers(member, seed, leak=1.0, probes=False):
     sensitivity = torch.rand(m, n, 4, generator=generator, dtype=torch.float64) * (
         2 - member[..., None].double()
     )
-    return Views(
-        logits.log_softmax(-1), labels, sensitivity, torch.randn(m, n, 6, generator=generator) if probes else None,
-        answer if probes else None,
-    )  # fmt: skip
+    x = torch.randn(m, n, 6, generator=generator) if probes else None
+    return Views(logits.log_softmax(-1), labels, sensitivity, x, answer if probes else None)
 
 
 def observation(leak=1.0, n_targets=2, n=40, seed=0, **columns):
@@ -139,33 +137,37 @@ def test_transfers_are_every_ordered_pair_of_different_settings():
 
 
 class Learner:
-    """No NeuralAttack: it learns how many members there are; the margins of training t are labels + t * that."""
+    """No NeuralAttack. It learns how many members there are; margins of training t are labels + t * that."""
 
     name, trainings = "learner", 2
 
     def __init__(self):
-        self.learned_from, self.judged = [], []
+        self.calls = []
 
     def fit(self, shadows, shadow_member, seeds=None):
-        self.learned_from.append((shadows, shadow_member))
+        self.calls.append(("fit", shadows, shadow_member))
         return int(shadow_member.sum())
 
     def judge(self, learned, targets):
-        self.judged.append(len(targets))
+        self.calls.append(("judge", len(targets)))
         return targets.labels[:, None].double() + learned * torch.arange(2.0)[:, None]
 
 
 def test_whatever_has_fit_and_judge_learns_from_the_shadows():
-    seen, mine = observation(compression="none"), Learner()
-    found = audit.attack({"original": seen}, {"mine": mine})
-    assert all(views is seen.shadows and member is seen.shadow_member for views, member in mine.learned_from)
-    assert mine.learned_from and mine.judged == [2]  # both targets at once
-    for i, target in enumerate(seen.targets):
-        labels = target.labels[0].double()  # 3 shadows with 20 members each
-        assert torch.equal(found.margins["original"]["mine"][i], torch.stack([labels, labels + 60]))
-    assert [(row["target"], row["seed"]) for row in found.rows if row["metric"] == "auc"] == [
-        *((0, 0), (0, 1), (1, 0), (1, 1))
-    ]
+    seen = {"a": observation(compression="none"), "b": observation(seed=10, compression="l1_filter")}
+    mine = Learner()
+    found = audit.attack(seen, {"mine": mine})
+    assert [call[0] for call in mine.calls[:2]] == ["fit", "fit"]  # all learn before any judges
+    learned_from = [call[1:] for call in mine.calls if call[0] == "fit"]
+    for setting, one in seen.items():
+        assert any(views is one.shadows and member is one.shadow_member for views, member in learned_from)
+        for i, target in enumerate(one.targets):
+            labels = target.labels[0].double()  # 3 shadows with 20 members each
+            assert torch.equal(found.margins[setting]["mine"][i], torch.stack([labels, labels + 60]))
+    assert {id(views) for views, _ in learned_from} == {id(one.shadows) for one in seen.values()}
+    assert [call[1] for call in mine.calls if call[0] == "judge"] == [2, 2]  # both targets at once
+    rows = results.select(found.rows, metric="auc", compression="none")
+    assert [(row["target"], row["seed"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def test_whatever_has_no_fit_is_called_with_each_target_and_the_shadows():

@@ -294,7 +294,7 @@ def test_knowledge_has_targets_as_rows_and_beliefs_as_columns():
 
 
 def headline_lines(rows, claims=()):
-    """The headline's lines, runs of spaces made one; as a notebook saves them, aggregates come with the rows."""
+    """The headline's lines, runs of spaces made one; as in a notebook, aggregates come with the rows."""
     text = tables.headline({"rows": rows + results.aggregate(rows), "claims": list(claims)})
     return [" ".join(line.split()) for line in text.splitlines()]
 
