@@ -1,5 +1,6 @@
 """From models to a table: what the attacker observes, every attack on every target, one tidy row a measurement."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -120,7 +121,7 @@ def per_class(seen: Observation, margins: Tensor, metric: str = "auc", **columns
 
     Args:
         margins: of one attack, float64 (targets, trainings, n), as in `Measurements.margins`; the trainings' mean is
-            judged. A class without members or non-members among a target's candidates has no row.
+            judged. nan for a class without members or non-members among a target's candidates.
     """
     rows = []
     measure = {"auc": metrics.auc, "balanced_accuracy": metrics.balanced_accuracy}[metric]
@@ -129,9 +130,9 @@ def per_class(seen: Observation, margins: Tensor, metric: str = "auc", **columns
     ):
         for number in range(target.log_posteriors.shape[-1]):
             own = target.labels[0] == number
-            if member[own].any() and not member[own].all():
-                value = measure(member[own].numpy(), margin[own].numpy())
-                rows.append(results.row(metric, value, **seen.columns, **columns, target=i, class_=number))
+            both = bool(member[own].any()) and not bool(member[own].all())
+            value = measure(member[own].numpy(), margin[own].numpy()) if both else math.nan
+            rows.append(results.row(metric, value, **seen.columns, **columns, target=i, class_=number))
     return rows
 
 
@@ -176,7 +177,7 @@ def transfers(seen: Mapping[str, Observation]) -> dict[str, Observation]:
         f"{name} <- {other}": target.unaware(
             believed,
             attacker_compression=believed.columns["compression"],
-            attacker_level=believed.columns["level"],
+            attacker_level=believed.columns.get("level"),
         )
         for name, target in seen.items()
         for other, believed in seen.items()
@@ -189,6 +190,10 @@ def attack(observations: Mapping[str, Observation], suite: Mapping[str, object])
 
     Attack networks are trained first, over as many processes as `joblib.parallel_config(n_jobs=...)` allows, and
     cached one by one: an interrupted run goes on with the first one that is missing.
+
+    Args:
+        suite: name -> attack. An attack that has `fit` learns first: it needs `name`, `trainings`, fit(shadows,
+            shadow_member, seeds) and judge(fitted, targets) -> (targets, trainings, n), as `NeuralAttack`.
     """
     _train_networks(list(observations.values()), suite)
     rows, margins = [], {}

@@ -20,15 +20,21 @@ def by_target(rows: Sequence[dict], **where) -> np.ndarray:
     Raises:
         ValueError: no row has these columns.
     """
-    found = _ordinary(rows, **where)
-    if found.empty:
-        raise ValueError(f"no row of the table has {where}")
-    return found.assign(value=found["value"].astype(float)).groupby("target")["value"].mean().to_numpy()
+    return _means(_ordinary(rows, **where), ["target"]).to_numpy()
 
 
 def difference(rows: Sequence[dict], a: Mapping, b: Mapping, **common) -> metrics.Estimate:
-    """Setting b minus setting a on the same targets: mean and interval over the targets."""
-    return metrics.over_targets(by_target(rows, **{**common, **b}) - by_target(rows, **{**common, **a}))
+    """Setting b minus setting a on the same targets: mean and interval over the targets.
+
+    Raises:
+        ValueError: the settings were not measured on the same targets.
+    """
+    before, after = (_means(_ordinary(rows, **common | {**setting}), ["target"]) for setting in (a, b))
+    if not before.index.equals(after.index):
+        raise ValueError(
+            f"targets differ: {list(before.index)} of {dict(a)}, {list(after.index)} of {dict(b)}"
+        )
+    return metrics.over_targets(after.to_numpy() - before.to_numpy())
 
 
 def per_class(rows: Sequence[dict], num_classes: int, **where) -> np.ndarray:
@@ -94,16 +100,28 @@ def models(rows: Sequence[dict]) -> pd.DataFrame:
     table = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)
     table = table.reindex(columns=wanted)
     table = table[table["test_accuracy"].notna()]
-    return (
-        table.reset_index().dropna(axis=1, how="all").astype({"nonzero_parameters": int, "sparse_bytes": int})
-    )
+    counts = ["nonzero_parameters", "sparse_bytes"]
+    table[counts] = table[counts].astype(float).round().astype("Int64")
+    return table.reset_index().dropna(axis=1, how="all")
+
+
+def by_attack(rows: Sequence[dict], metric: str = "auc", **where) -> dict[str, np.ndarray]:
+    """What `by_target` finds for every attack of a setting: name -> (targets,)."""
+    found = _ordinary(rows, metric=metric, **where).dropna(subset="attack")
+    table = _means(found, ["attack", "target"]).unstack("target").sort_index(axis=1)
+    return {name: values.to_numpy() for name, values in table.iterrows()}
 
 
 def strongest(rows: Sequence[dict], metric: str = "auc", **where) -> tuple[str, np.ndarray]:
     """The attack with the highest mean over targets in a setting, and its value on each target, (targets,)."""
-    names = _ordinary(rows, metric=metric, **where)["attack"].unique()
-    found = {name: by_target(rows, attack=name, metric=metric, **where) for name in names}
-    return max(found.items(), key=lambda pair: pair[1].mean())
+    found = by_attack(rows, metric, **where)
+    best = _best(found)
+    return best, found[best]
+
+
+def _best(found: Mapping[str, np.ndarray]) -> str:
+    """Highest mean; what is not resolved on every target comes last."""
+    return max(found, key=lambda name: np.nan_to_num(found[name].mean(), nan=-np.inf))
 
 
 def operating_point(
@@ -115,7 +133,13 @@ def operating_point(
     Neither members, test examples nor attacks have a say in it.
     """
     cost = {name: -difference(rows, base, s, metric="reserve_accuracy").value for name, s in settings.items()}
-    fair = [name for name in settings if cost[name] <= slack]
+    if any(np.isnan(value) for value in cost.values()):
+        raise ValueError(
+            "an operating point is chosen by reserve accuracy, which was not measured in all settings"
+        )
+    fair = [
+        name for name in settings if cost[name] <= slack + 1e-9
+    ]  # accuracies are shares, slack a round number
     if not fair:
         return min(cost, key=cost.get)
     return max(fair, key=lambda name: settings[name]["defense_strength"])
@@ -130,16 +154,14 @@ def protection(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: st
     table = {}
     for name, setting in settings.items():
         kinds = [None] if setting["defense"] == "none" else ["adaptive", "unaware"]
-        who = [setting | {"adversary": kind} for kind in kinds]
+        found = [by_attack(rows, metric, **setting | {"adversary": kind}) for kind in kinds]
+        best = [_best(one) for one in found]
         table[name] = {
             "test accuracy": f"{by_target(rows, metric='test_accuracy', **setting).mean():.3f}",
             "train - test": f"{by_target(rows, metric='generalization_gap', **setting).mean():.3f}",
-            "strongest attack": _pair(strongest(rows, metric, **one)[1] for one in who),
-            "it is": strongest(rows, metric, **who[0])[0],
-        } | {
-            attack: _pair(by_target(rows, attack=attack, metric=metric, **one) for one in who)
-            for attack in ("gap", "confidence", "samia")
-        }
+            "strongest attack": _pair(one[name] for one, name in zip(found, best, strict=True)),
+            "it is": best[0],
+        } | {name: _pair(one[name] for one in found) for name in ("gap", "confidence", "samia")}
     return pd.DataFrame(table).T
 
 
@@ -188,8 +210,19 @@ def headline(content: dict, metric: str = "auc") -> str:
 
 def _ordinary(rows: Sequence[dict], **where) -> pd.DataFrame:
     if "class_" in where:
-        where["class"] = where.pop("class_")
-    return results.table(rows, **dict.fromkeys(_SPECIAL) | where)
+        where["class"] = where.pop("class_")  # before the defaults, so that it overrides one
+    found = results.table(rows, **dict.fromkeys(_SPECIAL) | where)
+    if found.empty:
+        raise ValueError(f"no row of the table has {where}")
+    return found
+
+
+def _means(found: pd.DataFrame, by: list[str]) -> pd.Series:
+    """Means over the trainings; nan if one of them is not resolved, since the mean of the rest would flatter."""
+    groups = found.assign(value=found["value"].astype(float)).groupby(by, sort=False)["value"]
+    return (
+        groups.mean().where(groups.count() == groups.size()).sort_index(level="target", sort_remaining=False)
+    )
 
 
 def _attacks_in(rows: Sequence[dict], metric: str) -> list[str]:

@@ -53,6 +53,8 @@ def test_by_target_averages_the_trainings_first():
 
 def test_by_target_keeps_what_is_unresolved():
     assert np.isnan(tables.by_target(rows_of([None, 0.6]))).tolist() == [True, False]
+    # one training of target 0 is not resolved: the mean of the other would flatter
+    assert np.isnan(tables.by_target(rows_of([[None, 0.9], [0.5, 0.6]]))).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,12 @@ def test_difference_is_b_minus_a_with_an_interval_over_the_targets():
     assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=1e-6)
     alone = [row for row in rows if row["target"] == 0]
     assert math.isnan(tables.difference(alone, {"level": 0.0}, {"level": 0.7}).low)
+
+
+def test_a_difference_needs_the_same_targets():
+    rows = rows_of([0.5, 0.6], level=0.0) + rows_of([0.6, 0.75, 0.65], level=0.7)
+    with pytest.raises(ValueError, match=r"targets differ: \[0, 1\] of .*, \[0, 1, 2\]"):
+        tables.difference(rows, {"level": 0.0}, {"level": 0.7})
 
 
 def test_signed_by_hand():
@@ -203,6 +211,26 @@ def reserve_rows():
 )
 def test_the_operating_point_is_the_strongest_setting_within_the_slack(slack, expected):
     assert tables.operating_point(reserve_rows(), PPB, {"defense": "none"}, slack) == expected
+
+
+def test_an_unresolved_attack_is_never_the_strongest():
+    rows = rows_of([None, None], "tpr_at_0.01", attack="gap")
+    rows += rows_of([0.01, 0.02], "tpr_at_0.01", attack="samia")
+    assert tables.strongest(rows, "tpr_at_0.01")[0] == "samia"
+
+
+def test_a_cost_of_exactly_the_slack_is_fair():
+    base = {"defense": "none"}
+    weak, strong = ({"defense": "ppb", "defense_strength": s} for s in (1.0, 4.0))
+    rows = rows_of([0.90, 0.90], "reserve_accuracy", **base)
+    rows += rows_of([0.90, 0.90], "reserve_accuracy", **weak)
+    rows += rows_of(
+        [0.88, 0.88], "reserve_accuracy", **strong
+    )  # 0.9 - 0.88 is a little more than 0.02 in binary
+    assert tables.operating_point(rows, {"weak": weak, "strong": strong}, base, 0.02) == "strong"
+    unknown = rows_of([None, 0.88], "reserve_accuracy", **base) + rows[2:]
+    with pytest.raises(ValueError, match="reserve accuracy, which was not measured"):
+        tables.operating_point(unknown, {"weak": weak}, base, 0.02)
 
 
 def test_a_gain_is_no_cost():
