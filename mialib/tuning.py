@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
+import pandas as pd
 from torch import nn
 
 from mialib import predict, train
@@ -43,12 +43,18 @@ def best(
 
 
 def epochs_to_reach(population: Population, accuracy: float) -> int:
-    """The number of epochs after which models like these have so much accuracy on their reserve examples.
+    """The number of epochs after which models trained like these have so much accuracy on their reserve examples.
 
-    The first epoch whose accuracy, averaged over the models that are still training, is at least `accuracy`; the best
-    epoch if none is. A single model's curve is too noisy to stop it at: the first epoch that reaches a level is a
-    lucky one. The models must have been trained with `watch=("reserve",)` or for their best epoch.
+    The first epoch at which their accuracy, averaged over the models, is at least `accuracy`; the best epoch if none
+    is. Of models that keep their best epoch, the best accuracy so far counts: what is kept was chosen for being high,
+    and `accuracy` must be of models that were chosen so too. One model's curve is too noisy to stop it at: the first
+    epoch that reaches a level is a lucky one.
+
+    Args:
+        population: trained with `watch=("reserve",)` or for their best epoch; all of them either way.
     """
-    curves = [record["reserve_accuracy"] for record in population.records]
-    mean = [np.mean([c[e] for c in curves if len(c) > e]) for e in range(max(map(len, curves)))]
-    return next((e for e, value in enumerate(mean) if value >= accuracy), int(np.argmax(mean))) + 1
+    curves = pd.DataFrame([pd.Series(record["reserve_accuracy"]) for record in population.records])
+    if "best_epoch" in population.records[0]:
+        curves = curves.cummax(axis=1).ffill(axis=1)  # who has stopped keeps what it has
+    mean = curves.mean().to_numpy()
+    return next((e for e, value in enumerate(mean) if value >= accuracy), int(mean.argmax())) + 1

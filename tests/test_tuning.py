@@ -66,3 +66,12 @@ def test_epochs_to_reach_an_accuracy_go_by_the_mean_curve(accuracy, epochs):
     one = {"w": torch.zeros(2, 1)}
     models = Population(partial(nn.Linear, 1, 1), one, {}, [{"reserve_accuracy": c} for c in curves])
     assert tuning.epochs_to_reach(models, accuracy) == epochs
+
+
+@pytest.mark.parametrize("accuracy, epochs", [(0.4, 1), (0.5, 2), (0.6, 3), (0.61, 4), (0.9, 4)])
+def test_of_models_that_keep_their_best_epoch_the_best_so_far_counts(accuracy, epochs):
+    # so far at best 0.5 0.5 0.6 (stopped) and 0.3 0.6 0.6 0.8 0.8: means 0.4, 0.55, 0.6, 0.7, 0.7
+    curves = [[0.5, 0.5, 0.6], [0.3, 0.6, 0.4, 0.8, 0.7]]
+    records = [{"reserve_accuracy": curve, "best_epoch": 2} for curve in curves]
+    models = Population(partial(nn.Linear, 1, 1), {"w": torch.zeros(2, 1)}, {}, records)
+    assert tuning.epochs_to_reach(models, accuracy) == epochs
