@@ -66,7 +66,8 @@ def fit(
         The trained models on the data's device, in eval-ready form.
 
     Raises:
-        ValueError: sizes that do not fit, best-checkpoint selection or an opponent without reserve examples.
+        ValueError: sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, an
+            opponent together with DP-SGD, DP-SGD of a model with BatchNorm.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
     """
     _check(make_model, data, split, recipe, opponent, descent, start)
@@ -152,6 +153,11 @@ def _check(
         raise ValueError(
             "best-checkpoint selection and opponents need reserve examples, and a model has none; "
             "give the split a reserve or set select_best=False"
+        )
+    if opponent is not None and getattr(descent, "alone", False):
+        raise ValueError(
+            "an opponent's penalty belongs to a whole batch, so a descent that treats examples one by one (DP-SGD) "
+            "cannot clip it; give one of the two"
         )
     if hasattr(descent, "check"):
         descent.check(make_model)

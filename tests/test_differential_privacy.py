@@ -14,6 +14,7 @@ from torch import nn
 
 from mialib import data, loop, models, predict, splits, train
 from mialib.compression import pruning
+from mialib.defenses import adversarial
 from mialib.defenses import differential_privacy as dp
 from mialib.defenses.differential_privacy import DPSGD, Phase
 from mialib.loop import Batch, Recipe, cross_entropy, mean_cross_entropy
@@ -267,6 +268,12 @@ def test_batch_norm_is_refused_before_any_work(digits, monkeypatch):
     split = splits.target_shadow(len(digits), 1, 1, seed=0, n_train=20)
     with pytest.raises(ValueError, match=r"BatchNorm \(1, 4, 8\).*group_norm\(make_model\)"):
         train.fit(CNN.args[0], digits, split, RECIPE, descent=DPSGD(1.0))
+
+
+def test_an_opponent_beside_it_is_refused(toy, split):
+    opponent = adversarial.AdversarialRegularization(1.0, 3)
+    with pytest.raises(ValueError, match="penalty belongs to a whole batch"):
+        train.fit(mlp, toy, split, RECIPE, descent=DPSGD(1.0), opponent=opponent)
 
 
 def test_group_norm_replaces_every_batch_norm_and_nothing_else():
