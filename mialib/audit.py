@@ -35,12 +35,13 @@ class Observation:
     columns: dict = field(default_factory=dict)
 
     def true_class(self, what: str) -> list[Tensor]:
-        """The true class's "confidence" or "sensitivity" of each target's candidates, (n,) each."""
+        """The true class's "confidence", "log-odds" (of it) or "sensitivity" of each target's candidates, (n,) each."""
         values = {
-            "confidence": lambda target: target.log_posteriors[0].exp(),
-            "sensitivity": lambda target: target.sensitivity[0],
+            "confidence": lambda target, y: signals.true_class(target.log_posteriors[0].exp(), y),
+            "log-odds": lambda target, y: signals.confidence(target.log_posteriors[0], y),
+            "sensitivity": lambda target, y: signals.true_class(target.sensitivity[0], y),
         }[what]
-        return [signals.true_class(values(target), target.labels[0]) for target in self.targets]
+        return [values(target, target.labels[0]) for target in self.targets]
 
     def unaware(self, believed: "Observation", **columns) -> "Observation":
         """The same targets, attacked with the shadow models of an attacker who believes in another setting."""

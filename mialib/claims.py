@@ -9,7 +9,7 @@ run` for a claim without a result.
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -28,7 +28,8 @@ class Claim:
     paper: a published number, in the metric's unit; or, for an ordering, the paper's answer in words
     ("pruned > original"). tolerance: of a published number, > 0; how far ours may lie from it. An
     ordering has none. boundary: of an ordering, what the difference must exceed: 0 for "A > B", slightly
-    less for "A is not worse than B". For "A < B", measure B - A.
+    less for "A is not worse than B". For "A < B", measure B - A. stable: the verdict may be compared exactly
+    with another machine's, if its margin allows (it rests on nothing that is trained in reduced precision).
     """
 
     claim: str
@@ -36,6 +37,7 @@ class Claim:
     paper: float | str
     tolerance: float | None = None
     boundary: float = 0.0
+    stable: bool = False
 
     def __post_init__(self):
         if self.is_ordering and self.tolerance is not None:
@@ -72,7 +74,10 @@ def published(
 
 
 def compare(
-    paper: Sequence[Claim], ours: Mapping[str, Estimate | float], at_paper_setting: bool = False
+    paper: Sequence[Claim],
+    ours: Mapping[str, Estimate | float],
+    at_paper_setting: bool = False,
+    incomparable: Collection[str] = (),
 ) -> pd.DataFrame:
     """The table paper vs ours: claim, source, paper, ours, verdict (strings) and margin, one row for each
     claim, in order.
@@ -80,7 +85,8 @@ def compare(
     `ours` maps a claim's text to its result: for an ordering the `Estimate` of the difference, for a
     published number an `Estimate` or a plain number. Claims without a result are "not run". `margin` says how
     far the interval's end that decides is from where the verdict would change; inf where no number could
-    change it, so that `table[table.margin >= 0.01]` holds the verdicts that are stable. Raises ValueError for
+    change it, so that `table[table.margin >= 0.01]` holds the verdicts that are stable. Claims named in
+    `incomparable` keep their result, but the verdict is "not comparable". Raises ValueError for
     a result without a claim (with the nearest one), two claims of the same text, and an ordering's result
     without an interval.
     """
@@ -100,6 +106,10 @@ def compare(
                 f"the result of ordering {name!r} is {result!r}; it must be an Estimate of the difference"
             )
     rows = [_row(item, ours.get(item.claim), at_paper_setting) for item in paper]
+    rows = [
+        (*row[:4], NOT_COMPARABLE, math.inf) if row[0] in incomparable and row[4] != NOT_RUN else row
+        for row in rows
+    ]
     return pd.DataFrame(rows, columns=["claim", "source", "paper", "ours", "verdict", "margin"])
 
 

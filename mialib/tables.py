@@ -102,7 +102,11 @@ def models(rows: Sequence[dict]) -> pd.DataFrame:
     table = table[table["test_accuracy"].notna()]
     counts = ["nonzero_parameters", "sparse_bytes"]
     table[counts] = table[counts].astype(float).round().astype("Int64")
-    return table.reset_index().dropna(axis=1, how="all")
+    compression, level, variant, *defense = zip(
+        *((None if pd.isna(v) else v for v in key) for key in table.index), strict=True
+    )
+    names = map(_name, compression, level, *defense, [None] * len(table), variant)
+    return table.set_axis(list(names)).rename_axis(columns=None).dropna(axis=1, how="all")
 
 
 def by_attack(rows: Sequence[dict], metric: str = "auc", **where) -> dict[str, np.ndarray]:
@@ -112,9 +116,18 @@ def by_attack(rows: Sequence[dict], metric: str = "auc", **where) -> dict[str, n
     return {name: values.to_numpy() for name, values in table.iterrows()}
 
 
-def strongest(rows: Sequence[dict], metric: str = "auc", **where) -> tuple[str, np.ndarray]:
-    """The attack with the highest mean over targets in a setting, and its value on each target, (targets,)."""
-    found = by_attack(rows, metric, **where)
+def strongest(
+    rows: Sequence[dict], metric: str = "auc", adversaries: Sequence[str | None] = (None,), **where
+) -> tuple[str, np.ndarray]:
+    """The attack with the highest mean over targets in a setting, and its value on each target, (targets,).
+
+    With several adversaries ("adaptive", "unaware") the best attack of any of them: who knows a defence may ignore it.
+    """
+    found = {
+        f"{attack}, {adversary}" if adversary else attack: value
+        for adversary in adversaries
+        for attack, value in by_attack(rows, metric, **where | {"adversary": adversary}).items()
+    }
     best = _best(found)
     return best, found[best]
 
@@ -146,23 +159,28 @@ def operating_point(
 
 
 def protection(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: str = "auc") -> pd.DataFrame:
-    """Each defence (rows): what the networks are worth, and what the strongest and three chosen attacks find.
+    """Each defence (rows): what the networks are worth, what the strongest attack finds, and what three others do.
 
-    Attacks by an attacker who knows the defence (adaptive), and in brackets by one who does not (unaware). Settings
-    without a defence have one attacker.
+    The strongest is the best attack of both attackers, who knows the defence (adaptive) and who does not (unaware). Of
+    the others the adaptive one's value, and in brackets the unaware one's. Without a defence there is one attacker.
     """
     table = {}
     for name, setting in settings.items():
-        kinds = [None] if setting["defense"] == "none" else ["adaptive", "unaware"]
-        found = [by_attack(rows, metric, **setting | {"adversary": kind}) for kind in kinds]
-        best = [_best(one) for one in found]
+        who = attackers(setting)
+        best, value = strongest(rows, metric, who, **setting)
+        found = [by_attack(rows, metric, **setting | {"adversary": one}) for one in who]
         table[name] = {
             "test accuracy": f"{by_target(rows, metric='test_accuracy', **setting).mean():.3f}",
             "train - test": f"{by_target(rows, metric='generalization_gap', **setting).mean():.3f}",
-            "strongest attack": _pair(one[name] for one, name in zip(found, best, strict=True)),
-            "it is": best[0],
+            "strongest attack": f"{value.mean():.3f}",
+            "it is": best,
         } | {name: _pair(one[name] for one in found) for name in ("gap", "confidence", "samia")}
     return pd.DataFrame(table).T
+
+
+def attackers(setting: Mapping) -> list[str | None]:
+    """The adversaries that a setting meets: one without a name where nothing is defended."""
+    return [None] if setting["defense"] == "none" else ["adaptive", "unaware"]
 
 
 def _pair(values) -> str:

@@ -67,6 +67,13 @@ def test_numbers_away_from_the_papers_setting_are_not_comparable_but_orderings_a
     assert table["ours"].tolist()[0] == "0.224 [0.220, 0.230]"
 
 
+def test_what_cannot_be_compared_keeps_its_result_but_has_no_verdict():
+    ours = {ORDERING.claim: Estimate(0.05, 0.02, 0.08)}
+    table = claims.compare([ORDERING, NUMBER], ours, incomparable=[ORDERING.claim, NUMBER.claim])
+    assert table["verdict"].tolist() == ["not comparable", "not run"]
+    assert table["ours"][0] == "+0.050 [+0.020, +0.080]" and table["margin"][0] == math.inf
+
+
 @pytest.mark.parametrize(
     "claim, result, margin",
     [

@@ -1,10 +1,10 @@
 """Adversarial regularisation: a min-max game between each model and an opponent that tries to recognise its members.
 
-    min over f  of  CE(f; members) + strength * max over h  of  mean log h(f(x), y) over members
+    h maximises  mean over members of log h(f(x), y) + mean over reserve of log (1 - h(f(x), y))
+    f minimises  CE(f; members) + strength * mean over members of log h(f(x), y)
 
-The opponent h is an attack network on posterior and label. It learns to tell batches of members from batches of
-reserve examples, which the model never trains on and nobody is attacked on; the model is charged for what the opponent
-finds. Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852, algorithm 1.
+The opponent h is an attack network on posterior and label. It learns to tell batches of members from batches of the
+model's reserve, on which the model neither trains nor is attacked; the model is charged for what the opponent finds. Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852, algorithm 1.
 """
 
 from collections.abc import Callable
@@ -116,6 +116,8 @@ class OneUpdate:
         def first_batches():
             nonlocal left
             epoch = list(islice(shuffled(), self.batches))
+            if epoch[-1].shape[1] < batch_size and len(epoch) > 1:
+                epoch.pop()  # the model's one step an epoch is not to rest on a remainder
             left = len(epoch)
             yield from epoch
 
