@@ -1,13 +1,13 @@
 """One-shot pruning of a population: which weights are kept, as masks that multiply the parameters.
 
 A mask is bool, True = kept, and has the model axis of the parameters it belongs to: (k, *shape). Nothing is physically
-removed. Sparsity is the share removed, in [0, 1): of each layer's weights (`l1_unstructured`), of each layer's filters
-(`l1_filter`, `l2_filter`) of all BatchNorm channels of a model (`slimming`), or of all its weights (`l1_global`). Equal sparsity under two methods is
-therefore not equal size; see `mialib.compression.size`.
+removed. Sparsity is the share removed, in [0, 1): of each layer's weights (`l1_unstructured`) or of all of a model's
+(`l1_global`), of each layer's filters (`l1_filter`, `l2_filter`), or of all BatchNorm channels of a model (`slimming`).
+Equal sparsity under two methods is therefore not equal size; see `mialib.compression.size`.
 
 Exactly round(sparsity * n) of n entries are pruned, but never all of them. Of equally ranked entries the ones with the
-smaller index go first, so that the count is exact and a higher sparsity always prunes a superset. (The pruner library behind the code
-released with Yuan & Zhang 2022 prunes every entry that ties with the threshold.)
+smaller index go first, so that the count is exact and a higher sparsity always prunes a superset. (The pruner library
+behind the code released with Yuan & Zhang 2022 prunes every entry that ties with the threshold.)
 """
 
 from collections.abc import Callable, Iterable
