@@ -122,8 +122,11 @@ def forward(module: nn.Module, params: Tensors, buffers: Tensors, x: Tensor) -> 
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Pictures (b, c, h, w) in the memory order that convolutions prefer: 1.5 to 1.8 times as fast on a CPU."""
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    """Pictures (b, c, h, w) in the memory order that convolutions prefer: 1.5 to 1.8 times as fast on a CPU.
+
+    A single picture stays as it is: it gains nothing, and vmap, which sees one picture at a time, refuses other orders.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 and len(x) > 1 else x
 
 
 def skeleton(make_model: Callable[[], nn.Module]) -> nn.Module:

@@ -57,9 +57,13 @@ def by_opacus(pool, start, clip):
 
 
 @pytest.mark.parametrize("clip", [0.05, 1e6], ids=["clipped", "not clipped"])
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "colours"])
 def test_one_step_is_opacus_step(name, clip, toy):
-    make_model, pool = (mlp, toy) if name == "mlp" else (CNN, data.load("digits", subset=40))
+    digits = data.load("digits", subset=40)
+    channels = torch.cat([digits.x, digits.x.flip(2), digits.x.flip(3)], dim=1)
+    colours = replace(digits, x=channels, mean=digits.mean.repeat(3), std=digits.std.repeat(3))
+    colourful = dp.group_norm(partial(models.small_cnn, in_channels=3, num_classes=10, image_size=8, width=4))
+    make_model, pool = {"mlp": (mlp, toy), "cnn": (CNN, digits), "colours": (colourful, colours)}[name]
     start = initial(make_model, [3])
     ours = train.fit(make_model, pool, everything(pool), RECIPE, start=start, descent=DPSGD(0.0, clip))
     theirs = by_opacus(pool, start, clip)
