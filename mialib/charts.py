@@ -73,7 +73,9 @@ def attack_bars(rows, metric: str = "balanced_accuracy") -> Figure:
     decisions) has no bar.
     """
     frame = _settled(rows, metric, {"attack", "compression", "level"})
-    frame["model"] = [_model(*pair) for pair in zip(frame["compression"], frame["level"], strict=True)]
+    frame["model"] = [
+        results.model_name(*pair) for pair in zip(frame["compression"], frame["level"], strict=True)
+    ]
     models = frame["model"].unique()
     strength = frame[frame["model"] == models[-1]].set_index("attack")["value"]
     attacks = sorted(frame["attack"].unique(), key=lambda attack: np.nan_to_num(strength.get(attack, 0.0)))
@@ -235,12 +237,6 @@ def _error(frame, suffix="") -> np.ndarray:
     """Lengths (2, n) of the error bars below and above the values; 0 where there is no interval."""
     value, low, high = (frame[name + suffix].to_numpy() for name in ("value", "low", "high"))
     return np.nan_to_num(np.maximum([value - low, high - value], 0))
-
-
-def _model(compression, level) -> str:
-    if compression == "none":
-        return "original"
-    return "control" if level == 0 else f"{compression} {level:g}"
 
 
 def _name(metric: str) -> str:

@@ -68,6 +68,13 @@ def attack_rows(member, margin, **columns) -> list[dict]:
     return [row(metric, estimate, **columns) for metric, estimate in estimates.items()]
 
 
+def model_name(compression: str, level: float | None) -> str:
+    """What a compression and its level are called in tables and pictures: original, control, or method and level."""
+    if compression == "none":
+        return "original"
+    return "control" if level == 0 else f"{compression} {level:g}"
+
+
 def aggregate(rows: list[dict]) -> list[dict]:
     """Each setting's mean over the seeds of a target, then over targets; in order of first appearance.
 

@@ -195,9 +195,11 @@ def knowledge(
     """Mean over targets of an attack on each setting (rows) by one who believes in each setting (columns)."""
 
     def value(target, believed):
-        belief = {"attacker_compression": None, "attacker_level": None}
-        if believed is not target:
-            belief = {f"attacker_{name}": believed[name] for name in ("compression", "level")}
+        belief = (
+            {}  # who knows: no belief is named
+            if believed is target
+            else {f"attacker_{name}": believed[name] for name in ("compression", "level")}
+        )
         return by_target(rows, attack=attack, metric=metric, **target | belief).mean()
 
     return pd.DataFrame(
@@ -252,11 +254,7 @@ def _attacks_in(rows: Sequence[dict], metric: str) -> list[str]:
 
 def _name(compression, level, defense, strength, adversary, variant) -> str:
     if defense in (None, "none"):
-        if variant:
-            return variant
-        return (
-            "original" if compression == "none" else "control" if level == 0 else f"{compression} {level:g}"
-        )
+        return variant or results.model_name(compression, level)
     strength = "" if strength is None else f" {strength:g}"
     return f"{defense}{strength}" + "".join(f" {part}" for part in (variant, adversary) if part)
 
