@@ -8,7 +8,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
-from mialib import metrics, predict, progress, results
+from mialib import metrics, predict, progress, results, splits
 from mialib.attacks import signals
 from mialib.compression import size
 from mialib.data import Dataset
@@ -19,13 +19,15 @@ from mialib.splits import Splits
 
 @dataclass(frozen=True)
 class Observation:
-    """What an attacker sees of one setting (one way to compress and defend) under the target-shadow protocol.
+    """What an attacker sees of one setting (one way to compress and defend).
 
     Args:
         targets: one single-model Views for each target, on its own shuffled candidates.
-        shadows: Views of all shadow models, each on its own candidates.
+        shadows: what attacks learn from: Views of all shadow models, each on its own candidates.
         member, shadow_member: bool (targets, n) and (shadows, n). The attacks never get `member`.
         columns: the setting in the vocabulary of the results table (compression, level, defense, ...).
+        own: each target has an attacker of its own, who learns from the one row of `shadows` that has the target's
+            number (the known half); else one attacker learns from all shadows, for all targets.
     """
 
     targets: list[Views]
@@ -33,6 +35,17 @@ class Observation:
     member: Tensor
     shadow_member: Tensor
     columns: dict = field(default_factory=dict)
+    own: bool = False
+
+    def attackers(self) -> list[tuple[list[Views], Views, Tensor]]:
+        """Of each attacker: the targets, and the shadows and their membership that it learns from."""
+        if not self.own:
+            return [(self.targets, self.shadows, self.shadow_member)]
+        rows = [slice(i, i + 1) for i in range(len(self.targets))]
+        return [
+            ([one], self.shadows[row], self.shadow_member[row])
+            for one, row in zip(self.targets, rows, strict=True)
+        ]
 
     def true_class(self, what: str) -> list[Tensor]:
         """The true class's "confidence", "log-odds" (of it) or "sensitivity" of each target's candidates, (n,) each."""
@@ -70,6 +83,31 @@ def observe(
         for one in (slice(i, i + 1) for i in range(n_targets))
     ]
     return Observation(targets, seen[n_targets:], member[:n_targets], member[n_targets:], columns)
+
+
+def known_half(seen: Observation, split: Splits, seed: int = 0) -> Observation:
+    """The same targets under the stronger attacker, who is given half of a target's members and non-members.
+
+    It learns from the target's answers on the known half and is scored on the other half; it needs no shadow models.
+    Nasr, Shokri & Houmansadr 2018. A table that mixes its numbers with those of shadow models means nothing.
+
+    Args:
+        seen: of `observe` with the same `split` and `seed`.
+    """
+    n_targets = len(seen.targets)
+    index, _ = predict.candidates(split[:n_targets], seed)
+    known, _ = splits.known_half(split[:n_targets], seed)
+    known = known.gather(1, index)
+    given, scored = splits.indices(known), splits.indices(~known)
+    return replace(
+        seen,
+        targets=[one.rows(scored[i : i + 1]) for i, one in enumerate(seen.targets)],
+        shadows=predict.together([one.rows(given[i : i + 1]) for i, one in enumerate(seen.targets)]),
+        member=seen.member.gather(1, scored),
+        shadow_member=seen.member.gather(1, given),
+        columns=seen.columns | {"protocol": "known_half", "knowledge": "known_members"},
+        own=True,
+    )
 
 
 def utility(population: Population, data: Dataset, split: Splits, n_targets: int, **columns) -> list[dict]:
@@ -210,21 +248,26 @@ def attack(observations: Mapping[str, Observation], suite: Mapping[str, object])
                         attack=name,
                         target=target,
                         seed=training,
-                        n_shadows=len(seen.shadows),
+                        n_shadows=0 if seen.own else len(seen.shadows),
                     )
     return Measurements(rows, margins, {setting: seen.member for setting, seen in observations.items()})
 
 
 def _margins(seen: Observation, one) -> Tensor:
-    """(targets, trainings, n); attack networks are fetched once for all targets."""
-    if hasattr(one, "fit"):
-        return one.judge(one.fit(seen.shadows, seen.shadow_member), predict.together(seen.targets))
-    return torch.stack([one(target, seen.shadows, seen.shadow_member, 0)[None] for target in seen.targets])
+    """(targets, trainings, n); attack networks are fetched once for all targets of an attacker."""
+    found = []
+    for targets, shadows, member in seen.attackers():
+        if hasattr(one, "fit"):
+            found.append(one.judge(one.fit(shadows, member), predict.together(targets)))
+        else:
+            found += [one(target, shadows, member, 0)[None, None] for target in targets]
+    return torch.cat(found)
 
 
 def _train_networks(observations, suite) -> None:
     # the same shadows stand in several observations (unaware attackers): train on them once
-    shadows = {id(seen.shadows): (seen.shadows, seen.shadow_member) for seen in observations}.values()
+    shared = {id(seen.shadows): seen for seen in observations}.values()
+    shadows = [attacker[1:] for seen in shared for attacker in seen.attackers()]
     networks = [one for one in suite.values() if hasattr(one, "fit")]
     networks.sort(key=lambda one: one.name != "samia")  # the longest first, so that processes end together
     # in one process all trainings at once (on CUDA under vmap), else each as a task of its own

@@ -21,18 +21,27 @@ _MEASURED = {"target", "seed", "value", "low", "high", "low_seeds", "high_seeds"
 
 
 @drawing.style()
-def against_level(rows, metric: str, by: str = "compression", xlabel: str = "sparsity") -> Figure:
+def against_level(
+    rows, metric: str, by: str = "compression", xlabel: str | None = None, ratio: bool = False
+) -> Figure:
     """A metric against the level of compression: a line with its interval as a band for each value of `by`.
 
     The original (compression "none") is a dotted horizontal line, cut short where there are more than four;
     the control (level 0.0) a hollow marker of its own, with its interval. Other columns may not vary: choose rows
     with `results.table(rows, attack=...)`; ValueError names the ones that do. Give `xlabel="bit-width"` for
     quantisation.
+
+    ratio: levels are sparsities, drawn as the compression 1 / (1 - level) on a log axis, the control at 1x;
+        ticks stand at the levels present, fewer where they crowd.
     """
     frame = _settled(rows, metric, {by, "compression", "level"})
     original, compressed = frame[frame["compression"] == "none"], frame[frame["compression"] != "none"]
     if compressed.empty:
         raise ValueError("rows hold no compressed model; compression is 'none' in all of them")
+    if ratio and not compressed["level"].between(0, 1, inclusive="left").all():
+        found = sorted(compressed["level"].unique())
+        raise ValueError(f"rows hold the levels {found}; a ratio needs sparsities, from 0 to below 1")
+    compressed = compressed.assign(x=1 / (1 - compressed["level"]) if ratio else compressed["level"])
     groups = compressed[by].unique()
     looks = dict(zip(groups, drawing.series(len(groups)), strict=True))
     crowded = len(groups) > 4
@@ -41,13 +50,11 @@ def against_level(rows, metric: str, by: str = "compression", xlabel: str = "spa
         line = compressed[compressed[by] == group].sort_values("level")
         band = {"color": look["color"], "alpha": 0.05 if crowded else 0.15, "linewidth": 0}
         control, pruned = line[line["level"] == 0], line[line["level"] > 0]
-        axes.fill_between(pruned["level"], pruned["low"], pruned["high"], **band)
-        axes.plot(pruned["level"], pruned["value"], **look, label=group)
+        axes.fill_between(pruned["x"], pruned["low"], pruned["high"], **band)
+        axes.plot(pruned["x"], pruned["value"], **look, label=group)
         # nothing was pruned there, so no line leads to it
-        axes.errorbar(
-            control["level"], control["value"], _error(control), color=look["color"], elinewidth=0.9
-        )
-        axes.plot(control["level"], control["value"], **look | drawing.HOLLOW)
+        axes.errorbar(control["x"], control["value"], _error(control), color=look["color"], elinewidth=0.9)
+        axes.plot(control["x"], control["value"], **look | drawing.HOLLOW)
     for group, value in zip(original[by], original["value"], strict=True):
         # One original stands for all methods of compression; of attacks or defences each has its own.
         color = "black" if by == "compression" else looks.get(group, {"color": drawing.FAINT})["color"]
@@ -60,7 +67,10 @@ def against_level(rows, metric: str, by: str = "compression", xlabel: str = "spa
         axes.plot([], [], color="black", marker="o", **drawing.HOLLOW, label="control")
     if metric in _CHANCE:
         axes.axhline(_CHANCE[metric], color=drawing.FAINT, linewidth=1, label="chance")
-    axes.set(xlabel=xlabel, ylabel=_name(metric))
+    if ratio:
+        _ratio_axis(axes, np.unique(compressed["x"]))
+    default = "compression of the weights" if ratio else "sparsity"
+    axes.set(xlabel=default if xlabel is None else xlabel, ylabel=_name(metric))
     return drawing.with_legend(figure)
 
 
@@ -153,6 +163,18 @@ def tradeoff(rows, attack: str, metric: str = "auc", adversary: str | None = Non
     colors = [looks[group]["color"] for group in zip(named["defense"], named["variant"], strict=True)]
     _label_points(axes, places, [f"{value:g}" for value in named["defense_strength"]], colors)
     return figure
+
+
+def _ratio_axis(axes, ratios) -> None:
+    """A log axis with a tick ("2x") at each of these sorted ratios (n,); the highest win where they crowd."""
+    least = 0.08 * np.log2(ratios[-1] / ratios[0])  # octaves between two ticks
+    kept = [ratios[-1]]
+    for ratio in ratios[-2::-1]:
+        if np.log2(kept[-1] / ratio) >= least:
+            kept.append(ratio)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(kept, [f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x" for ratio in kept])
+    axes.set_xticks([], minor=True)
 
 
 def _defense_looks(groups: list[tuple]) -> dict[tuple, dict]:

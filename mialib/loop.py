@@ -114,7 +114,7 @@ def train(
     start,
     objective,
     compress,
-    after_step,
+    constraint,
     opponent,
     descent,
     augment,
@@ -148,6 +148,7 @@ def train(
     references = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
     noise = torch.Generator(device).manual_seed(seeds[0])
     play = opponent.begin(seeds, device) if opponent is not None else None
+    bound = constraint.begin(params) if constraint is not None else None
     batches, backward = (descent or Shuffling()).begin(members, recipe.batch_size, generators)
     optimiser = _optimiser(recipe, [p for p in params.values() if p.requires_grad])
     best = _Best(k, recipe, params, buffers)
@@ -160,7 +161,7 @@ def train(
             drawn = [_draw(r, batch.index.shape[1], g) for r, g in zip(reserve, references, strict=True)]
             reference = _batch(data, torch.stack(drawn), augment, noise)
             losses = losses + play(answer, effective, batch, reference, step)
-        return losses
+        return losses if bound is None else losses + bound.penalty(params, step)
 
     # dropout draws from the global stream: seed it for these models alone, and leave it as it was
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -173,9 +174,9 @@ def train(
                 optimiser.zero_grad(set_to_none=True)
                 losses = backward(losses_of, params, _batch(data, index, augment, noise))
                 optimiser.step()
-                if after_step is not None:
+                if bound is not None:
                     with torch.no_grad():
-                        for name, value in after_step(params, step).items():
+                        for name, value in bound.follow(params, step).items():
                             params[name].copy_(value)
                 total, count, step = total + losses.detach(), count + 1, step + 1
             losses_by_epoch.append(total / max(count, 1))
@@ -197,7 +198,7 @@ def train(
     with torch.no_grad():
         final, buffers = best.weights(params, buffers)
         final = {name: tensor.detach() for name, tensor in compress(final).items()}
-    history = {"loss": losses_by_epoch} | curves
+    history = {"loss": losses_by_epoch} | curves | (bound.curves if bound is not None else {})
     history = {
         name: torch.stack(values).T.tolist() if values else [[] for _ in seeds]
         for name, values in history.items()

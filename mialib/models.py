@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
+from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import vgg16_bn as torchvision_vgg16_bn
 
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from mialib.data import Dataset
 
 # The smallest image side that leaves every stage of the network at least one pixel.
-SMALLEST_IMAGE = {"small_cnn": 8, "resnet18": 8, "vgg16_bn": 32, "densenet121": 16}
+SMALLEST_IMAGE = {
+    "small_cnn": 8,
+    "lenet5": 8,
+    "resnet18": 8,
+    "vgg16_bn": 32,
+    "densenet121": 16,
+    "mobilenet_v2": 16,
+}
+_SIZED = ("small_cnn", "lenet5")  # networks whose linear layer depends on the image size
 NAMES = (*SMALLEST_IMAGE, "columnfc")
 
 
@@ -36,11 +45,13 @@ def initialise(module: nn.Module) -> nn.Module:
     """
     for layer in module.modules():
         kind = type(layer).__name__
+        if getattr(layer, "weight", None) is None:
+            continue  # also containers with such a name, as torchvision's Conv2dNormActivation
         if kind.startswith("Conv") or kind == "Linear":
             nn.init.xavier_normal_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-        elif "Norm" in kind and getattr(layer, "weight", None) is not None:
+        elif "Norm" in kind:
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
     return module
@@ -76,7 +87,7 @@ def make(name: str, dataset: "Dataset") -> partial:
             f"model: {name} needs images of at least {SMALLEST_IMAGE[name]} x {SMALLEST_IMAGE[name]} pixels, "
             f"but dataset {dataset.name!r} holds {shape[1]} x {shape[2]}; use small_cnn or larger images"
         )
-    sizes = {"image_size": side} if name == "small_cnn" else {}
+    sizes = {"image_size": side} if name in _SIZED else {}
     return partial(_CLASSIFIERS[name], in_channels=shape[0], num_classes=dataset.num_classes, **sizes)
 
 
@@ -100,6 +111,34 @@ def small_cnn(in_channels: int, num_classes: int, image_size: int, width: int | 
             layers.append(nn.MaxPool2d(2))
     side = min(image_size // (4 if small else 8), 4)
     layers += [nn.AdaptiveAvgPool2d(side), nn.Flatten(), nn.Linear(widths[-1] * side**2, num_classes)]
+    return initialise(nn.Sequential(*layers))
+
+
+def lenet5(in_channels: int, num_classes: int, image_size: int) -> nn.Module:
+    """Convolutions 20@5x5 and 50@5x5, each with ReLU and a 2x2 max-pool, then a linear layer of 500 and the classes.
+
+    Images below 16 pixels are padded by 2 in both convolutions, so that 8x8 leaves 2x2 pixels; 28x28 leaves 4x4 and
+    gives 430,500 weights besides the biases. Images are `image_size` on their shorter side; the longer one is averaged
+    down before the linear layers, as in `small_cnn`. Source: Zhang et al. 2018, arXiv:1804.03294, and its released
+    code (kaiqzhan/admm-pruning, `pytorch/net.py`).
+    """
+    padding = 2 if image_size < 16 else 0
+    side = image_size
+    for _ in range(2):
+        side = (side - 4 + 2 * padding) // 2
+    layers = [
+        nn.Conv2d(in_channels, 20, 5, padding=padding),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5, padding=padding),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(side),  # changes nothing on square images
+        nn.Flatten(),
+        nn.Linear(50 * side**2, 500),
+        nn.ReLU(),
+        nn.Linear(500, num_classes),
+    ]
     return initialise(nn.Sequential(*layers))
 
 
@@ -144,6 +183,16 @@ def densenet121(in_channels: int, num_classes: int) -> nn.Module:
     return initialise(_out_of_place(nn.Sequential(base.features, tail)))
 
 
+def mobilenet_v2(in_channels: int, num_classes: int) -> nn.Module:
+    """torchvision's MobileNetV2 with a 3x3 stride-1 stem: 2x2 pixels before the average pool on 32x32 images.
+
+    ReLU6, dropout 0.2 before the linear layer; 2,237 K parameters on 10 classes. The stem is our choice.
+    """
+    model = MobileNetV2(num_classes=num_classes)
+    model.features[0][0] = nn.Conv2d(in_channels, 32, 3, padding=1, bias=False)
+    return initialise(_out_of_place(model))
+
+
 def columnfc(in_features: int, num_classes: int) -> nn.Module:
     """in -> 256 -> 128 -> classes, ReLU and dropout 0.1 after both hidden layers, for tabular data.
 
@@ -154,9 +203,11 @@ def columnfc(in_features: int, num_classes: int) -> nn.Module:
 
 _CLASSIFIERS = {
     "small_cnn": small_cnn,
+    "lenet5": lenet5,
     "resnet18": resnet18,
     "vgg16_bn": vgg16_bn,
     "densenet121": densenet121,
+    "mobilenet_v2": mobilenet_v2,
 }
 
 
@@ -173,7 +224,7 @@ def _mlp(widths: tuple[int, ...], dropouts: tuple[float, ...]) -> nn.Sequential:
 def _out_of_place(model: nn.Module) -> nn.Module:
     """torchvision's ReLUs work in place, which backward hooks (opacus's, for one) refuse."""
     for layer in model.modules():
-        if isinstance(layer, nn.ReLU):
+        if isinstance(layer, nn.ReLU | nn.ReLU6):
             layer.inplace = False
     return model
 
@@ -187,6 +238,32 @@ def attack_mlp(in_features: int) -> nn.Module:
     Source: Yuan & Zhang 2022, released code (`attackers.py`), after the BlindMI repository.
     """
     return initialise(_mlp((in_features, 512, 256, 128, 2), dropouts=(0.2, 0.2)))
+
+
+def nsh(num_classes: int) -> nn.Module:
+    """The attack network of the min-max game: (b, 2C) -> (b, 2), with C = `num_classes`.
+
+    The input is [posterior (C), one-hot label (C)]. Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852; the
+    layers are recalled from memory and not checked against the paper. Theirs ends in one sigmoid, ours in two logits.
+    """
+    return initialise(Nsh(num_classes))
+
+
+class Nsh(nn.Module):
+    """Branches C -> 1024 -> 512 -> 64 for the posterior and C -> 512 -> 64 for the label, joined 128 -> 256 -> 64 -> 2.
+
+    ReLU after every layer but the last.
+    """
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.prediction = nn.Sequential(_mlp((num_classes, 1024, 512, 64), dropouts=()), nn.ReLU())
+        self.label = nn.Sequential(_mlp((num_classes, 512, 64), dropouts=()), nn.ReLU())
+        self.joint = _mlp((128, 256, 64, 2), dropouts=())
+
+    def forward(self, x: Tensor) -> Tensor:
+        posterior, label = x.chunk(2, dim=1)
+        return self.joint(torch.cat([self.prediction(posterior), self.label(label)], dim=1))
 
 
 def samia(num_classes: int, dropout: float = 0.2) -> nn.Module:

@@ -4,12 +4,17 @@ Figures are built without pyplot, so that nothing is registered, shown or left o
 the last line of a cell, after `%matplotlib inline` in its setup.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mialib import drawing, metrics
+
+_GUIDE = {"color": "#E4E4E4", "linewidth": 0.8, "zorder": 0.5}
+_SMALL = {"color": "#999999", "linestyle": "none", "marker": "o", "markersize": 2.5}
 
 
 @drawing.style()
@@ -198,6 +203,89 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
     longest = max(epochs[-1] for parts in tables.values() for epochs, *_ in parts.values())
     panels[0].set_xlim(1, max(longest, 2))
     panels[0].locator_params(axis="x", integer=True, nbins=5)
+    return drawing.with_legend(figure, below=True)
+
+
+@drawing.style()
+def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z|| / ||W||") -> Figure:
+    """The residual of ADMM after each iteration: mean over models, with the least to the greatest as a band.
+
+    curves: name, say of a layer, -> (models, iterations), none below 0; "all" is drawn thick and black.
+    goal: residual to reach, a dotted line.
+    The y axis is logarithmic, with a 0 marked at its foot where some are 0. A nan leaves a gap in its line.
+    """
+    if not curves:
+        raise ValueError("curves is empty; it must hold at least one line")
+    if goal is not None and not goal > 0:
+        raise ValueError(f"goal is {goal}; a log axis needs one above 0")
+    curves = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
+    for name, values in curves.items():
+        if values.ndim != 2 or values.size == 0 or (values < 0).any():
+            raise ValueError(f"curves[{name!r}], {values.shape}, must be (models, iterations), none below 0")
+    seen = np.concatenate([values.ravel() for values in curves.values()] + [[goal or np.nan]])
+    least = min(seen[seen > 0], default=1.0)
+    zero = 0.35 * 10 ** np.floor(np.log10(least / 0.7))  # the place of 0: lower, and between two decades
+    parts = [name for name in curves if name != "all"]
+    looks = dict(zip(parts, drawing.series(len(parts)), strict=True))
+    looks["all"] = {"color": "black", "linewidth": 3, "zorder": 3}
+    figure, axes = drawing.figure(4.6, 3.6)
+    for name, values in curves.items():
+        iterations = np.arange(values.shape[1]) + 1
+        drawn = values.min(0), values.mean(0), values.max(0)
+        low, mean, high = (np.where(line == 0, zero, line) for line in drawn)
+        axes.fill_between(iterations, low, high, color=looks[name]["color"], alpha=0.1, linewidth=0)
+        axes.plot(iterations, mean, **looks[name], markevery=-(-len(iterations) // 12), label=name)
+    if goal is not None:
+        axes.axhline(goal, color="black", **drawing.DOTTED, label="goal")
+    axes.set_yscale("log")
+    if (seen == 0).any():
+        axes.set_ylim(bottom=zero / 1.2)
+        axes.text(-0.02, zero, "0", transform=axes.get_yaxis_transform(), ha="right", va="center")
+    axes.locator_params(axis="x", integer=True, nbins=10)
+    axes.set(xlabel="iteration of ADMM", ylabel=label)
+    return drawing.with_legend(figure)
+
+
+@drawing.style()
+def dots(panels: dict, references: dict | None = None, emphasis: Sequence[str] = ()) -> Figure:
+    """A dot for the mean and a bar for its 95% interval: a row for each setting, a panel for each quantity.
+
+    panels: title -> {setting -> values over targets (n,), or an Estimate}. The first setting stands on top; a
+        panel may lack some. Values are drawn as small dots too. An interval or mean that is nan is left out.
+    references: title -> where a dotted line stands, say 0.5 for guessing.
+    emphasis: settings with filled marks; all others are then hollow.
+    """
+    references = references or {}
+    settings = list(dict.fromkeys(name for values in panels.values() for name in values))
+    if not settings:
+        raise ValueError("panels is empty; it must hold at least one setting")
+    for what, names, known in (("references", references, panels), ("emphasis", emphasis, settings)):
+        if strange := sorted(set(names) - set(known)):
+            raise ValueError(f"{what} names {strange}; there are {list(known)}")
+    width = 0.4 + 2.3 * len(panels) + 0.07 * max(len(str(name)) for name in settings)
+    figure, every = drawing.figure(width, 1.1 + 0.25 * len(settings), columns=len(panels), sharey=True)
+    figure.get_layout_engine().set(w_pad=0.1)  # inches, so that the numbers of two axes never touch
+    strong = {"color": drawing.DARK, "markersize": 6, "elinewidth": 1.5}
+    weak = {"color": "#555555", "markersize": 6, "elinewidth": 1.2, "markerfacecolor": "white"}
+    for axes, (title, values) in zip(every, panels.items(), strict=True):
+        axes.hlines(range(len(settings)), 0, 1, transform=axes.get_yaxis_transform(), **_GUIDE)
+        if title in references:
+            axes.axvline(references[title], color="black", **drawing.DOTTED, label="reference")
+        for name, value in values.items():
+            row, single = settings.index(name), np.empty(0)
+            if not isinstance(value, metrics.Estimate):
+                single = metrics.vector(f"panels[{title!r}][{name!r}]", value)
+                value = metrics.over_targets(single)
+            bar = np.nan_to_num(np.maximum([[value.value - value.low], [value.high - value.value]], 0))
+            look = strong if name in emphasis or not emphasis else weak
+            axes.errorbar(value.value, row, xerr=bar, fmt="o", **look, label="mean and 95% interval")
+            if len(single) > 1:  # just below the bar, which would hide them
+                axes.plot(single, np.full(len(single), row + 0.24), **_SMALL, label="one target")
+        axes.set(xlabel=title, ylim=(len(settings) - 0.4, -0.6))
+        axes.locator_params(axis="x", nbins=5)
+        axes.tick_params(axis="y", length=0)
+    every[0].set_yticks(range(len(settings)), settings)
+    every[0].set_ylabel("setting")
     return drawing.with_legend(figure, below=True)
 
 

@@ -56,6 +56,17 @@ class Views:
         parts = (self.log_posteriors, self.labels, self.sensitivity, self.x)
         return Views(*(None if part is None else part[models] for part in parts), self.query)
 
+    def rows(self, index: Tensor) -> "Views":
+        """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
+        wide = index[..., None].expand(-1, -1, self.log_posteriors.shape[-1])
+        return Views(
+            self.log_posteriors.gather(1, wide),
+            self.labels.gather(1, index),
+            None if self.sensitivity is None else self.sensitivity.gather(1, wide),
+            None if self.x is None else self.x.rows(index),
+            self.query,
+        )
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -74,6 +85,10 @@ class Inputs:
 
     def __getitem__(self, model: int) -> Tensor:
         return self.data.inputs(self.index[model].to(self.data.x.device)).cpu()
+
+    def rows(self, index: Tensor) -> "Inputs":
+        """The inputs of some of the candidates, `index` int64 (m, r)."""
+        return Inputs(self.data, self.index.gather(1, index))
 
 
 def logits(population: Population, data: Dataset, index: Tensor) -> Tensor:

@@ -175,6 +175,23 @@ def d1_d2_d3(n: int, n_members: int, n_reserve: int, n_test: int, seed: int, n_m
     )
 
 
+def official(n: int, n_members: int, n_models: int, seed: int) -> Splits:
+    """The data set's own cut: the first `n_members` examples (its training part) are members, the rest are test.
+
+    The loaders put the training part first. No reserve; all models share the cut and differ by their seed.
+
+    Raises:
+        ValueError: no member or no test example is left, or fewer than one model.
+    """
+    if not 1 <= n_members < n:
+        raise ValueError(f"n_members is {n_members}; of {n} examples, 1 to {n - 1} can be members")
+    if n_models < 1:
+        raise ValueError(f"n_models is {n_models}; at least 1 is needed")
+    member = (torch.arange(n) < n_members).expand(n_models, n).clone()
+    seeds = torch.tensor([_model_seed(seed, _TARGET, number) for number in range(n_models)])
+    return Splits(member, ~member, torch.zeros_like(member), seeds)
+
+
 def everyone(n: int, seeds: list[int]) -> Splits:
     """Every example is a member of every model, nothing is held out: training sets of attack networks."""
     member = torch.ones(len(seeds), n, dtype=torch.bool)

@@ -29,7 +29,7 @@ def fit(
     *,
     objective=cross_entropy,
     compress=None,
-    after_step=None,
+    constraint=None,
     opponent=None,
     descent=None,
     augment=None,
@@ -44,7 +44,10 @@ def fit(
     Args:
         objective: objective(forward, params, batch, step) -> losses (k,).
         compress: compress(params) -> params, pure, applied before every forward pass and baked into the result.
-        after_step: after_step(params, step) -> params, applied to the raw parameters after each optimiser step.
+        constraint: what the raw parameters are led to while they learn (ADMM, gradual pruning).
+            `constraint.begin(params)` gives the state of one training, with penalty(params, step) -> (k,), added to the
+            losses; follow(params, step) -> params, which replaces the ones it names after each optimiser step; and
+            curves, name -> [(k,), ...], noted in the records.
         opponent: the other player of a min-max game. `opponent.begin(seeds, device)` gives a function
             play(forward, params, batch, reference, step) -> penalty (k,), which may update the opponent and whose
             value is added to the losses; `reference` is a batch of reserve examples of the same size.
@@ -66,16 +69,17 @@ def fit(
         The trained models on the data's device, in eval-ready form.
 
     Raises:
-        ValueError: sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, an
-            opponent together with DP-SGD, DP-SGD of a model with BatchNorm.
+        ValueError: sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, a
+            constraint together with best-checkpoint selection, an opponent or a constraint together with DP-SGD,
+            DP-SGD of a model with BatchNorm.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
     """
-    _check(make_model, data, split, recipe, opponent, descent, start)
+    _check(make_model, data, split, recipe, constraint, opponent, descent, start)
     cache = cache or Store()
     hooks = dict(
         objective=objective,
         compress=compress,
-        after_step=after_step,
+        constraint=constraint,
         opponent=opponent,
         descent=descent,
         augment=augment,
@@ -143,7 +147,14 @@ def _numbered(number, run, job, tick):
 
 
 def _check(
-    make_model, data: Dataset, split: Splits, recipe: Recipe, opponent, descent, start: Population | None
+    make_model,
+    data: Dataset,
+    split: Splits,
+    recipe: Recipe,
+    constraint,
+    opponent,
+    descent,
+    start: Population | None,
 ) -> None:
     if split.member.shape[1] != len(data):
         raise ValueError(f"the split is over {split.member.shape[1]} examples, {data.name} has {len(data)}")
@@ -154,10 +165,14 @@ def _check(
             "best-checkpoint selection and opponents need reserve examples, and a model has none; "
             "give the split a reserve or set select_best=False"
         )
-    if opponent is not None and getattr(descent, "alone", False):
+    if constraint is not None and recipe.select_best:
         raise ValueError(
-            "an opponent's penalty belongs to a whole batch, so a descent that treats examples one by one (DP-SGD) "
-            "cannot clip it; give one of the two"
+            "a constraint is met at the end of training, so its best epoch cannot be kept; set select_best=False"
+        )
+    if (opponent is not None or constraint is not None) and getattr(descent, "alone", False):
+        raise ValueError(
+            "the penalty of an opponent or a constraint belongs to a whole batch, so a descent that treats examples "
+            "one by one (DP-SGD) cannot clip it; give one of the two"
         )
     if hasattr(descent, "check"):
         descent.check(make_model)

@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from mialib import models
 
-SIDES = {"small_cnn": 8, "resnet18": 8, "vgg16_bn": 32, "densenet121": 16}
+SIDES = {"small_cnn": 8, "lenet5": 8, "resnet18": 8, "vgg16_bn": 32, "densenet121": 16, "mobilenet_v2": 16}
 
 
 def toy(shape, num_classes=10):
@@ -40,7 +40,7 @@ def test_classifiers_give_logits(built, name):
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn", "densenet121", "mobilenet_v2"])
 def test_in_channels_is_adjustable(name):
     with torch.device("meta"):
         model = getattr(models, name)(in_channels=1, num_classes=7)
@@ -56,6 +56,8 @@ def test_parameter_counts(built):
     assert parameter_count(built["columnfc"]) == (20 + 1) * 256 + 257 * 128 + 129 * 10
     # torchvision's ResNet-18 with 10 classes, less the stem's 7x7 kernels, plus 3x3 ones
     assert parameter_count(built["resnet18"]) == 11_181_642 - 3 * 64 * (49 - 9)
+    # torchvision's MobileNetV2 on 1,000 classes has 3,504,872; its stem is 3x3 already
+    assert parameter_count(built["mobilenet_v2"]) == 3_504_872 - 990 * (1280 + 1)
     assert [
         tuple(layer.weight.shape) for layer in built["vgg16_bn"].modules() if type(layer) is nn.Linear
     ] == [
@@ -81,6 +83,32 @@ def test_stem_keeps_the_resolution_and_the_max_pool_halves_it(name):
     with torch.device("meta"):
         model = getattr(models, name)(in_channels=3, num_classes=10)
         assert map_sizes(model, 32, nn.MaxPool2d) == [(32, 16)]
+
+
+def test_mobilenet_stem_keeps_the_resolution_and_later_stages_divide_it_by_16():
+    with torch.device("meta"):
+        model = models.mobilenet_v2(in_channels=3, num_classes=10)
+        sizes = map_sizes(model, 32, nn.Conv2d)
+        assert sizes[0] == (32, 32) and sizes[-1] == (2, 2)
+
+
+def test_lenet5_has_the_published_weights():
+    model = models.lenet5(in_channels=1, num_classes=10, image_size=28)
+    layers = [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert [layer.weight.numel() for layer in layers] == [500, 25_000, 400_000, 5_000]  # 430,500
+    assert [layer.bias.numel() for layer in layers] == [20, 50, 500, 10]
+    x = torch.rand(2, 1, 28, 28)
+    conv1, conv2, fc1, fc2 = layers
+    maps = nn.functional.max_pool2d(conv2(nn.functional.max_pool2d(conv1(x).relu(), 2)).relu(), 2)
+    torch.testing.assert_close(model(x), fc2(fc1(maps.flatten(1)).relu()))
+
+
+@pytest.mark.parametrize(("side", "pixels"), [(8, 2), (15, 3), (16, 1), (28, 4), (32, 5)])
+def test_lenet5_last_map(side, pixels):
+    model = models.lenet5(in_channels=1, num_classes=7, image_size=side)
+    assert [layer.in_features for layer in model if isinstance(layer, nn.Linear)] == [50 * pixels**2, 500]
+    for height, width in ((side, side), (side, side + 5)):  # a longer second side is averaged down
+        assert model(torch.zeros(2, 1, height, width)).shape == (2, 7)
 
 
 def test_vgg_averages_to_one_pixel():
@@ -147,17 +175,21 @@ def randomised(model):
     return model
 
 
-ALL = (*models.NAMES, "attack_mlp", "samia")
+ALL = (*models.NAMES, "attack_mlp", "nsh", "samia")
 
 
 def example(name, n=4):
-    width = {"attack_mlp": 20, "samia": 15}.get(name)
+    width = {"attack_mlp": 20, "nsh": 10, "samia": 15}.get(name)
     return torch.rand(n, width, generator=torch.Generator().manual_seed(0)) if width else inputs(name, n)
 
 
 def fresh(built, name):
     torch.manual_seed(1)
-    attack = {"attack_mlp": lambda: models.attack_mlp(20), "samia": lambda: models.samia(5)}
+    attack = {
+        "attack_mlp": lambda: models.attack_mlp(20),
+        "nsh": lambda: models.nsh(5),
+        "samia": lambda: models.samia(5),
+    }
     return attack[name]() if name in attack else copy.deepcopy(built[name])
 
 
@@ -172,7 +204,7 @@ def test_vmap_equals_one_by_one_in_eval_mode(built, name):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "resnet18"])
+@pytest.mark.parametrize("name", ["small_cnn", "lenet5", "resnet18"])
 def test_vmap_equals_one_by_one_in_train_mode(built, name):
     both = [model.double().train() for model in two(fresh(built, name))]
     x = example(name, 6).double()
@@ -183,14 +215,16 @@ def test_vmap_equals_one_by_one_in_train_mode(built, name):
             torch.testing.assert_close(buffers[buffer][i], value)
 
 
-@pytest.mark.parametrize("name", ["columnfc", "attack_mlp", "samia"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "columnfc", "attack_mlp", "samia"])
 def test_dropout_differs_between_models_under_vmap(built, name):
     model = fresh(built, name).train()
     logits, _ = batched([model, model], example(name), randomness="different")
     assert not torch.allclose(logits[0], logits[1])
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "resnet18", "columnfc", "attack_mlp", "samia"])
+@pytest.mark.parametrize(
+    "name", ["small_cnn", "lenet5", "resnet18", "columnfc", "attack_mlp", "nsh", "samia"]
+)
 def test_gradients_under_vmap_equal_autograd(built, name):
     both = [model.double().train() for model in two(fresh(built, name))]
     for model in both:  # random masks cannot be compared, so dropout off
@@ -212,7 +246,7 @@ def test_gradients_under_vmap_equal_autograd(built, name):
                 assert value.grad.any(), parameter
 
 
-@pytest.mark.parametrize("name", ["columnfc", "attack_mlp", "samia"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "columnfc", "attack_mlp", "samia"])
 def test_gradients_with_dropout_under_vmap_are_finite(built, name):
     both = [model.train() for model in two(fresh(built, name))]
     x, y = example(name, 16), torch.arange(16) % 2
@@ -240,6 +274,8 @@ def test_constructor_pickles_and_names_its_arguments(name):
 def test_make_reads_the_dataset():
     data = SimpleNamespace(name="digits", x=torch.zeros(3, 1, 8, 9), num_classes=4)
     assert models.make("small_cnn", data).keywords == {"in_channels": 1, "num_classes": 4, "image_size": 8}
+    assert models.make("lenet5", data).keywords == {"in_channels": 1, "num_classes": 4, "image_size": 8}
+    assert models.make("mobilenet_v2", toy((3, 32, 32))).keywords == {"in_channels": 3, "num_classes": 10}
     assert models.make("columnfc", toy((446,), 30)).keywords == {"in_features": 446, "num_classes": 30}
 
 
@@ -251,6 +287,8 @@ def test_make_reads_the_dataset():
         ("columnfc", (3, 32, 32), "features.*images"),
         ("vgg16_bn", (3, 28, 28), "at least 32 x 32.*28 x 28"),
         ("densenet121", (1, 8, 8), "at least 16 x 16.*8 x 8"),
+        ("lenet5", (1, 7, 7), "at least 8 x 8.*7 x 7"),
+        ("mobilenet_v2", (1, 8, 8), "at least 16 x 16.*8 x 8"),
         ("small_cnn", (1, 4, 8), "at least 8 x 8.*4 x 8"),
     ],
 )
@@ -267,6 +305,29 @@ def test_attack_mlp_layers():
     assert [layer.out_features for layer in model if isinstance(layer, nn.Linear)] == [512, 256, 128, 2]
     kinds = "".join(type(layer).__name__[0] for layer in model)
     assert kinds == "LRDLRDLRL" and all(layer.p == 0.2 for layer in model if isinstance(layer, nn.Dropout))
+
+
+def test_nsh_layers():
+    model = models.nsh(9)
+    for part, widths in (
+        (model.prediction, [(9, 1024), (1024, 512), (512, 64)]),
+        (model.label, [(9, 512), (512, 64)]),
+        (model.joint, [(128, 256), (256, 64), (64, 2)]),
+    ):
+        linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
+        assert [(layer.in_features, layer.out_features) for layer in linear] == widths
+        relus = sum(isinstance(layer, nn.ReLU) for layer in part.modules())
+        assert relus == len(widths) - (part is model.joint)  # the logits alone have none
+
+
+def test_nsh_reads_the_posterior_first_and_the_label_second():
+    model, seen = models.nsh(3), {}
+    for name in ("prediction", "label"):
+        branch = getattr(model, name)
+        branch.register_forward_pre_hook(lambda _module, args, name=name: seen.update({name: args[0]}))
+    x = torch.arange(12.0).view(2, 6)
+    assert model(x).shape == (2, 2)
+    assert torch.equal(seen["prediction"], x[:, :3]) and torch.equal(seen["label"], x[:, 3:])
 
 
 def reference_encoder(model):

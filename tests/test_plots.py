@@ -88,6 +88,30 @@ def epochs(*lengths):
     return {"train": train, "test": [curve / 2 for curve in train]}
 
 
+def residuals():
+    """Three models, ten iterations: a layer that shrinks, one that is 0 from the sixth on, and all."""
+    shrinking = np.array([[1.0], [2.0], [3.0]]) * 0.8 ** np.arange(10)
+    return {"conv1": shrinking, "fc": shrinking * (np.arange(10) < 5), "all": shrinking / 2}
+
+
+def arms(count=16):
+    """Accuracy and AUC of some arms with long names over five targets; the last has only one target."""
+    names = [f"{index:02} ADMM + adversary + entropy" for index in range(count)]
+    accuracy = {name: 0.7 + 0.01 * index + 0.01 * np.arange(5) for index, name in enumerate(names)}
+    accuracy[names[-1]] = accuracy[names[-1]][:1]
+    return {"test accuracy": accuracy, "AUC left": {name: Estimate(0.6, 0.55, 0.65) for name in names}}
+
+
+def compressions(levels=(0.875, 0.0, 0.5, 1 - 1 / 71), **columns):
+    """AUC on the original and at these levels, on two targets."""
+    made = []
+    for target in (0, 1):
+        for level in (None, *levels):
+            columns |= {"compression": "none" if level is None else "admm", "level": level, "target": target}
+            made.append(results.row("auc", 0.7 - 0.1 * (level or 0) + 0.02 * target, seed=0, **columns))
+    return made
+
+
 def figures():
     gaps = {name: GENERATOR.normal(size=30) for name in ("original", "control", "pruned")}
     confidence = GENERATOR.random(400)
@@ -104,6 +128,9 @@ def figures():
         "one adversary": charts.tradeoff(eight(), attack="samia", adversary="adaptive"),
         "heatmap": plots.heatmap(mismatch(), "AUC", "SAMIA on digits"),
         "learning_curves": plots.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
+        "convergence": plots.convergence(residuals(), goal=0.1),
+        "dots": plots.dots(arms(), {"AUC left": 0.5}),
+        "ratio": charts.against_level(compressions(), "auc", ratio=True),
     }
 
 
@@ -381,6 +408,165 @@ def test_learning_curves_name_what_is_wrong():
     ):
         with pytest.raises(ValueError, match=message):
             plots.learning_curves(curves, baseline=baseline)
+
+
+def test_convergence_draws_the_mean_over_models_on_a_log_axis():
+    figure = plots.convergence(residuals(), goal=0.1)
+    axes = figure.axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("iteration of ADMM", "||W - Z|| / ||W||")
+    assert legend(figure) == ["conv1", "fc", "all", "goal"] and len(axes.get_lines()) == 4
+    x, y = line(axes, "conv1").get_data()
+    assert list(x) == list(range(1, 11))
+    np.testing.assert_allclose(y, 2 * 0.8 ** np.arange(10))
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in band.round(6)} >= {(1, 1), (1, 3), (2, 0.8), (2, 2.4)}
+    thick, layers = line(axes, "all"), [line(axes, name) for name in ("conv1", "fc")]
+    assert thick.get_color() == "black"
+    assert all(thick.get_linewidth() > 1.5 * item.get_linewidth() for item in layers)
+    assert all(thick.get_zorder() > item.get_zorder() for item in layers)
+    assert line(axes, "goal").get_ydata() == [0.1, 0.1]
+    assert len({item.get_linestyle() for item in layers}) == 2
+
+
+def test_convergence_keeps_zeros_and_gaps_on_the_picture():
+    curves = residuals()
+    curves["conv1"][1, 4] = np.nan
+    axes = plots.convergence(curves).axes[0]
+    bottom, _ = axes.get_ylim()
+    drawn = line(axes, "fc").get_ydata()
+    assert 0 < bottom < drawn[5] == drawn[9] < min(array[array > 0].min() for array in curves.values())
+    assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("0", drawn[5])]
+    assert np.isnan(line(axes, "conv1").get_ydata()).tolist() == [False] * 4 + [True] + [False] * 5
+    assert not plots.convergence({"all": curves["all"]}).axes[0].texts
+    nothing = plots.convergence({"all": np.zeros((2, 3))})
+    nothing.draw_without_rendering()
+    assert np.isfinite(nothing.axes[0].get_ylim()).all()
+
+
+def test_convergence_names_what_is_wrong():
+    for curves, goal, message in (
+        ({}, None, "curves is empty"),
+        ({"fc": [0.1, 0.2]}, None, r"curves.'fc'., \(2,\), must be \(models, iterations\)"),
+        ({"fc": np.empty((0, 3))}, None, r"curves.'fc'., \(0, 3\)"),
+        ({"fc": [[0.1, -0.2]]}, None, "none below 0"),
+        ({"fc": [[0.1]]}, 0, "goal is 0; a log axis needs one above 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plots.convergence(curves, goal=goal)
+
+
+def bars(axes):
+    """Low, mean and high of each dot with its interval, from the top; nan where there is no dot."""
+    made = []
+    for dot, _, (interval,) in axes.containers:
+        drawn = interval.get_segments()
+        low, high = drawn[0][:, 0] if np.size(drawn) else (np.nan, np.nan)
+        made.append([low, *dot.get_xdata(), high])
+    return np.array(made)
+
+
+def test_dots_show_mean_interval_and_targets_in_the_given_order():
+    panels = arms(4)
+    figure = plots.dots(panels, {"AUC left": 0.5})
+    accuracy, auc = figure.axes
+    names = list(panels["AUC left"])
+    assert [text.get_text() for text in accuracy.get_yticklabels()] == names
+    assert accuracy.get_ylim()[0] > accuracy.get_ylim()[1]  # the first on top
+    assert [axes.get_xlabel() for axes in figure.axes] == list(panels)
+    assert legend(figure) == ["one target", "mean and 95% interval", "reference"]
+    value, low, high = metrics.over_targets(panels["test accuracy"][names[1]])
+    np.testing.assert_allclose(bars(accuracy)[1], [low, value, high])
+    np.testing.assert_allclose(bars(auc), [[0.55, 0.6, 0.65]] * 4)
+    np.testing.assert_allclose(bars(accuracy)[3], 0.73)  # one target has no interval
+    single = [item.get_xdata() for item in accuracy.get_lines() if item.get_label() == "one target"]
+    np.testing.assert_array_equal(single, list(panels["test accuracy"].values())[:3])
+    assert line(auc, "reference").get_xdata() == [0.5, 0.5]
+    assert accuracy.get_xlim()[0] > 0.6  # guide lines and references of other panels do not stretch it
+
+
+def test_dots_fill_the_emphasised_only():
+    panels = arms(3)
+    names = list(panels["AUC left"])
+    filled = [[item[0].get_markerfacecolor() for item in plots.dots(panels).axes[0].containers]]
+    for axes in plots.dots(panels, emphasis=names[1:2]).axes:
+        filled.append([item[0].get_markerfacecolor() for item in axes.containers])
+    assert filled == [[drawing.DARK] * 3] + [["white", drawing.DARK, "white"]] * 2
+
+
+def test_dots_leave_out_what_is_missing():
+    panels = {
+        "accuracy": {"a": [0.7, np.nan, 0.8], "b": Estimate(1.0, 0.9, 1 - 1e-12)},  # rounded below the value
+        "AUC": {"c": Estimate(0.6), "b": Estimate(np.nan)},
+    }
+    figure = plots.dots(panels)
+    figure.draw_without_rendering()
+    first, second = figure.axes
+    assert [text.get_text() for text in first.get_yticklabels()] == ["a", "b", "c"]
+    assert [item[0].get_ydata()[0] for item in second.containers] == [2, 1]
+    assert np.isnan(bars(first)[0]).all() and np.isnan(bars(second)[1]).all()
+    np.testing.assert_allclose(bars(first)[1], [0.9, 1, 1])
+    assert 0.6 < first.get_xlim()[0] and second.get_xlim()[0] > 0.4
+
+
+def test_dots_name_what_is_wrong():
+    for panels, options, message in (
+        ({}, {}, "panels is empty"),
+        ({"AUC": {}}, {}, "panels is empty"),
+        (
+            {"AUC": {"a": [0.5]}},
+            {"references": {"accuracy": 0.5}},
+            "references names .'accuracy'.; there are .'AUC'",
+        ),
+        ({"AUC": {"a": [0.5]}}, {"emphasis": ["b"]}, "emphasis names .'b'.; there are .'a'"),
+        ({"AUC": {"a": [[0.5]]}}, {}, r"panels.'AUC'..'a'. has shape \(1, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            plots.dots(panels, **options)
+
+
+def test_long_setting_names_fit_beside_the_dots():
+    for figure in (plots.dots(arms(2)), plots.dots(arms(), {"AUC left": 0.5})):
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
+        assert all(box.x0 >= 0 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
+        assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
+        assert figure.axes[0].get_position().width * figure.get_figwidth() > 1.5  # inches
+
+
+def test_levels_as_ratios_stand_on_a_log_axis():
+    figure = charts.against_level(compressions(), "auc", ratio=True)
+    axes = figure.axes[0]
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "compression of the weights")
+    ratio, value = line(axes, "admm").get_data()
+    np.testing.assert_allclose(ratio, [2, 8, 71])
+    np.testing.assert_allclose(value, 0.71 - 0.1 * (1 - 1 / ratio))
+    alone = [item.get_xdata()[0] for item in axes.get_lines() if len(item.get_xdata()) == 1]
+    assert set(alone) == {1}  # the control
+    written = {
+        text.get_text(): place for text, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
+    }
+    assert written == pytest.approx({"1x": 1, "2x": 2, "8x": 8, "71x": 71})
+    assert axes.get_xticks(minor=True).size == 0
+    named = charts.against_level(compressions(), "auc", xlabel="size", ratio=True).axes[0]
+    assert named.get_xlabel() == "size"
+    plain = charts.against_level(compressions(), "auc").axes[0]
+    assert (plain.get_xscale(), plain.get_xlabel()) == ("linear", "sparsity")
+
+
+def test_ratios_that_crowd_lose_ticks_not_points():
+    levels = (0.499, 0.5, 0.502, 0.6, 0.7, 0.75, 0.8, 0.9, 0.91, 0.95, 0.99)
+    figure = charts.against_level(compressions(levels), "auc", ratio=True)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    boxes = sorted((text.get_window_extent() for text in axes.get_xticklabels()), key=lambda box: box.x0)
+    assert 4 <= len(boxes) < len(levels) == len(line(axes, "admm").get_xdata())
+    assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
+    assert "100x" in [text.get_text() for text in axes.get_xticklabels()]
+    charts.against_level(compressions([0.5]), "auc", ratio=True).draw_without_rendering()
+    for wrong in (1.0, 8.0):
+        with pytest.raises(ValueError, match="a ratio needs sparsities, from 0 to below 1"):
+            charts.against_level(compressions([0.5, wrong]), "auc", ratio=True)
 
 
 def test_rows_that_mix_settings_are_refused():

@@ -109,6 +109,17 @@ def test_d1_d2_d3_share_one_cut_and_differ_by_seed():
         splits.d1_d2_d3(100, 50, 26, 25, seed=0)
 
 
+def test_official_members_come_first_and_models_differ_by_seed():
+    split = splits.official(10, 7, 3, seed=0)
+    assert split.counts() == [{"member": 7, "test": 3, "reserve": 0}] * 3
+    assert bool(split.member[:, :7].all()) and bool(split.test[:, 7:].all())
+    more, other = splits.official(10, 7, 5, seed=0), splits.official(10, 7, 3, seed=1)
+    for a, b in zip(fields(split), fields(more), strict=True):
+        assert torch.equal(a, b[:3])
+    seeds = more.seeds.tolist() + other.seeds.tolist()
+    assert len(set(seeds)) == len(seeds)
+
+
 def test_everyone_is_a_member():
     split = splits.everyone(7, [3, 5])
     assert split.counts() == [{"member": 7, "test": 0, "reserve": 0}] * 2 and split.seeds.tolist() == [3, 5]
@@ -170,5 +181,10 @@ def test_impossible_requests_name_the_valid_range():
     for n_models in (0, 1, 5):
         with pytest.raises(ValueError, match=f"n_models is {n_models}.*even number"):
             splits.random_halves(100, n_models, seed=0)
+    for n_members in (0, 10, 11):
+        with pytest.raises(ValueError, match=f"n_members is {n_members}; of 10 examples, 1 to 9 can be"):
+            splits.official(10, n_members, 1, seed=0)
+    with pytest.raises(ValueError, match="n_models is 0; at least 1"):
+        splits.official(10, 7, 0, seed=0)
     with pytest.raises(ValueError, match=r"reserve_fraction is 1.0; it must lie in \[0, 1\)"):
         splits.random_halves(100, 2, seed=0, reserve_fraction=1.0)

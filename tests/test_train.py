@@ -292,7 +292,7 @@ def test_steps_an_epoch_are_those_that_the_loop_takes(toy, n, steps):
         taken.append(step)
         return loop.cross_entropy(forward, params, batch, step)
 
-    hooks = dict.fromkeys(("start", "compress", "after_step", "opponent", "descent", "augment", "tick"))
+    hooks = dict.fromkeys(("start", "compress", "constraint", "opponent", "descent", "augment", "tick"))
     loop.train(nn_linear, toy, replace(RECIPE, epochs=1), split=split, objective=count, watch=(), **hooks)
     assert taken == list(range(steps)) and RECIPE.steps_per_epoch(n) == steps
 
@@ -391,9 +391,25 @@ def recording(forward, params, batch, step):
     return train.cross_entropy(forward, params, batch, step)
 
 
-def zero_first_bias(params, step):
-    SEEN.append(("after_step", step, len(params["0.bias"])))
-    return {"0.bias": torch.zeros_like(params["0.bias"])}
+@dataclass(frozen=True)
+class ZeroFirstBias:
+    """A penalty of 5 that does not depend on anything, and a bias that is zeroed again after every step."""
+
+    def begin(self, params):
+        return Bound(params)
+
+
+class Bound:
+    def __init__(self, params):
+        self.curves = {"largest": [params["0.bias"].detach().abs().amax(1)]}
+
+    def penalty(self, params, step):
+        SEEN.append(("penalty", step, len(params["0.bias"])))
+        return 5 + 0 * params["0.bias"].sum(1)
+
+    def follow(self, params, step):
+        SEEN.append(("follow", step, torch.is_grad_enabled()))
+        return {"0.bias": torch.zeros_like(params["0.bias"])}
 
 
 def shift(x, generator):
@@ -435,10 +451,28 @@ def test_objectives_get_the_batches_of_each_model(toy, split, seen, batched):
     assert torch.equal(epochs.sort(1).values, splits.indices(split.member))  # each member once an epoch
 
 
-def test_after_step_follows_every_step_and_has_the_last_word(toy, split, seen):
-    fitted = train.fit(mlp, toy, split, RECIPE, after_step=zero_first_bias, batched=True)
-    assert seen == [("after_step", step, 3) for step in range(9)]
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_constraint_follows_every_step_and_has_the_last_word(toy, split, seen, batched):
+    fitted = train.fit(mlp, toy, split, RECIPE, constraint=ZeroFirstBias(), batched=batched)
+    k, rounds = (3, 1) if batched else (1, 3)
+    steps = [note for step in range(9) for note in (("penalty", step, k), ("follow", step, False))]
+    assert seen == steps * rounds
     assert not fitted.params["0.bias"].any() and bool(fitted.params["3.bias"].any())
+
+
+def test_a_constraints_penalty_counts_and_its_curves_are_noted(toy, split):
+    free, bound = (
+        train.fit(mlp, toy, split, replace(RECIPE, epochs=1, lr=1e-9), constraint=constraint)
+        for constraint in (None, ZeroFirstBias())
+    )
+    for before, after in zip(free.records, bound.records, strict=True):
+        assert after["loss"][0] == pytest.approx(before["loss"][0] + 5, abs=1e-3)
+        assert "largest" not in before and len(after["largest"]) == 1
+
+
+def test_a_constraint_refuses_the_best_epoch(toy, split):
+    with pytest.raises(ValueError, match="select_best=False"):
+        train.fit(mlp, toy, split, replace(RECIPE, select_best=True), constraint=ZeroFirstBias())
 
 
 def test_augmentation_changes_what_the_model_sees_only_in_training(toy, split, seen):
@@ -536,7 +570,7 @@ def test_whatever_makes_a_model_is_in_its_key(toy, split):
         dict(objective=Weighted(1.0)),
         dict(objective=Weighted(2.0)),
         dict(augment=shift),
-        dict(after_step=zero_first_bias),
+        dict(constraint=ZeroFirstBias()),
         dict(opponent=Opponent()),
         dict(start=dense),
         dict(start=dense, compress=masks[0.5]),

@@ -90,7 +90,7 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
     if method in ("slimming", "slimming_l1"):
         return _slimming(weights, gammas(module), sparsity)
     if method in ("l1_unstructured", "l1_global"):
-        names = _weights_of(module, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+        names = weights_of(module, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
         if not names:
             raise ValueError(f"method: {method} needs a convolution or Linear layer, the model has none")
         if method == "l1_global":
@@ -100,7 +100,7 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
         return Masks(
             {name: _largest(weights[name].abs().flatten(1), sparsity, weights[name]) for name in names}
         )
-    names = _weights_of(module, nn.Conv2d)
+    names = weights_of(module, nn.Conv2d)
     if not names:
         raise ValueError(
             f"method: {method} removes filters of Conv2d layers, the model has none; use l1_unstructured"
@@ -168,7 +168,7 @@ def achieved_sparsity(tensors: Masks | Tensors) -> Sparsity:
     )
 
 
-def _weights_of(module: nn.Module, *kinds: type[nn.Module]) -> list[str]:
+def weights_of(module: nn.Module, *kinds: type[nn.Module]) -> list[str]:
     return [f"{n}.weight".lstrip(".") for n, layer in module.named_modules() if isinstance(layer, kinds)]
 
 
@@ -177,7 +177,7 @@ def _count(sparsity: float, n: int) -> int:
     return min(round(sparsity * n), n - 1)
 
 
-def _prune_smallest(scores: Tensor, count: int) -> Tensor:
+def prune_smallest(scores: Tensor, count: int) -> Tensor:
     """Scores (k, n) -> kept bool (k, n), False for the `count` smallest of each row, ties by index."""
     if count == 0:
         return torch.ones_like(scores, dtype=torch.bool)
@@ -191,7 +191,7 @@ def _prune_smallest(scores: Tensor, count: int) -> Tensor:
 
 def _largest(scores: Tensor, sparsity: float, weight: Tensor) -> Tensor:
     """Scores (k, n) of a layer's entries or filters -> kept bool, shaped as `weight` (k, *shape)."""
-    kept = _prune_smallest(scores, _count(sparsity, scores.shape[1]))
+    kept = prune_smallest(scores, _count(sparsity, scores.shape[1]))
     if kept.numel() == weight.numel():
         return kept.view(weight.shape)
     return kept.view(*kept.shape, *[1] * (weight.dim() - 2)).expand(weight.shape).clone()
@@ -217,5 +217,5 @@ def _ranked_together(scores: Tensors, sparsity: float, what: str) -> Tensors:
             f"{len(sizes)} layers empty; at most {(sum(sizes) - len(sizes)) / sum(sizes):.4f} is possible"
         )
     protected = [s.scatter(1, s.argmax(1, keepdim=True), float("inf")) for s in scores.values()]
-    kept = _prune_smallest(torch.cat(protected, dim=1), count).split(sizes, dim=1)
+    kept = prune_smallest(torch.cat(protected, dim=1), count).split(sizes, dim=1)
     return {name: k.contiguous() for name, k in zip(scores, kept, strict=True)}

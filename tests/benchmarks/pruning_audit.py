@@ -58,7 +58,7 @@ SHORT = {  # schedules for the multilayer perceptrons and for SAMIA
     "short SGD (10 epochs), bf16": (train.Recipe(10, lr=1e-2, optimizer="sgd", milestones=(5, 7)),) * 2,
     "short Adam (10 epochs), bf16": (train.Recipe(10, milestones=(5, 7)),) * 2,
 }
-HOOKS = ("compress", "after_step", "opponent", "descent", "augment")
+HOOKS = ("compress", "constraint", "opponent", "descent", "augment")
 THRESHOLDS = [
     f"{signal}{kind}" for signal in ("confidence", "entropy", "modified_entropy") for kind in ("", "_global")
 ]
