@@ -21,6 +21,8 @@ Count = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(ge=0, lt=1)]  # a sparsity
 Strength = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Density = Annotated[float, Field(gt=0, le=1)]  # share of weights kept
+Times = Annotated[float, Field(ge=1)]  # all weights / kept weights
 Sets = Literal[tuple(LOADERS)]
 Nets = Literal[tuple(models.NAMES)]
 Pruner = Literal[pruning.METHODS]
@@ -37,6 +39,7 @@ class Vocabulary(BaseModel):
     subset: Count | None = None
     model: Nets = None
     n_train: Count | None = None
+    n_models: Count = None
     n_targets: Count = None
     n_shadows: Count = None
     epochs: Count = None
@@ -49,6 +52,17 @@ class Vocabulary(BaseModel):
     sparsities: Annotated[list[Level], Field(min_length=1)] = None
     sparsity: Level = None
     gamma_l1: Strength = None
+    densities: list[Density] | None = None
+    compression: Times | None = None
+    compressions: list[Times] = None
+    channel_density: Density = None
+    admm_iterations: Count = None
+    admm_epochs: Count = None
+    rho: Strength = None
+    rho_growth: Times = None
+    retrain_epochs: Count = None
+    arms: Annotated[list[Literal[tuple("ABCDEFGHIJ")]], Field(min_length=1)] = None
+    game_strength: Strength = None
     pruner: Pruner = None
     ppb_strengths: list[Strength] = None
     adversarial_strengths: list[Strength] = None

@@ -213,6 +213,9 @@ def knowledge(
 def headline(content: dict, metric: str = "auc") -> str:
     """The table that a finished run prints: each attack in each setting, and the verdicts."""
     keys = ["compression", "level", "defense", "defense_strength", "adversary", "variant"]
+    if not any(row["attack"] for row in content["rows"]):
+        shown = models(results.select(content["rows"], class_=None)).round(4).to_string()
+        return "\n".join(["Models, mean over them", "", shown, "", *_verdicts(content["claims"])])
     rows = results.select(content["rows"], metric=metric, class_=None, attacker_compression=None)
     means = results.table(results.aggregate(rows))
     means["setting"] = [
@@ -221,11 +224,15 @@ def headline(content: dict, metric: str = "auc") -> str:
     table = means.pivot_table(index="setting", columns="attack", values="value", sort=False).rename_axis(None)
     shown = table[[name for name in table if not name.endswith("_global")]].round(3).to_string()
     text = f"{metric.upper()} of each attack, mean over targets (0.5 = guessing)\n\n{shown}"
-    width = max((len(claim["claim"]) for claim in content["claims"]), default=0)
-    verdicts = [
-        f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in content["claims"]
+    return "\n".join([text, "", *_verdicts(content["claims"])])
+
+
+def _verdicts(found: Sequence[dict]) -> list[str]:
+    width = max((len(claim["claim"]) for claim in found), default=0)
+    return [
+        "Verdicts",
+        *(f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in found),
     ]
-    return "\n".join([text, "", "Verdicts", *verdicts])
 
 
 def _ordinary(rows: Sequence[dict], **where) -> pd.DataFrame:

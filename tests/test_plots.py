@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from mialib import charts, drawing, metrics, plots, results
+from mialib import charts, curves, drawing, metrics, plots, results
 from mialib.metrics import Estimate
 
 GENERATOR = np.random.default_rng(0)
@@ -127,8 +127,8 @@ def figures():
         "many defences": charts.tradeoff(eight(), attack="samia"),
         "one adversary": charts.tradeoff(eight(), attack="samia", adversary="adaptive"),
         "heatmap": plots.heatmap(mismatch(), "AUC", "SAMIA on digits"),
-        "learning_curves": plots.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
-        "convergence": plots.convergence(residuals(), goal=0.1),
+        "learning_curves": curves.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
+        "convergence": curves.convergence(residuals(), goal=0.1),
         "dots": plots.dots(arms(), {"AUC left": 0.5}),
         "ratio": charts.against_level(compressions(), "auc", ratio=True),
     }
@@ -368,7 +368,7 @@ def test_long_names_are_not_cut_off():
 
 
 def test_learning_curves_average_the_targets_that_reach_an_epoch():
-    axes = plots.learning_curves({"ppb": epochs(2, 3, 2)}, label="top-1 accuracy").axes[0]
+    axes = curves.learning_curves({"ppb": epochs(2, 3, 2)}, label="top-1 accuracy").axes[0]
     assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("ppb", "epoch", "top-1 accuracy")
     for name, factor, style in (("train", 1, "-"), ("test", 0.5, "--")):
         x, y = line(axes, name).get_data()
@@ -381,9 +381,9 @@ def test_learning_curves_average_the_targets_that_reach_an_epoch():
 
 
 def test_learning_curves_show_the_baseline_in_the_other_panels():
-    curves = {"none": epochs(4, 4), **{f"defence {index}": epochs(2, 3) for index in range(4)}}
-    figure = plots.learning_curves(curves, baseline="none")
-    assert [axes.get_title() for axes in figure.axes] == list(curves)
+    lines = {"none": epochs(4, 4), **{f"defence {index}": epochs(2, 3) for index in range(4)}}
+    figure = curves.learning_curves(lines, baseline="none")
+    assert [axes.get_title() for axes in figure.axes] == list(lines)
     assert [len(axes.get_lines()) for axes in figure.axes] == [2, 4, 4, 4, 4]
     np.testing.assert_allclose(line(figure.axes[3], "test, none").get_ydata(), [0.075, 0.125, 0.175, 0.225])
     assert legend(figure) == ["train", "test", "train, none", "test, none"]
@@ -395,7 +395,7 @@ def test_learning_curves_show_the_baseline_in_the_other_panels():
 
 
 def test_learning_curves_name_what_is_wrong():
-    for curves, baseline, message in (
+    for lines, baseline, message in (
         ({}, None, "curves is empty"),
         ({"ppb": epochs(2)}, "none", "baseline is 'none'; the panels are .'ppb'"),
         ({"ppb": {"train": [[0.1]]}}, None, "'ppb'. holds .'train'.; it must hold 'train' and 'test'"),
@@ -407,11 +407,11 @@ def test_learning_curves_name_what_is_wrong():
         ({"ppb": {"train": [], "test": [[0.1]]}}, None, "'ppb'..'train'. must hold a number for each epoch"),
     ):
         with pytest.raises(ValueError, match=message):
-            plots.learning_curves(curves, baseline=baseline)
+            curves.learning_curves(lines, baseline=baseline)
 
 
 def test_convergence_draws_the_mean_over_models_on_a_log_axis():
-    figure = plots.convergence(residuals(), goal=0.1)
+    figure = curves.convergence(residuals(), goal=0.1)
     axes = figure.axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("iteration of ADMM", "||W - Z|| / ||W||")
@@ -430,22 +430,22 @@ def test_convergence_draws_the_mean_over_models_on_a_log_axis():
 
 
 def test_convergence_keeps_zeros_and_gaps_on_the_picture():
-    curves = residuals()
-    curves["conv1"][1, 4] = np.nan
-    axes = plots.convergence(curves).axes[0]
+    lines = residuals()
+    lines["conv1"][1, 4] = np.nan
+    axes = curves.convergence(lines).axes[0]
     bottom, _ = axes.get_ylim()
     drawn = line(axes, "fc").get_ydata()
-    assert 0 < bottom < drawn[5] == drawn[9] < min(array[array > 0].min() for array in curves.values())
+    assert 0 < bottom < drawn[5] == drawn[9] < min(array[array > 0].min() for array in lines.values())
     assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("0", drawn[5])]
     assert np.isnan(line(axes, "conv1").get_ydata()).tolist() == [False] * 4 + [True] + [False] * 5
-    assert not plots.convergence({"all": curves["all"]}).axes[0].texts
-    nothing = plots.convergence({"all": np.zeros((2, 3))})
+    assert not curves.convergence({"all": lines["all"]}).axes[0].texts
+    nothing = curves.convergence({"all": np.zeros((2, 3))})
     nothing.draw_without_rendering()
     assert np.isfinite(nothing.axes[0].get_ylim()).all()
 
 
 def test_convergence_names_what_is_wrong():
-    for curves, goal, message in (
+    for lines, goal, message in (
         ({}, None, "curves is empty"),
         ({"fc": [0.1, 0.2]}, None, r"curves.'fc'., \(2,\), must be \(models, iterations\)"),
         ({"fc": np.empty((0, 3))}, None, r"curves.'fc'., \(0, 3\)"),
@@ -453,7 +453,7 @@ def test_convergence_names_what_is_wrong():
         ({"fc": [[0.1]]}, 0, "goal is 0; a log axis needs one above 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            plots.convergence(curves, goal=goal)
+            curves.convergence(lines, goal=goal)
 
 
 def bars(axes):

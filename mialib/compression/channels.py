@@ -1,0 +1,265 @@
+"""Structured pruning: whole channels go, so that what is left is an ordinary, smaller network.
+
+A mask as in `mialib.compression.pruning` zeroes everything a channel is made of: its slices of the convolutions' and
+Linear layers' weights, their biases, and gamma and beta of the BatchNorms behind them. Such a channel emits exactly 0
+through ReLU-like activations and pools, so training and attacks can go on with masks, k models at a time, and
+`smaller` cuts the same channels out of a single module afterwards without changing its logits.
+
+Which channels have to go together (the branches of a residual addition, a depthwise convolution and what feeds it)
+is found by tracing the network with torch_pruning: Fang et al. 2023 (DepGraph), arXiv:2301.12900.
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import safetensors.torch
+import torch
+import torch_pruning
+from torch import Tensor, nn
+
+from mialib.compression.pruning import Masks, prune_smallest
+from mialib.population import Tensors, skeleton
+
+# Operations without parameters; `smaller` checks that they turn zeros into zeros.
+_PASSING = (
+    torch_pruning.ops.OPTYPE.ELEMENTWISE,
+    torch_pruning.ops.OPTYPE.RESHAPE,
+    torch_pruning.ops.OPTYPE.CONCAT,
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels 0 to `size` - 1 that run through several layers; each can only be removed from all of them at once.
+
+    `outputs` are the parameters (named as in `named_parameters`, in that order) whose dimension 0 counts these
+    channels: weights and biases of the layers that emit them, gamma and beta of their BatchNorms.
+    """
+
+    outputs: tuple[str, ...]
+    size: int
+
+
+def groups(make_model: Callable[[], nn.Module], example: Tensor) -> tuple[Group, ...]:
+    """All groups of channels that can be removed from this architecture; they share no parameter.
+
+    Left out are the logits, and channels that would not be silent or not be separable after masking: those that meet
+    LayerNorm, GroupNorm or a BatchNorm without gamma and beta, grouped convolutions (depthwise ones are fine) and
+    transposed ones, parameters outside of layers, and those that a BatchNorm (or an addition) meets at other
+    indices, as behind the concatenations of DenseNet; there the inner channels of the bottlenecks are found.
+
+    Args:
+        make_model: zero-argument constructor of the architecture; only traced, no weights are made.
+        example: a batch of inputs (b, ...) of the right shape; its values do not matter.
+
+    Raises:
+        ValueError: nothing can be removed.
+    """
+    found = _trace(skeleton(make_model).to("meta"), example.to("meta"))
+    if not found:
+        raise ValueError("make_model: this network has no channels that can be removed (logits excepted)")
+    return tuple(group for group, _ in found)
+
+
+@dataclass(frozen=True)
+class LargestChannels:
+    """Masks that keep the channels with the largest weights, each group and each model on its own.
+
+    A channel's rank is the L2 norm of its slices of all the group's weights of two or more dimensions together
+    (convolutions and Linear layers; neither BatchNorm nor biases). Of n channels max(1, round(density * n)) stay; of
+    equal ones those with the smaller index go first. Source: magnitude of coupled channels, Fang et al. 2023.
+
+    Args:
+        groups: as `groups` finds them.
+        density: share of each group's channels that stay, in (0, 1].
+
+    Raises:
+        ValueError: density outside its range.
+    """
+
+    groups: tuple[Group, ...]
+    density: float
+
+    def __post_init__(self):
+        if not 0 < self.density <= 1:
+            raise ValueError(
+                f"density: {self.density} is not in (0, 1]; it is the share of channels that stay"
+            )
+
+    def __call__(self, params: Tensors) -> Masks:
+        """Stacked parameters (k, *shape), which stay as they are -> masks of all parameters of all groups."""
+        kept = {}
+        for group in self.groups:
+            slices = [params[n].detach().flatten(2) for n in group.outputs if params[n].dim() > 2]
+            norms = torch.cat(slices, dim=2).norm(dim=2)  # (k, size)
+            stay = prune_smallest(norms, group.size - max(1, round(self.density * group.size)))
+            for name in group.outputs:
+                ones = [1] * (params[name].dim() - 2)
+                kept[name] = stay.view(*stay.shape, *ones).expand(params[name].shape).clone()
+        return Masks(kept)
+
+    def at(self, density: float) -> "LargestChannels":
+        """The same groups at another density."""
+        return replace(self, density=density)
+
+
+def smaller(module: nn.Module, example: Tensor) -> nn.Module:
+    """A copy of `module`, in eval mode, without its dead channels; same logits up to rounding.
+
+    A channel is dead where all `outputs` of its group are exactly zero, as in `population[i]` of pruned parameters.
+    One channel of each group stays even if all are dead, since an empty layer would end the network.
+
+    Args:
+        module: stays as it is.
+        example: a batch of inputs (b, ...) on the module's device, to trace and to compare the logits.
+
+    Raises:
+        ValueError: the logits differ, so a dead channel was not silent (behind a sigmoid, for one).
+    """
+    result = copy.deepcopy(module).eval().requires_grad_(True)  # tracing follows the gradients
+    before = _logits(result, example)
+    params = dict(result.named_parameters())
+    cuts = {}  # all of a layer's inputs at once: behind a concatenation they belong to several groups
+    for group, coupled in _trace(result, example):
+        dead = _dead(params, group)
+        for dep, channels, roots in ((item.dep, item.idxs, item.root_idxs) for item in coupled.items):
+            if dep.target.type not in _PASSING:
+                _, gone = cuts.setdefault((dep.target, dep.handler), (dep, set()))
+                gone.update(channel for channel, root in zip(channels, roots, strict=True) if root in dead)
+    for dep, gone in cuts.values():
+        if gone:
+            dep(sorted(gone))
+    after = _logits(result, example)
+    scale = float(before.abs().nan_to_num().max())
+    if not torch.allclose(after, before, rtol=1e-6, atol=1e-6 * scale, equal_nan=True):
+        raise ValueError(
+            f"module: without its dead channels its logits change by up to {(after - before).abs().max():.3g}; "
+            "an activation does not turn 0 into 0, so these channels were not silent"
+        )
+    return result
+
+
+def deployment(module: nn.Module, example: Tensor, repeats: int = 30) -> dict[str, float]:
+    """What `module` costs where it is used.
+
+    Returns:
+        parameters: their number.
+        file_bytes: length of the state dict, buffers included, as a safetensors file.
+        latency_ms: milliseconds of a forward pass of `example` (b, ...) on one CPU thread in eval mode, the median of
+            `repeats` after a warm-up. It depends on the machine and on what else runs there.
+    """
+    return _size(module) | {"latency_ms": _latencies([module], example, repeats)[0]}
+
+
+def compare(
+    before: nn.Module, after: nn.Module, examples: Mapping[str, Tensor], repeats: int = 30
+) -> pd.DataFrame:
+    """`deployment` of two modules side by side: columns before, after and ratio (before / after, > 1 = a gain).
+
+    Rows are parameters, file (KB) of 1000 bytes, and "CPU latency, <name> (ms)" for each of `examples`, name -> batch
+    (b, ...). The modules run in turns, so that whatever else keeps the machine busy slows down both alike.
+    """
+    sizes = [_size(module) for module in (before, after)]
+    rows = {
+        "parameters": [size["parameters"] for size in sizes],
+        "file (KB)": [size["file_bytes"] / 1000 for size in sizes],
+    }
+    for name, example in examples.items():
+        rows[f"CPU latency, {name} (ms)"] = _latencies([before, after], example, repeats)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"], dtype=float)
+    return table.assign(ratio=table["before"] / table["after"])
+
+
+def _trace(module: nn.Module, example: Tensor) -> list[tuple[Group, torch_pruning.dependency.Group]]:
+    """The groups of a module, each with torch_pruning's own that says which inputs of other layers go with it.
+
+    They come in the order of `named_parameters`. Puts the module into eval mode.
+    """
+    with torch.enable_grad():
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            module,
+            example,
+            forward_fn=nn.Module.__call__,  # its default unpacks the batch into one argument an input
+            verbose=False,
+        )
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    order = {name: i for i, name in enumerate(names.values())}
+    logits = next(iter(graph.module2node.values()))  # the trace starts at the end of the network
+    found = []
+    for coupled in graph.get_all_groups():
+        size = graph.get_out_channels(coupled[0].dep.target)
+        outputs = []
+        for item in coupled.items:
+            node, emits = item.dep.target, graph.is_out_channel_pruning_fn(item.dep.handler)
+            if emits and node is logits or not _separable(node, emits):
+                break
+            if emits and node.type not in _PASSING:
+                own = list(node.module.parameters(recurse=False))
+                aligned = item.idxs == item.root_idxs and len(item.idxs) == size
+                if not (own and aligned and all(len(parameter) == size for parameter in own)):
+                    break
+                outputs += [names[parameter] for parameter in own]
+        else:
+            found.append((Group(tuple(sorted(outputs, key=order.get)), size), coupled))
+    return sorted(found, key=lambda pair: order[pair[0].outputs[0]])
+
+
+def _separable(node, emits: bool) -> bool:
+    """Can this node of the graph lose channels, of its outputs or else of its inputs, without changing the others?"""
+    layer = node.module
+    if node.type in _PASSING:
+        return True
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return layer.groups == 1 or layer.groups == layer.in_channels == layer.out_channels
+    return isinstance(layer, nn.Linear) or (
+        emits and isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+    )
+
+
+def _dead(params: Tensors, group: Group) -> set[int]:
+    """Channels that are zero in all outputs of the group, without the first one if that is all of them."""
+    alive = torch.stack([params[name].detach().reshape(group.size, -1).any(1) for name in group.outputs]).any(
+        0
+    )
+    if not alive.any():
+        alive[0] = True
+    return set((~alive).nonzero().flatten().tolist())
+
+
+def _logits(module: nn.Module, example: Tensor) -> Tensor:
+    """Logits in float64, where rounding is too small to be taken for a channel that was not silent."""
+    with torch.inference_mode():
+        return copy.deepcopy(module).double()(example.double() if example.is_floating_point() else example)
+
+
+def _size(module: nn.Module) -> dict[str, int]:
+    # Cloned: safetensors refuses tensors that share memory.
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    return {
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "file_bytes": len(safetensors.torch.save(state)),
+    }
+
+
+def _latencies(modules: list[nn.Module], example: Tensor, repeats: int) -> list[float]:
+    """Median milliseconds of a forward pass of each module, on one CPU thread and in turns."""
+    modules = [copy.deepcopy(module).cpu().eval() for module in modules]
+    example = example.cpu()
+    milliseconds = [[] for _ in modules]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for turn in range(-3, repeats):  # the first three turns warm up caches and allocator
+                for module, record in zip(modules, milliseconds, strict=True):
+                    start = time.perf_counter()
+                    module(example)
+                    if turn >= 0:
+                        record.append(1000 * (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(threads)
+    return [statistics.median(record) for record in milliseconds]
