@@ -212,7 +212,7 @@ def knowledge(
 
 def headline(content: dict, metric: str = "auc") -> str:
     """The table that a finished run prints: each attack in each setting, and the verdicts."""
-    keys = ["compression", "level", "defense", "defense_strength", "adversary", "variant"]
+    keys = ["compression", "level", "defense", "defense_strength", "adversary", "variant", "knowledge"]
     if not any(row["attack"] for row in content["rows"]):
         shown = models(results.select(content["rows"], class_=None)).round(4).to_string()
         return "\n".join(["Models, mean over them", "", shown, "", *_verdicts(content["claims"])])
@@ -259,11 +259,12 @@ def _attacks_in(rows: Sequence[dict], metric: str) -> list[str]:
     )
 
 
-def _name(compression, level, defense, strength, adversary, variant) -> str:
+def _name(compression, level, defense, strength, adversary, variant, knowledge=None) -> str:
+    by = ", known members" if knowledge == "known_members" else ""  # shadows are the rule
     if defense in (None, "none"):
-        return variant or results.model_name(compression, level)
+        return (variant or results.model_name(compression, level)) + by
     strength = "" if strength is None else f" {strength:g}"
-    return f"{defense}{strength}" + "".join(f" {part}" for part in (variant, adversary) if part)
+    return f"{defense}{strength}" + "".join(f" {part}" for part in (variant, adversary) if part) + by
 
 
 def signed(estimate: metrics.Estimate) -> str:

@@ -138,6 +138,10 @@ def _samia(features: int) -> Callable[[], nn.Module]:
     return partial(models.samia, features // 3)
 
 
+def _nsh(features: int) -> Callable[[], nn.Module]:
+    return partial(models.nsh, features // 2)
+
+
 def _one_hot(views: Views) -> Tensor:
     return F.one_hot(views.labels, views.log_posteriors.shape[-1]).float()
 
@@ -150,3 +154,8 @@ def attacks(recipe: Recipe = SCHEDULE, **options) -> dict[str, NeuralAttack]:
         "nn_class": NeuralAttack("nn_class", posteriors_and_label, _mlp, recipe, **options),
         "samia": NeuralAttack("samia", samia_features, _samia, recipe, **options),
     }
+
+
+def nsh(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
+    """The attack of Nasr, Shokri & Houmansadr 2018, with separate branches for posterior and label; `models.nsh`."""
+    return NeuralAttack("nsh", posteriors_and_label, _nsh, recipe, **options)

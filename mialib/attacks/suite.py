@@ -1,4 +1,4 @@
-"""The attacks of Yuan & Zhang 2022 together: eight rivals, the floor that all must beat, and SAMIA, by name."""
+"""The attacks of one paper together, by name."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from mialib.loop import Recipe
 
 
 def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
-    """Attack name -> attack(target, shadows, shadow_member, seed) -> margins.
+    """Attack name -> attack(target, shadows, shadow_member, seed) -> margins: eight rivals, a floor, and SAMIA.
 
     The threshold attacks, BlindMI-Diff, NN, Top3-NN, NN + class and SAMIA. Where the networks are trained with SGD,
     `nn_class_adam` is added: NN + class with ten epochs of Adam, so that no defence looks good only because SGD stalls
@@ -24,3 +24,14 @@ def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
         adam = neural.schedule(epochs=10, lr=1e-3, optimizer="adam")
         learned["nn_class_adam"] = replace(learned["nn_class"], name="nn_class_adam", recipe=adam)
     return threshold.ATTACKS | {"blindmi": blindmi.BlindMIDiff()} | learned
+
+
+def nasr2018(networks: Recipe, **options) -> dict:
+    """Attack name -> attack, for who knows half of the members: the threshold attacks, and the network of that paper.
+
+    Made for `audit.known_half`, where each target needs networks of its own, so that only one is trained.
+
+    Args:
+        networks, options: as above.
+    """
+    return threshold.ATTACKS | {"nsh": neural.nsh(networks, **options)}
