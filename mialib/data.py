@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mialib.download import data_root
@@ -89,13 +90,21 @@ class Dataset:
         return bool((self.mean == 0).all() and (self.std == 1).all())
 
 
-def load(name: str, root: str | Path | None = None, *, subset: int | None = None, seed: int = 0) -> Dataset:
+def load(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    subset: int | None = None,
+    side: int | None = None,
+    seed: int = 0,
+) -> Dataset:
     """The data set `name`, one of `loaders.LOADERS`, from files below `root`.
 
     root: the argument, else $MIALIB_DATA, else the user's cache folder. It may be read-only where it holds
         the files; missing ones are downloaded into it. Laid out as torchvision does where it knows the set.
     subset: keep that many examples, stratified, see `stratified_index`; `seed` has no other use.
-    Raises ValueError for an unknown name, a subset outside 1..n or a corrupt file, FileNotFoundError for a
+    side: make pictures side x side pixels, with an antialiased bilinear filter; None leaves them as they are.
+    Raises ValueError for an unknown name, a subset outside 1..n, a side for features or a corrupt file, FileNotFoundError for a
     missing one that cannot be downloaded.
     """
     if name not in LOADERS:
@@ -103,7 +112,8 @@ def load(name: str, root: str | Path | None = None, *, subset: int | None = None
         raise ValueError(
             f"unknown data set {name!r}, the nearest is {near[0]!r}; there are {', '.join(LOADERS)}"
         )
-    return _finish(name, LOADERS[name](data_root(root)), subset, seed)
+    found = _finish(name, LOADERS[name](data_root(root)), subset, seed)
+    return found if side is None else _resized(found, side)
 
 
 def load_image_folder(
@@ -135,6 +145,16 @@ def _finish(name: str, raw: Raw, subset: int | None, seed: int) -> Dataset:
     groups = None if raw.groups is None else torch.as_tensor(raw.groups).long()[index]
     mean, std = torch.tensor(raw.mean), torch.tensor(raw.std)
     return Dataset(name, x, y[index], raw.num_classes, mean, std, groups)
+
+
+def _resized(data: Dataset, side: int) -> Dataset:
+    if not data.is_image:
+        raise ValueError(f"side is {side}, but {data.name} holds features, not pictures; leave it None")
+    parts = [
+        F.interpolate(part.float(), (side, side), mode="bilinear", antialias=True).round().to(torch.uint8)
+        for part in data.x.split(1024)
+    ]
+    return replace(data, x=torch.cat(parts))
 
 
 def stratified_index(y: Tensor, num_classes: int, size: int, seed: int) -> Tensor:

@@ -37,6 +37,7 @@ class Vocabulary(BaseModel):
     dataset: Sets = None
     data_root: str | None = None
     subset: Count | None = None
+    image_side: Annotated[int, Field(ge=8)] | None = None
     model: Nets = None
     n_train: Count | None = None
     n_models: Count = None

@@ -161,12 +161,17 @@ def heatmap(table: pd.DataFrame, label: str, title: str = "") -> Figure:
 
 
 @drawing.style()
-def dots(panels: dict, references: dict | None = None, emphasis: Sequence[str] = ()) -> Figure:
+def dots(
+    panels: dict,
+    references: dict | None = None,
+    emphasis: Sequence[str] = (),
+    reference: str = "guessing",
+) -> Figure:
     """A dot for the mean and a bar for its 95% interval: a row for each setting, a panel for each quantity.
 
     panels: title -> {setting -> values over targets (n,), or an Estimate}. The first setting stands on top; a
         panel may lack some. Values are drawn as small dots too. An interval or mean that is nan is left out.
-    references: title -> where a dotted line stands, say 0.5 for guessing.
+    references: title -> where a dotted line stands, say 0.5; `reference` is what it means.
     emphasis: settings with filled marks; all others are then hollow.
     """
     references = references or {}
@@ -184,7 +189,7 @@ def dots(panels: dict, references: dict | None = None, emphasis: Sequence[str] =
     for axes, (title, values) in zip(every, panels.items(), strict=True):
         axes.hlines(range(len(settings)), 0, 1, transform=axes.get_yaxis_transform(), **_GUIDE)
         if title in references:
-            axes.axvline(references[title], color="black", **drawing.DOTTED, label="reference")
+            axes.axvline(references[title], color="black", **drawing.DOTTED, label=reference)
         for name, value in values.items():
             row, single = settings.index(name), np.empty(0)
             if not isinstance(value, metrics.Estimate):
@@ -199,7 +204,6 @@ def dots(panels: dict, references: dict | None = None, emphasis: Sequence[str] =
         axes.locator_params(axis="x", nbins=5)
         axes.tick_params(axis="y", length=0)
     every[0].set_yticks(range(len(settings)), settings)
-    every[0].set_ylabel("setting")
     return drawing.with_legend(figure, below=True)
 
 

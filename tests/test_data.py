@@ -176,6 +176,18 @@ def test_subset_is_stratified_and_deterministic():
     assert load("digits", subset=1797, seed=4).fingerprint == whole.fingerprint
 
 
+def test_pictures_of_another_size():
+    whole, half = data.load("digits", subset=50), data.load("digits", subset=50, side=4)
+    assert half.x.shape == (50, 1, 4, 4) and half.x.dtype == torch.uint8
+    assert torch.equal(whole.y, half.y) and half.fingerprint != whole.fingerprint
+    brightness = [one.x.float().mean((1, 2, 3)) for one in (whole, half)]
+    assert float((brightness[0] - brightness[1]).abs().max()) < 12  # of 255; the filter weighs the rim less
+    with pytest.raises(ValueError, match="side is 4, but toy holds features"):
+        data._resized(
+            data.Dataset("toy", torch.zeros(3, 2), torch.zeros(3).long(), 1, *[torch.ones(1)] * 2), 4
+        )
+
+
 def test_stratified_index_by_hand():
     y = torch.tensor([0] * 6 + [1] * 3 + [2])  # 5 of 10: 3, 1.5 and 0.5, so one left, ties to the lower class
     index = data.stratified_index(y, 3, 5, seed=0)

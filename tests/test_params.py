@@ -236,6 +236,7 @@ TOY = {
     "sparsities": [0.7], "ppb_strengths": [4.0], "adversarial_strengths": [1.0], "smoothings": [0.1],
     "relax_strengths": [0.5], "dp_noises": [1.0], "dp_lrs": [1e-3], "dp_batch_sizes": [8],
     "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
+    "n_models": 2, "compressions": [2.0, 4.0], "compression": 2.0, "admm_iterations": 2, "admm_epochs": 1, "retrain_epochs": 1,
     "device": "cpu", "n_jobs": 1,
 }  # fmt: skip
 PLACES = {
@@ -243,12 +244,13 @@ PLACES = {
     "cifar10": "cifar-10-batches-py",
     "location": "location/dataset_location.tgz",
     "mnist": "MNIST/raw",
+    "imagenette": "imagenette-224",
 }
 # shape and number of classes, to stand in for what is not at hand
 SHAPES = {
     "cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100), "svhn": ((3, 32, 32), 10), "mnist": ((1, 28, 28), 10),
     "fashion_mnist": ((1, 28, 28), 10), "chmnist": ((3, 32, 32), 8), "location": ((446,), 30),
-    "purchase100": ((600,), 100), "texas100": ((6169,), 100),
+    "purchase100": ((600,), 100), "texas100": ((6169,), 100), "imagenet": ((3, 64, 64), 10),
 }  # fmt: skip
 STAND_IN = """
 import numpy as np

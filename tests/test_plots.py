@@ -474,14 +474,14 @@ def test_dots_show_mean_interval_and_targets_in_the_given_order():
     assert [text.get_text() for text in accuracy.get_yticklabels()] == names
     assert accuracy.get_ylim()[0] > accuracy.get_ylim()[1]  # the first on top
     assert [axes.get_xlabel() for axes in figure.axes] == list(panels)
-    assert legend(figure) == ["one target", "mean and 95% interval", "reference"]
+    assert legend(figure) == ["one target", "mean and 95% interval", "guessing"]
     value, low, high = metrics.over_targets(panels["test accuracy"][names[1]])
     np.testing.assert_allclose(bars(accuracy)[1], [low, value, high])
     np.testing.assert_allclose(bars(auc), [[0.55, 0.6, 0.65]] * 4)
     np.testing.assert_allclose(bars(accuracy)[3], 0.73)  # one target has no interval
     single = [item.get_xdata() for item in accuracy.get_lines() if item.get_label() == "one target"]
     np.testing.assert_array_equal(single, list(panels["test accuracy"].values())[:3])
-    assert line(auc, "reference").get_xdata() == [0.5, 0.5]
+    assert line(auc, "guessing").get_xdata() == [0.5, 0.5]
     assert accuracy.get_xlim()[0] > 0.6  # guide lines and references of other panels do not stretch it
 
 
