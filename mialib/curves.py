@@ -99,7 +99,7 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
 def magnitudes(weights: Mapping[str, np.ndarray], kept: int) -> Figure:
     """Magnitudes of one layer's weights from the largest to the smallest, both axes logarithmic.
 
-    weights: state of the layer (say, before and after ADMM) -> its weights, any shape. Zeros are not drawn.
+    weights: state of the layer (say, before and after ADMM) -> its weights, any shape. The axis spans five decades.
     kept: how many may stay, a dotted line: what stands right of it is what pruning takes away.
     """
     if not weights:
@@ -111,6 +111,8 @@ def magnitudes(weights: Mapping[str, np.ndarray], kept: int) -> Figure:
         axes.plot(
             np.arange(len(sorted_)) + 1, sorted_, color=look["color"], linestyle=look["linestyle"], label=name
         )
+    largest = max(float(np.abs(np.asarray(values)).max()) for values in weights.values())
+    axes.set_ylim(largest / 1e5, largest * 2)  # what is smaller than that is as good as nothing
     axes.axvline(kept, color="black", **drawing.DOTTED, label=f"the {kept:,} that stay")
     axes.set(xscale="log", yscale="log", xlabel="rank of the weight", ylabel="magnitude")
     return drawing.with_legend(figure)

@@ -58,12 +58,13 @@ class Views:
 
     def rows(self, index: Tensor) -> "Views":
         """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
-        wide = index[..., None].expand(-1, -1, self.log_posteriors.shape[-1])
+        model = torch.arange(len(index))[:, None]
+        x = self.x.rows(index) if isinstance(self.x, Inputs) else self.x
         return Views(
-            self.log_posteriors.gather(1, wide),
-            self.labels.gather(1, index),
-            None if self.sensitivity is None else self.sensitivity.gather(1, wide),
-            None if self.x is None else self.x.rows(index),
+            self.log_posteriors[model, index],
+            self.labels[model, index],
+            None if self.sensitivity is None else self.sensitivity[model, index],
+            x[model, index] if isinstance(x, Tensor) else x,
             self.query,
         )
 

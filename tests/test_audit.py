@@ -119,6 +119,59 @@ def test_an_unaware_attacker_keeps_the_targets_and_swaps_the_shadows():
     assert real.columns["adversary"] == "adaptive"  # the other one is left as it was
 
 
+def test_rows_of_views_are_each_models_own():
+    member = torch.arange(12).view(2, 6) % 2 == 0
+    seen = answers(member, seed=3, probes=True)
+    index = torch.tensor([[5, 0], [2, 2]])
+    some = seen.rows(index)
+    for model, positions in enumerate(index.tolist()):
+        for new, old in enumerate(positions):
+            for part in ("log_posteriors", "labels", "sensitivity"):
+                assert torch.equal(getattr(some, part)[model, new], getattr(seen, part)[model, old])
+
+
+def test_the_known_half_teaches_and_the_other_half_judges(known):
+    models, dataset, split = known
+    seen = audit.observe(models, dataset, split, n_targets=2, seed=4, defense="none")
+    half = audit.known_half(seen, split, seed=4)
+    assert (
+        half.own and half.columns["knowledge"] == "known_members" and half.columns["protocol"] == "known_half"
+    )
+    index, _ = predict.candidates(split[:2], 4)
+    given, scored = splits.known_half(split[:2], 4)
+    for i, target in enumerate(half.targets):
+        n = target.labels.shape[1]
+        assert n == int(scored[i].sum()) and half.shadows.labels.shape[1] == int(given[i].sum())
+        # what was learned from and what is judged: together all candidates, each once, with its own membership
+        both = torch.cat([target.log_posteriors[0], half.shadows.log_posteriors[i]])
+        assert len(both) == index.shape[1]
+        answers_of = {tuple(row.tolist()) for row in seen.targets[i].log_posteriors[0]}
+        assert {tuple(row.tolist()) for row in both} == answers_of
+        own = split.member[i][index[i]]
+        where = given[i][index[i]]
+        assert torch.equal(half.shadow_member[i], own[where]) and torch.equal(half.member[i], own[~where])
+
+
+def test_each_target_has_an_attacker_of_its_own():
+    seen = replace(observation(), own=True)
+    seen = replace(seen, shadows=seen.shadows[:2], shadow_member=seen.shadow_member[:2])
+    found = audit.attack({"a": seen}, {"confidence": threshold.confidence})
+    for i, target in enumerate(seen.targets):
+        alone = threshold.confidence(target, seen.shadows[i : i + 1], seen.shadow_member[i : i + 1], 0)
+        assert torch.equal(found.margins["a"]["confidence"][i, 0], alone)
+    assert {row["n_shadows"] for row in found.rows} == {0}
+
+
+def test_networks_of_the_known_half_learn_from_their_own_target_only():
+    seen = replace(observation(n_targets=2), own=True)
+    seen = replace(seen, shadows=seen.shadows[:2], shadow_member=seen.shadow_member[:2])
+    attack = neural.attacks(QUICK, trainings=1)["nn"]
+    found = audit.attack({"a": seen}, {"nn": attack}).margins["a"]["nn"]
+    for i, target in enumerate(seen.targets):
+        fitted = attack.fit(seen.shadows[i : i + 1], seen.shadow_member[i : i + 1])
+        assert torch.equal(found[i], attack.judge(fitted, target)[0])
+
+
 def test_transfers_are_every_ordered_pair_of_different_settings():
     seen = {
         name: observation(seed=10 * seed, compression=compression, level=level, dataset="digits")

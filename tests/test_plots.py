@@ -129,6 +129,7 @@ def figures():
         "heatmap": plots.heatmap(mismatch(), "AUC", "SAMIA on digits"),
         "learning_curves": curves.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
         "convergence": curves.convergence(residuals(), goal=0.1),
+        "magnitudes": curves.magnitudes({"before": GENERATOR.normal(size=200), "after": np.eye(9)}, kept=9),
         "dots": plots.dots(arms(), {"AUC left": 0.5}),
         "ratio": charts.against_level(compressions(), "auc", ratio=True),
     }
@@ -427,6 +428,16 @@ def test_convergence_draws_the_mean_over_models_on_a_log_axis():
     assert all(thick.get_zorder() > item.get_zorder() for item in layers)
     assert line(axes, "goal").get_ydata() == [0.1, 0.1]
     assert len({item.get_linestyle() for item in layers}) == 2
+
+
+def test_magnitudes_are_sorted_and_zeros_left_out():
+    axes = curves.magnitudes({"a": np.array([[-3.0, 0.0], [1.0, 2.0]])}, kept=2).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    x, y = line(axes, "a").get_data()
+    assert list(x) == [1, 2, 3] and list(y) == [3, 2, 1]
+    assert line(axes, "the 2 that stay").get_xdata() == [2, 2]
+    with pytest.raises(ValueError, match="weights is empty"):
+        curves.magnitudes({}, kept=2)
 
 
 def test_convergence_keeps_zeros_and_gaps_on_the_picture():

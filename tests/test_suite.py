@@ -52,3 +52,10 @@ def test_options_reach_every_network(tmp_path):
     assert len(attacks) == 5
     for attack in attacks.values():
         assert (attack.trainings, attack.device) == (7, "meta") and attack.cache is store
+
+
+def test_who_knows_members_gets_thresholds_and_one_network():
+    attacks = suite.nasr2018(ADAM, trainings=2)
+    assert sorted(attacks) == sorted([*threshold.ATTACKS, "nsh"])
+    assert attacks["nsh"].recipe == ADAM and attacks["nsh"].trainings == 2
+    assert attacks["nsh"].features is neural.posteriors_and_label
