@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import mobilenet_v2 as torchvision_mobilenet_v2
 
 from mialib import models, store
-from mialib.compression import channels
+from mialib.compression import channels, deployment
 from mialib.compression.channels import Group, LargestChannels
 from mialib.population import initial, stack
 
@@ -317,46 +317,11 @@ def test_smaller_refuses_channels_that_are_not_silent():
         channels.smaller(pruned(make, example, 0.5), example)
 
 
-def test_deployment_by_hand(tmp_path):
-    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).train()
-    found = channels.deployment(module, torch.randn(4, 3), repeats=3)
-    assert found["parameters"] == 6 + 2 + 2 + 2
-    safetensors.torch.save_file(module.state_dict(), tmp_path / "file")
-    assert found["file_bytes"] == (tmp_path / "file").stat().st_size
-    assert (
-        found["file_bytes"] > 4 * (12 + 2 + 2) + 8
-    )  # float32 parameters and running statistics, int64 counter
-    assert found["latency_ms"] > 0
-    assert module.training and module[1].num_batches_tracked == 0
-
-
-class Watched(nn.Linear):
-    """Notes its number of outputs and the threads at each forward pass."""
-
-    calls = []
-
-    def forward(self, x):
-        self.calls.append((self.out_features, torch.get_num_threads(), self.training))
-        return super().forward(x)
-
-
-def test_timings_take_turns_on_one_thread():
-    Watched.calls.clear()
-    threads = torch.get_num_threads()
-    table = channels.compare(Watched(4, 2), Watched(4, 1), {"one": torch.randn(1, 4)}, repeats=2)
-    assert Watched.calls == [(2, 1, False), (1, 1, False)] * (3 + 2)
-    assert torch.get_num_threads() == threads
-    assert (table > 0).all(axis=None)
-    with pytest.raises(RuntimeError):
-        channels.deployment(nn.Linear(4, 2), torch.randn(1, 5))
-    assert torch.get_num_threads() == threads
-
-
 def test_comparison_by_hand():
     example = torch.randn(2, 1, 12, 12)
     masked = pruned(lenet, example, 0.5)
     small = channels.smaller(masked, example)
-    table = channels.compare(masked, small, {"one image": example[:1], "batch of 2": example}, repeats=3)
+    table = deployment.compare(masked, small, {"one image": example[:1], "batch of 2": example}, repeats=3)
     assert list(table.index) == [
         "parameters",
         "file (KB)",

@@ -10,13 +10,9 @@ is found by tracing the network with torch_pruning: Fang et al. 2023 (DepGraph),
 """
 
 import copy
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import pandas as pd
-import safetensors.torch
 import torch
 import torch_pruning
 from torch import Tensor, nn
@@ -143,37 +139,6 @@ def smaller(module: nn.Module, example: Tensor) -> nn.Module:
     return result
 
 
-def deployment(module: nn.Module, example: Tensor, repeats: int = 30) -> dict[str, float]:
-    """What `module` costs where it is used.
-
-    Returns:
-        parameters: their number.
-        file_bytes: length of the state dict, buffers included, as a safetensors file.
-        latency_ms: milliseconds of a forward pass of `example` (b, ...) on one CPU thread in eval mode, the median of
-            `repeats` after a warm-up. It depends on the machine and on what else runs there.
-    """
-    return _size(module) | {"latency_ms": _latencies([module], example, repeats)[0]}
-
-
-def compare(
-    before: nn.Module, after: nn.Module, examples: Mapping[str, Tensor], repeats: int = 30
-) -> pd.DataFrame:
-    """`deployment` of two modules side by side: columns before, after and ratio (before / after, > 1 = a gain).
-
-    Rows are parameters, file (KB) of 1000 bytes, and "CPU latency, <name> (ms)" for each of `examples`, name -> batch
-    (b, ...). The modules run in turns, so that whatever else keeps the machine busy slows down both alike.
-    """
-    sizes = [_size(module) for module in (before, after)]
-    rows = {
-        "parameters": [size["parameters"] for size in sizes],
-        "file (KB)": [size["file_bytes"] / 1000 for size in sizes],
-    }
-    for name, example in examples.items():
-        rows[f"CPU latency, {name} (ms)"] = _latencies([before, after], example, repeats)
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"], dtype=float)
-    return table.assign(ratio=table["before"] / table["after"])
-
-
 def _trace(module: nn.Module, example: Tensor) -> list[tuple[Group, torch_pruning.dependency.Group]]:
     """The groups of a module, each with torch_pruning's own that says which inputs of other layers go with it.
 
@@ -234,32 +199,3 @@ def _logits(module: nn.Module, example: Tensor) -> Tensor:
     """Logits in float64, where rounding is too small to be taken for a channel that was not silent."""
     with torch.inference_mode():
         return copy.deepcopy(module).double()(example.double() if example.is_floating_point() else example)
-
-
-def _size(module: nn.Module) -> dict[str, int]:
-    # Cloned: safetensors refuses tensors that share memory.
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
-    return {
-        "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "file_bytes": len(safetensors.torch.save(state)),
-    }
-
-
-def _latencies(modules: list[nn.Module], example: Tensor, repeats: int) -> list[float]:
-    """Median milliseconds of a forward pass of each module, on one CPU thread and in turns."""
-    modules = [copy.deepcopy(module).cpu().eval() for module in modules]
-    example = example.cpu()
-    milliseconds = [[] for _ in modules]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            for turn in range(-3, repeats):  # the first three turns warm up caches and allocator
-                for module, record in zip(modules, milliseconds, strict=True):
-                    start = time.perf_counter()
-                    module(example)
-                    if turn >= 0:
-                        record.append(1000 * (time.perf_counter() - start))
-    finally:
-        torch.set_num_threads(threads)
-    return [statistics.median(record) for record in milliseconds]

@@ -1,0 +1,43 @@
+"""Counts by hand; timings only in so far as they are taken fairly."""
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from mialib.compression import deployment
+
+
+def test_deployment_by_hand(tmp_path):
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).train()
+    found = deployment.cost(module, torch.randn(4, 3), repeats=3)
+    assert found["parameters"] == 6 + 2 + 2 + 2
+    safetensors.torch.save_file(module.state_dict(), tmp_path / "file")
+    assert found["file_bytes"] == (tmp_path / "file").stat().st_size
+    assert (
+        found["file_bytes"] > 4 * (12 + 2 + 2) + 8
+    )  # float32 parameters and running statistics, int64 counter
+    assert found["latency_ms"] > 0
+    assert module.training and module[1].num_batches_tracked == 0
+
+
+class Watched(nn.Linear):
+    """Notes its number of outputs and the threads at each forward pass."""
+
+    calls = []
+
+    def forward(self, x):
+        self.calls.append((self.out_features, torch.get_num_threads(), self.training))
+        return super().forward(x)
+
+
+def test_timings_take_turns_on_one_thread():
+    Watched.calls.clear()
+    threads = torch.get_num_threads()
+    table = deployment.compare(Watched(4, 2), Watched(4, 1), {"one": torch.randn(1, 4)}, repeats=2)
+    assert Watched.calls == [(2, 1, False), (1, 1, False)] * (3 + 2)
+    assert torch.get_num_threads() == threads
+    assert (table > 0).all(axis=None)
+    with pytest.raises(RuntimeError):
+        deployment.cost(nn.Linear(4, 2), torch.randn(1, 5))
+    assert torch.get_num_threads() == threads
