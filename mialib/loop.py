@@ -315,7 +315,7 @@ def _accuracy(module, params: Tensors, buffers: Tensors, data: Dataset, examples
                 0
             ].argmax(1)
             == data.y[part]
-            for part in index.split(1024)
+            for part in index.split(population.at_once(data.x))
         ]
         shares.append(torch.cat(hits).double().mean())
     return torch.stack(shares).float().cpu()

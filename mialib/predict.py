@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from mialib import progress, splits
 from mialib.data import Dataset
-from mialib.population import Population, channels_last
+from mialib.population import Population, in_batches
 from mialib.splits import Splits
 
-ROWS = 512  # examples a forward pass; fixed, so that the noise of the sensitivity does not depend on memory
+ROWS = 512  # examples at a time; fixed, so that the noise of the sensitivity does not depend on memory
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class _Query:
     def __call__(self, x: Tensor) -> Tensor:
         device = next(self.module.parameters()).device
         with full_precision():
-            parts = [self.module(channels_last(part.to(device))).cpu() for part in x.split(ROWS)]
+            parts = [in_batches(self.module, part.to(device)).cpu() for part in x.split(ROWS)]
         return torch.cat(parts).double().log_softmax(-1)
 
 
@@ -219,7 +219,7 @@ def _of_each(question, population: Population, data: Dataset, index: Tensor, *op
 
 def _logits(module: nn.Module, data: Dataset, index: Tensor) -> Tensor:
     with torch.no_grad(), full_precision():
-        return torch.cat([module(channels_last(data.inputs(rows))).cpu() for rows in index.split(ROWS)])
+        return torch.cat([in_batches(module, data.inputs(rows)).cpu() for rows in index.split(ROWS)])
 
 
 def _sensitivity(
@@ -231,10 +231,10 @@ def _sensitivity(
         block = max(1, ROWS // queries)
         for rows in index.split(block):
             x = data.inputs(rows)
-            clean = module(channels_last(x)).double().softmax(1)
+            clean = in_batches(module, x).double().softmax(1)
             # a whole block is drawn even for the last rows: an example's noise does not depend on what follows it
             noise = torch.randn((queries, block, *x.shape[1:]), generator=generator)[:, : len(x)].to(x)
-            noisy = module(channels_last((x + epsilon * noise).flatten(0, 1)))
+            noisy = in_batches(module, (x + epsilon * noise).flatten(0, 1))
             moved = noisy.double().softmax(1).view(queries, *clean.shape) - clean
             found.append((moved.abs().sum(0) / (queries * epsilon)).cpu())
     return torch.cat(found)
