@@ -42,7 +42,7 @@ def best(
     return recipes[max(range(len(recipes)), key=accuracies.__getitem__)], accuracies
 
 
-def epochs_to_reach(population: Population, accuracy: float) -> int:
+def epochs_to_reach(population: Population, accuracy: float, window: int = 1) -> int:
     """The number of epochs after which models trained like these have so much accuracy on their reserve examples.
 
     The first epoch at which their accuracy, averaged over the models, is at least `accuracy`; the best epoch if none
@@ -52,9 +52,11 @@ def epochs_to_reach(population: Population, accuracy: float) -> int:
 
     Args:
         population: trained with `watch=("reserve",)` or for their best epoch; all of them either way.
+        window: an epoch stands for the mean of so many around it. With few models and few reserve examples their mean,
+            too, reaches a level early by luck.
     """
     curves = pd.DataFrame([pd.Series(record["reserve_accuracy"]) for record in population.records])
     if "best_epoch" in population.records[0]:
         curves = curves.cummax(axis=1).ffill(axis=1)  # who has stopped keeps what it has
-    mean = curves.mean().to_numpy()
+    mean = curves.mean().rolling(window, center=True, min_periods=1).mean().to_numpy()
     return next((e for e, value in enumerate(mean) if value >= accuracy), int(mean.argmax())) + 1

@@ -366,6 +366,20 @@ def test_headline_leaves_out_classes_and_wrong_beliefs():
     assert headline_lines(rows) == before and "l1_unstructured 0.7 0.55" in before
 
 
+def test_headline_keeps_the_two_kinds_of_attacker_apart():
+    rows = rows_of([0.6, 0.7], attack="gap", **PRUNED | {"knowledge": "shadow"})
+    rows += rows_of([0.8, 0.9], attack="gap", **PRUNED | {"knowledge": "known_members"})
+    lines = headline_lines(rows)
+    assert "l1_unstructured 0.7 0.65" in lines and "l1_unstructured 0.7, known members 0.85" in lines
+
+
+def test_headline_of_a_run_without_attacks_shows_its_models():
+    rows = rows_of([0.9, 0.8], "test_accuracy", **ORIGINAL) + rows_of([0.7, 0.6], "test_accuracy", **PRUNED)
+    lines = headline_lines(rows)
+    assert lines[0] == "Models, mean over them" and lines[-1] == "Verdicts"
+    assert "original 0.85" in lines and "l1_unstructured 0.7 0.65" in lines
+
+
 def test_headline_of_a_saved_run_is_that_of_its_rows(tmp_path):
     rows = rows_of([0.5, math.nan], attack="gap", **ORIGINAL) + rows_of([0.7, 0.8], attack="nn", **ORIGINAL)
     path = results.save(

@@ -68,6 +68,13 @@ def test_epochs_to_reach_an_accuracy_go_by_the_mean_curve(accuracy, epochs):
     assert tuning.epochs_to_reach(models, accuracy) == epochs
 
 
+def test_a_window_is_not_taken_in_by_one_lucky_epoch():
+    curve = [0.4, 0.7, 0.4, 0.5, 0.6, 0.7, 0.8]
+    models = Population(partial(nn.Linear, 1, 1), {"w": torch.zeros(1, 1)}, {}, [{"reserve_accuracy": curve}])
+    assert tuning.epochs_to_reach(models, 0.6) == 2
+    assert tuning.epochs_to_reach(models, 0.6, window=3) == 5  # 0.5, 0.6 and 0.7
+
+
 @pytest.mark.parametrize("accuracy, epochs", [(0.4, 1), (0.5, 2), (0.6, 3), (0.61, 4), (0.9, 4)])
 def test_of_models_that_keep_their_best_epoch_the_best_so_far_counts(accuracy, epochs):
     # so far at best 0.5 0.5 0.6 (stopped) and 0.3 0.6 0.6 0.8 0.8: means 0.4, 0.55, 0.6, 0.7, 0.7
