@@ -62,7 +62,7 @@ class Vocabulary(BaseModel):
     rho: Strength = None
     rho_growth: Times = None
     retrain_epochs: Count = None
-    arms: Annotated[list[Literal[tuple("ABCDEFGHIJ")]], Field(min_length=1)] = None
+    arms: Annotated[list[Literal[tuple("ABCDEFGHIJK")]], Field(min_length=1)] = None
     game_strength: Strength = None
     pruner: Pruner = None
     ppb_strengths: list[Strength] = None
