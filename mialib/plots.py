@@ -166,12 +166,12 @@ def dots(
     references: dict | None = None,
     emphasis: Sequence[str] = (),
     reference: str = "guessing",
-    single: str = "one target",
+    each: str = "one target",
 ) -> Figure:
     """A dot for the mean and a bar for its 95% interval: a row for each setting, a panel for each quantity.
 
     panels: title -> {setting -> values over targets (n,), or an Estimate}. The first setting stands on top; a
-        panel may lack some. Values are drawn as small dots too, each `single`. An interval or mean that is nan is left out.
+        panel may lack some. Values are drawn as small dots too, `each` says of what. An interval or mean that is nan is left out.
     references: title -> where a dotted line stands, say 0.5; `reference` is what it means.
     emphasis: settings with filled marks; all others are then hollow.
     """
@@ -200,7 +200,7 @@ def dots(
             look = strong if name in emphasis or not emphasis else weak
             axes.errorbar(value.value, row, xerr=bar, fmt="o", **look, label="mean and 95% interval")
             if len(single) > 1:  # just below the bar, which would hide them
-                axes.plot(single, np.full(len(single), row + 0.24), **_SMALL, label=single)
+                axes.plot(single, np.full(len(single), row + 0.24), **_SMALL, label=each)
         axes.set(xlabel=title, ylim=(len(settings) - 0.4, -0.6))
         axes.locator_params(axis="x", nbins=5)
         axes.tick_params(axis="y", length=0)
