@@ -14,6 +14,8 @@ from torch import nn
 
 from mialib import data, loop, models, predict, splits, train
 from mialib.compression import pruning
+from mialib.compression.admm import ADMM
+from mialib.compression.cardinality import LargestWeights
 from mialib.defenses import adversarial
 from mialib.defenses import differential_privacy as dp
 from mialib.defenses.differential_privacy import DPSGD, Phase
@@ -274,10 +276,17 @@ def test_batch_norm_is_refused_before_any_work(digits, monkeypatch):
         train.fit(CNN.args[0], digits, split, RECIPE, descent=DPSGD(1.0))
 
 
-def test_an_opponent_beside_it_is_refused(toy, split):
-    opponent = adversarial.AdversarialRegularization(1.0, 3)
-    with pytest.raises(ValueError, match="penalty belongs to a whole batch"):
-        train.fit(mlp, toy, split, RECIPE, descent=DPSGD(1.0), opponent=opponent)
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"opponent": adversarial.AdversarialRegularization(1.0, 3)},
+        {"constraint": ADMM(LargestWeights({"0.weight": 0.5}), every=1)},
+    ],
+    ids=["opponent", "constraint"],
+)
+def test_what_charges_a_whole_batch_is_refused_beside_it(toy, split, beside):
+    with pytest.raises(ValueError, match="belongs to a whole batch"):
+        train.fit(mlp, toy, split, RECIPE, descent=DPSGD(1.0), **beside)
 
 
 def test_group_norm_replaces_every_batch_norm_and_nothing_else():

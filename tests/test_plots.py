@@ -148,7 +148,8 @@ def test_every_figure_is_labelled_and_leaves_no_trace(tmp_path):
     for name, figure in figures().items():
         assert isinstance(figure, Figure), name
         panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
-        assert all(axes.get_xlabel() for axes in panels) and panels[0].get_ylabel(), name
+        named = name == "dots"  # its rows bear names, which say what they are
+        assert all(axes.get_xlabel() for axes in panels) and (panels[0].get_ylabel() or named), name
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a layout that does not fit warns
             path = drawing.save(figure, tmp_path / "figures" / f"{name}.png")
