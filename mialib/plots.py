@@ -171,7 +171,8 @@ def dots(
     """A dot for the mean and a bar for its 95% interval: a row for each setting, a panel for each quantity.
 
     panels: title -> {setting -> values over targets (n,), or an Estimate}. The first setting stands on top; a
-        panel may lack some. Values are drawn as small dots too, `each` says of what. An interval or mean that is nan is left out.
+        panel may lack some. Values are drawn as small dots too, `each` says of what. An interval or mean that is
+        nan is left out.
     references: title -> where a dotted line stands, say 0.5; `reference` is what it means.
     emphasis: settings with filled marks; all others are then hollow.
     """
