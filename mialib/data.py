@@ -104,8 +104,8 @@ def load(
         the files; missing ones are downloaded into it. Laid out as torchvision does where it knows the set.
     subset: keep that many examples, stratified, see `stratified_index`; `seed` has no other use.
     side: make pictures side x side pixels, with an antialiased bilinear filter; None leaves them as they are.
-    Raises ValueError for an unknown name, a subset outside 1..n, a side for features or a corrupt file, FileNotFoundError for a
-    missing one that cannot be downloaded.
+    Raises ValueError for an unknown name, a subset outside 1..n, a side for features or a corrupt file,
+        FileNotFoundError for a missing one that cannot be downloaded.
     """
     if name not in LOADERS:
         near = difflib.get_close_matches(str(name), LOADERS, n=1, cutoff=0.0)

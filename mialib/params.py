@@ -63,7 +63,6 @@ class Vocabulary(BaseModel):
     rho_growth: Times = None
     retrain_epochs: Count = None
     arms: Annotated[list[Literal[tuple("ABCDEFGHIJK")]], Field(min_length=1)] = None
-    game_strength: Strength = None
     pruner: Pruner = None
     ppb_strengths: list[Strength] = None
     adversarial_strengths: list[Strength] = None
