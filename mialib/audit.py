@@ -1,7 +1,7 @@
 """From models to a table: what the attacker observes, every attack on every target, one tidy row a measurement."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -65,19 +65,38 @@ class Observation:
             columns=self.columns | columns,
         )
 
+    def served(self, defense: Callable[[Tensor], Tensor], /, **columns) -> "Observation":
+        """The same models behind an output defence, log-posteriors (..., c) -> (..., c).
+
+        The attacker knows the defence: the shadows answer through it too. `.unaware(believed)` makes one who
+        does not. The sensitivity is not served, so neither samia nor `divergence` can be had.
+        """
+        return replace(
+            self,
+            targets=[predict.serve(one, defense) for one in self.targets],
+            shadows=predict.serve(self.shadows, defense),
+            columns=self.columns | columns,
+        )
+
 
 def observe(
-    population: Population, data: Dataset, split: Splits, n_targets: int, seed: int = 0, **columns
+    population: Population,
+    data: Dataset,
+    split: Splits,
+    n_targets: int,
+    seed: int = 0,
+    sensitive: bool = True,
+    **columns,
 ) -> Observation:
     """Query every model on its own candidates: posteriors, sensitivity, and for the targets a door for probes.
 
     Args:
         population: the first `n_targets` models are targets, the rest shadows, as in `splits.target_shadow`.
+        sensitive: ask for the sensitivity, which samia and `divergence` need: eleven queries an example, not one.
     """
     index, member = predict.candidates(split, seed)
-    seen = predict.views(
-        population, data, index, seed=seed
-    )  # all at once: the models share out the processes
+    # all at once: the models share out the processes
+    seen = predict.views(population, data, index, sensitive=sensitive, seed=seed)
     targets = [
         predict.with_probes(seen[one], population[one], data, index[one])
         for one in (slice(i, i + 1) for i in range(n_targets))
@@ -155,6 +174,39 @@ def divergence(seen: Observation) -> list[dict]:
     return rows
 
 
+def calibration(seen: Observation) -> list[dict]:
+    """Rows on how far each target's posteriors can be believed, from what was observed: no new queries.
+
+    calibration_error is that on the non-members among the candidates; member_loss and test_loss are the mean
+    cross-entropies in nats of members and of non-members, an example's being at most `signals.LIMIT`.
+    """
+    rows = []
+    for i, (target, member) in enumerate(zip(seen.targets, seen.member, strict=True)):
+        log_p, labels = target.log_posteriors[0], target.labels[0]
+        loss = -signals.true_class(log_p, labels).clamp(min=-signals.LIMIT)
+        found = {
+            "calibration_error": metrics.calibration_error(log_p[~member], labels[~member]),
+            "member_loss": loss[member].mean(),
+            "test_loss": loss[~member].mean(),
+        }
+        rows += [results.row(metric, value, **seen.columns, target=i) for metric, value in found.items()]
+    return rows
+
+
+def accuracy(seen: Observation) -> list[dict]:
+    """Rows on each target's answers as they were observed: test_accuracy and generalization_gap, without new queries.
+
+    For what `utility` cannot ask, as networks behind an output defence; of equal posteriors the first class counts.
+    """
+    rows = []
+    for i, (target, member) in enumerate(zip(seen.targets, seen.member, strict=True)):
+        right = target.log_posteriors[0].argmax(-1) == target.labels[0]
+        train, test = (right[side].double().mean() for side in (member, ~member))
+        found = {"test_accuracy": test, "generalization_gap": train - test}
+        rows += [results.row(metric, value, **seen.columns, target=i) for metric, value in found.items()]
+    return rows
+
+
 def per_class(seen: Observation, margins: Tensor, metric: str = "auc", **columns) -> list[dict]:
     """Rows of an attack within each class: members of the class against non-members of the class.
 
@@ -224,7 +276,11 @@ def transfers(seen: Mapping[str, Observation]) -> dict[str, Observation]:
     }
 
 
-def attack(observations: Mapping[str, Observation], suite: Mapping[str, object]) -> Measurements:
+def attack(
+    observations: Mapping[str, Observation],
+    suite: Mapping[str, object],
+    measures: Mapping[str, Callable] = metrics.STANDARD,
+) -> Measurements:
     """Every attack of the suite on every target of every observation.
 
     Attack networks are trained first, over as many processes as `joblib.parallel_config(n_jobs=...)` allows, and
@@ -233,6 +289,8 @@ def attack(observations: Mapping[str, Observation], suite: Mapping[str, object])
     Args:
         suite: name -> attack. An attack that has `fit` learns first: it needs `name`, `trainings`, fit(shadows,
             shadow_member, seeds) and judge(fitted, targets) -> (targets, trainings, n), as `NeuralAttack`.
+        measures: name in the table -> measure(member, margin) -> Estimate; `decisions` has more. The caller
+            names one with a parameter: {"precision_at_recall_0.5": partial(precision_at_recall, recall=0.5)}.
     """
     _train_networks(list(observations.values()), suite)
     rows, margins = [], {}
@@ -244,6 +302,7 @@ def attack(observations: Mapping[str, Observation], suite: Mapping[str, object])
                     rows += results.attack_rows(
                         seen.member[target].numpy(),
                         margin.numpy(),
+                        measures,
                         **seen.columns,
                         attack=name,
                         target=target,

@@ -2,19 +2,28 @@
 
 Rows are those of `mialib.results` (a list of dicts, or its `table`): where they name targets they are averaged first
 (`results.aggregate`), and intervals drawn are those over targets; where there is one target, those over its examples.
+`scatter` alone takes the values themselves.
 """
 
 import itertools
+from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mialib import drawing, results
+from mialib import drawing, metrics, results
 
 # From dark to light, neighbours of different hue.
 _EIGHT = ("#14093f", "#7a0e3b", "#004c92", "#11742c", "#e45542", "#24a991", "#e1a112", "#86c8ee")
+# fmt: off
+_TWELVE = (
+    "#2d0a7d", "#462305", "#0f4169", "#195a00", "#b94105", "#b94b73",
+    "#009691", "#00a0ff", "#b49b00", "#e187ff", "#69d264", "#f0b9a0",
+)
+# fmt: on
+_SHAPES = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "d", (4, 1, 0))
+_AXES = {"sparsity": "sparsity", "ratio": "compression of the weights", "bits": "bit-width"}
 _NAMES = {"auc": "AUC", "tpr_at_0.01": "TPR at 1% FPR", "tpr_at_0.001": "TPR at 0.1% FPR"}
 _CHANCE = {"auc": 0.5, "balanced_accuracy": 0.5, "tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
 _MEASURED = {"target", "seed", "value", "low", "high", "low_seeds", "high_seeds", "n_members", "n_nonmembers"}
@@ -22,55 +31,63 @@ _MEASURED = {"target", "seed", "value", "low", "high", "low_seeds", "high_seeds"
 
 @drawing.style()
 def against_level(
-    rows, metric: str, by: str = "compression", xlabel: str | None = None, ratio: bool = False
+    rows, metric: str, by: str = "compression", xlabel: str | None = None, axis: str = "sparsity"
 ) -> Figure:
     """A metric against the level of compression: a line with its interval as a band for each value of `by`.
 
     The original (compression "none") is a dotted horizontal line, cut short where there are more than four;
-    the control (level 0.0) a hollow marker of its own, with its interval. Other columns may not vary: choose rows
-    with `results.table(rows, attack=...)`; ValueError names the ones that do. Give `xlabel="bit-width"` for
-    quantisation.
+    the control (`results.is_control`) a hollow marker of its own, with its interval. Other columns may not
+    vary: choose rows with `results.table(rows, attack=...)`; ValueError names the ones that do.
 
-    ratio: levels are sparsities, drawn as the compression 1 / (1 - level) on a log axis, the control at 1x;
-        ticks stand at the levels present, fewer where they crowd.
+    by: "compression", "variant" (families of one method; what names none bears the method's name), "attack", ...
+    axis: "sparsity"; "ratio", the compression 1 / (1 - sparsity) on a log axis, the control at 1x, with ticks at
+        the levels present, fewer where they crowd; "bits", bit-widths on a log axis with ticks at the levels
+        present, the control at 32.
     """
+    if axis not in _AXES:
+        raise ValueError(f"axis is {axis!r}; it must be one of {list(_AXES)}")
     frame = _settled(rows, metric, {by, "compression", "level"})
+    if by == "variant":
+        frame["variant"] = frame["variant"].fillna(frame["compression"])
     original, compressed = frame[frame["compression"] == "none"], frame[frame["compression"] != "none"]
     if compressed.empty:
         raise ValueError("rows hold no compressed model; compression is 'none' in all of them")
-    if ratio and not compressed["level"].between(0, 1, inclusive="left").all():
-        found = sorted(compressed["level"].unique())
-        raise ValueError(f"rows hold the levels {found}; a ratio needs sparsities, from 0 to below 1")
-    compressed = compressed.assign(x=1 / (1 - compressed["level"]) if ratio else compressed["level"])
+    levels = compressed["level"]
+    if not (levels >= 1 if axis == "bits" else levels.between(0, 1, inclusive="left")).all():
+        needed = "bit-widths, from 1" if axis == "bits" else "sparsities, from 0 to below 1"
+        raise ValueError(f"rows hold the levels {sorted(set(levels.tolist()))}; axis {axis!r} needs {needed}")
+    compressed = compressed.assign(
+        x=1 / (1 - levels) if axis == "ratio" else levels, control=levels.map(results.is_control)
+    )
     groups = compressed[by].unique()
     looks = dict(zip(groups, drawing.series(len(groups)), strict=True))
-    crowded = len(groups) > 4
+    crowded, shared = len(groups) > 4, by in ("compression", "variant")
     figure, axes = drawing.figure(4.6, 4.6 if crowded else 3.6)
     for group, look in looks.items():
         line = compressed[compressed[by] == group].sort_values("level")
         band = {"color": look["color"], "alpha": 0.05 if crowded else 0.15, "linewidth": 0}
-        control, pruned = line[line["level"] == 0], line[line["level"] > 0]
-        axes.fill_between(pruned["x"], pruned["low"], pruned["high"], **band)
-        axes.plot(pruned["x"], pruned["value"], **look, label=group)
-        # nothing was pruned there, so no line leads to it
+        control, line = line[line["control"]], line[~line["control"]]
+        axes.fill_between(line["x"], line["low"], line["high"], **band)
+        axes.plot(line["x"], line["value"], **look, label=group)
+        # nothing was compressed there, so no line leads to it
         axes.errorbar(control["x"], control["value"], _error(control), color=look["color"], elinewidth=0.9)
         axes.plot(control["x"], control["value"], **look | drawing.HOLLOW)
     for group, value in zip(original[by], original["value"], strict=True):
-        # One original stands for all methods of compression; of attacks or defences each has its own.
-        color = "black" if by == "compression" else looks.get(group, {"color": drawing.FAINT})["color"]
-        axes.axhline(
-            value, xmax=0.05 if crowded and by != "compression" else 1, color=color, **drawing.DOTTED
-        )
+        # One original stands for all methods of compression and their variants; of attacks or defences each
+        # has its own.
+        color = "black" if shared else looks.get(group, {"color": drawing.FAINT})["color"]
+        axes.axhline(value, xmax=0.05 if crowded and not shared else 1, color=color, **drawing.DOTTED)
     if len(original):
         axes.plot([], [], color="black", **drawing.DOTTED, label="original")
-    if (compressed["level"] == 0).any():
+    if compressed["control"].any():
         axes.plot([], [], color="black", marker="o", **drawing.HOLLOW, label="control")
     if metric in _CHANCE:
         axes.axhline(_CHANCE[metric], color=drawing.FAINT, linewidth=1, label="chance")
-    if ratio:
+    if axis == "ratio":
         _ratio_axis(axes, np.unique(compressed["x"]))
-    default = "compression of the weights" if ratio else "sparsity"
-    axes.set(xlabel=default if xlabel is None else xlabel, ylabel=_name(metric))
+    if axis == "bits":
+        _log_axis(axes, bits := np.unique(levels), [f"{level:g}" for level in bits])
+    axes.set(xlabel=_AXES[axis] if xlabel is None else xlabel, ylabel=_name(metric))
     return drawing.with_legend(figure)
 
 
@@ -161,7 +178,58 @@ def tradeoff(rows, attack: str, metric: str = "auc", adversary: str | None = Non
     named = points.dropna(subset=["defense_strength", "value"]).sort_values("adversary").drop_duplicates(keys)
     places = named[["value_x", "value"]].to_numpy()
     colors = [looks[group]["color"] for group in zip(named["defense"], named["variant"], strict=True)]
-    _label_points(axes, places, [f"{value:g}" for value in named["defense_strength"]], colors)
+    drawing.label_points(axes, places, [f"{value:g}" for value in named["defense_strength"]], colors)
+    return figure
+
+
+@drawing.style()
+def scatter(
+    groups: Mapping[str, Sequence[tuple]],
+    xlabel: str,
+    ylabel: str,
+    references: Mapping[str, Callable] = {},
+    xscale: str = "linear",
+) -> Figure:
+    """Points of up to twelve families, each at its mean over targets with faint 95% intervals and its label.
+
+    groups: family -> [(label, x (t,), y (t,)), ...], values over targets. Labels are best short ("4", "beta 1"); an
+        empty one is not written. A point whose mean is nan is left out.
+    references: name -> function of x, a faint line over the range of x; say {"gap attack": lambda x: 0.5 + x / 2}.
+    xscale: "linear" or "log".
+    """
+    found = [
+        (family, text, *metrics.over_targets(x), *metrics.over_targets(y))
+        for family, points in groups.items()
+        for text, x, y in points
+    ]
+    columns = ["family", "text", "value_x", "low_x", "high_x", "value", "low", "high"]
+    points = pd.DataFrame(found, columns=columns).dropna(subset=["value_x", "value"])
+    if points.empty:
+        raise ValueError("groups hold no point; each family needs one whose mean is no nan")
+    if len(groups) > len(_TWELVE):
+        raise ValueError(f"groups holds {len(groups)} families; more than {len(_TWELVE)} look alike")
+    looks = dict(zip(groups, _looks(len(groups)), strict=True))
+    figure, axes = drawing.figure(*(6.4, 5.4) if len(points) > 12 else (4.8, 4.2))
+    bars = {"ecolor": "#DDDDDD", "elinewidth": 0.7, "zorder": 1}
+    axes.errorbar(
+        points["value_x"], points["value"], _error(points), _error(points, "_x"), fmt="none", **bars
+    )
+    for family, members in points.groupby("family", sort=False):
+        look = looks[family] | {"linestyle": "none", "markeredgecolor": "white", "markeredgewidth": 0.5}
+        look["markersize"] += 1.5  # what the white edge, which parts markers that meet, takes away
+        axes.plot(members["value_x"], members["value"], **look, label=family)
+    axes.set_xscale(xscale)
+    axes.margins(0.06)
+    ends = axes.get_xlim()
+    x = np.geomspace(*ends, 100) if xscale == "log" else np.linspace(*ends, 100)
+    for (name, reference), look in zip(references.items(), itertools.cycle(drawing.LINES), strict=False):
+        thin = {"color": drawing.FAINT, "linewidth": 1, "linestyle": look, "zorder": 0.5}
+        axes.plot(x, [reference(place) for place in x], **thin, label=name)
+    axes.set(xlim=x[[0, -1]], xlabel=xlabel, ylabel=ylabel)
+    drawing.with_legend(figure)
+    named = points[points["text"] != ""]
+    colors = [looks[family]["color"] for family in named["family"]]
+    drawing.label_points(axes, named[["value_x", "value"]].to_numpy(), list(named["text"]), colors)
     return figure
 
 
@@ -172,52 +240,35 @@ def _ratio_axis(axes, ratios) -> None:
     for ratio in ratios[-2::-1]:
         if np.log2(kept[-1] / ratio) >= least:
             kept.append(ratio)
+    _log_axis(axes, kept, [f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x" for ratio in kept])
+
+
+def _log_axis(axes, places, texts) -> None:
     axes.set_xscale("log", base=2)
-    axes.set_xticks(kept, [f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x" for ratio in kept])
+    axes.set_xticks(places, texts)
     axes.set_xticks([], minor=True)
 
 
-def _defense_looks(groups: list[tuple]) -> dict[tuple, dict]:
-    """The look of each (defence, variant): large black symbols for no defence, else one of eight colours."""
-    plain = [group for group in groups if group[0] == "none"]
-    defended = [group for group in groups if group[0] != "none"]
-    looks = dict(
-        zip(defended, [look | {"markersize": 6} for look in drawing.series(len(defended))], strict=True)
-    )
-    if 3 < len(defended) <= 8:
-        for index, look in enumerate(looks.values()):
-            look["color"] = _EIGHT[index * 7 // (len(defended) - 1)]
-    for group, marker in zip(plain, itertools.cycle("*ph"), strict=False):
-        looks[group] = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 10}
+def _looks(count: int) -> list[dict]:
+    """`drawing.series` with larger markers; from four to twelve no two share a colour or a marker."""
+    looks = [look | {"markersize": 6} for look in drawing.series(count)]
+    colours = _EIGHT if count <= 8 else _TWELVE
+    if 3 < count <= len(colours):
+        for index, look in enumerate(looks):
+            look["color"] = colours[index * (len(colours) - 1) // (count - 1)]
+            look["marker"] = _SHAPES[index]
+            look["markersize"] = 6 if index < 9 else 8  # the last are slender
     return looks
 
 
-def _label_points(axes, points, texts, colors, size=7) -> None:
-    """Write each text beside its point, where it covers the least of lines, markers and texts before it.
-
-    The figure must be otherwise complete: its layout is settled here, and every place is measured in points.
-    """
-    axes.figure.draw_without_rendering()
-    scale = 72 / axes.figure.dpi
-    taken = []  # rows: centre, half the width, half the height, how bad it is to be covered
-    for line in axes.get_lines():
-        corners = line.get_transform().transform(line.get_xydata()) * scale
-        steps = np.linspace(0, len(corners) - 1, 50 * len(corners))
-        path = np.column_stack([np.interp(steps, range(len(corners)), ends) for ends in corners.T])
-        taken += [(*place, 0.5, 0.5, 1) for place in path] + [(*place, 3.5, 3.5, 10) for place in corners]
-    sides = np.array([(-1, 1), (1, -1), (-1, -1), (1, 1), (0, 1), (0, -1), (-1, 0), (1, 0)])
-    for point, text, color in zip(points, texts, colors, strict=True):
-        place = axes.transData.transform(point) * scale
-        half = np.array([0.35 * size * len(text), 0.4 * size])
-        offsets = np.concatenate([sides * (half + gap) for gap in (4, 9)])
-        boxes = np.array(taken)
-        apart = np.abs(boxes[:, :2] - (place + offsets)[:, None]) >= boxes[:, 2:4] + half
-        offset = offsets[np.argmin((~apart.any(2)) @ boxes[:, 4])]
-        taken.append((*(place + offset), *(half + (2, 0)), 20))
-        rgb = np.array(matplotlib.colors.to_rgb(color))
-        ink = rgb * min(1, 0.35 / (rgb @ drawing.LUMINANCE))  # dark enough to read on white
-        middle = {"textcoords": "offset points", "ha": "center", "va": "center"}
-        axes.annotate(text, point, offset, **middle, fontsize=size, color=ink)
+def _defense_looks(groups: list[tuple]) -> dict[tuple, dict]:
+    """The look of each (defence, variant): large black symbols for no defence, else a colour each."""
+    plain = [group for group in groups if group[0] == "none"]
+    defended = [group for group in groups if group[0] != "none"]
+    looks = dict(zip(defended, _looks(len(defended)), strict=True))
+    for group, marker in zip(plain, itertools.cycle("*ph"), strict=False):
+        looks[group] = {"color": "black", "linestyle": "none", "marker": marker, "markersize": 10}
+    return looks
 
 
 def _listed(*parts) -> str:

@@ -118,6 +118,29 @@ def magnitudes(weights: Mapping[str, np.ndarray], kept: int) -> Figure:
     return drawing.with_legend(figure)
 
 
+@drawing.style()
+def grids(weights: np.ndarray, quantized: Mapping[str, np.ndarray]) -> Figure:
+    """What quantisation does to the weights of a layer: which values are left, and how many weights take each.
+
+    weights: (n,), before, drawn faintly behind every panel as a histogram.
+    quantized: panel title -> (n,), after; a bar for each value that is left, its height the share of weights there.
+    """
+    figure, panels = drawing.figure(2.1 * len(quantized) + 0.3, 2.3, columns=len(quantized), sharex=True)
+    edges = np.histogram_bin_edges(weights, 60)
+    for axes, (title, values) in zip(panels, quantized.items(), strict=True):
+        found, counts = np.unique(values, return_counts=True)
+        shares, before = counts / len(values), np.histogram(weights, edges)[0] / len(weights)
+        axes.stairs(
+            before / before.max(), edges, fill=True, color=drawing.FAINT, label="before (to scale of its own)"
+        )
+        thin = min(1.5, 60 / len(found))
+        axes.vlines(found, 0, shares / shares.max(), color=drawing.DARK, linewidth=thin, label="after")
+        axes.set(title=f"{title}: {len(found)} values", xlabel="weight", yticks=[])
+        axes.spines["left"].set_visible(False)
+    panels[0].set_ylabel("share of weights")
+    return drawing.with_legend(figure, below=True)
+
+
 def _by_epoch(title, parts) -> dict:
     """For "train" and "test": epochs from 1; least, mean and greatest over the targets that reach each."""
     if set(parts) != {"train", "test"}:

@@ -1,10 +1,10 @@
-"""How well an attack tells members from non-members, with intervals.
+"""How well an attack tells members from non-members, with intervals; `decisions` has more of the same kind.
 
-Every function takes `member` (n,), bool or 0/1 with 1 = member, and `margin` (n,), real numbers or +-inf
-where larger means more likely a member and > 0 is the attacker's decision; numpy arrays or tensors. Rates are
-0..1. Every interval is 95%: over examples for one target model, over targets in `over_targets`; these are
-different things. What cannot be resolved is nan. Bad input (unequal lengths, nan margins, one group empty)
-raises ValueError. Inputs are never changed.
+Every measure of an attack takes `member` (n,), bool or 0/1 with 1 = member, and `margin` (n,), real numbers
+or +-inf where larger means more likely a member and > 0 is the attacker's decision; numpy arrays or tensors.
+Rates are 0..1. Every interval is 95%: over examples for one target model, over targets in `over_targets`;
+these are different things. What cannot be resolved is nan. Bad input (unequal lengths, nan margins, one group
+empty) raises ValueError. Inputs are never changed. `calibration_error` judges a model, not an attack.
 """
 
 import functools
@@ -12,7 +12,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy import stats
+from torch import Tensor
+
+from mialib.attacks import signals
 
 CONFIDENCE = 0.95
 _Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
@@ -33,7 +37,7 @@ def auc(member, margin) -> Estimate:
     clipped to [0, 1]. It has no width when the groups are apart (value 0 or 1), and is nan with fewer than
     two members or non-members.
     """
-    members, nonmembers = _groups(member, margin)
+    members, nonmembers = groups(member, margin)
     wins, losses = _placements(members, nonmembers)
     return _normal(wins.mean(), _mean_variance(wins) + _mean_variance(losses), bounds=(0.0, 1.0))
 
@@ -43,9 +47,9 @@ def balanced_accuracy(member, margin) -> Estimate:
 
     Interval: the two rates' Wilson intervals combined by Newcombe's (1998) square-and-add rule (MOVER).
     """
-    members, nonmembers = _groups(member, margin)
-    tpr = _proportion(members > 0, "wilson")
-    tnr = _proportion(nonmembers <= 0, "wilson")
+    members, nonmembers = groups(member, margin)
+    tpr = wilson((members > 0).sum(), len(members))
+    tnr = wilson((nonmembers <= 0).sum(), len(nonmembers))
     value = (tpr.value + tnr.value) / 2
     below = math.hypot(tpr.value - tpr.low, tnr.value - tnr.low) / 2
     above = math.hypot(tpr.high - tpr.value, tnr.high - tnr.value) / 2
@@ -61,20 +65,20 @@ def tpr_at_fpr(member, margin, max_fpr: float) -> Estimate:
     """
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr is {max_fpr}; it must be in (0, 1]")
-    members, nonmembers = _groups(member, margin)
+    members, nonmembers = groups(member, margin)
     allowed = math.floor(max_fpr * len(nonmembers) + 1e-9)  # false positives; 0.29 * 100 is 28.999...
     if allowed < 1 or _bare_decisions(members, nonmembers):
         return Estimate(math.nan)
     if allowed >= len(nonmembers):
-        return _proportion(np.ones(len(members), bool), "exact")
+        return _exact(len(members), len(members))
     # Only what lies above the (allowed + 1)-th largest non-member can be called a member; its ties cannot.
     threshold = np.partition(nonmembers, -(allowed + 1))[-(allowed + 1)]
-    return _proportion(members > threshold, "exact")
+    return _exact(int((members > threshold).sum()), len(members))
 
 
 def roc(member, margin) -> tuple[np.ndarray, np.ndarray]:
     """False- and true-positive rates, each (k + 1,) from 0 to 1, at the k distinct margins as thresholds."""
-    members, nonmembers = _groups(member, margin)
+    members, nonmembers = groups(member, margin)
     values, inverse = np.unique(np.concatenate([members, nonmembers]), return_inverse=True)
 
     def rates(index):
@@ -92,8 +96,8 @@ def paired_difference(member, margin_a, margin_b, metric: str) -> Estimate:
     the per-example difference of correctness among members and among non-members; normal approximation,
     clipped to [-1, 1]. Equal margins give exactly 0 with no width.
     """
-    members_a, nonmembers_a = _groups(member, margin_a)
-    members_b, nonmembers_b = _groups(member, margin_b)
+    members_a, nonmembers_a = groups(member, margin_a)
+    members_b, nonmembers_b = groups(member, margin_b)
     if metric == "auc":
         wins_a, losses_a = _placements(members_a, nonmembers_a)
         wins_b, losses_b = _placements(members_b, nonmembers_b)
@@ -134,6 +138,42 @@ def minimum_detectable(differences) -> float:
     return float(multiplier * math.sqrt(_mean_variance(differences)))
 
 
+def calibration_error(log_posteriors: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Expected calibration error, 0..1: how far the largest posteriors are from the share of right answers.
+
+    |accuracy - mean confidence| of each of `bins` equal-width bins of the largest posterior, weighted with
+    the bin's share of the examples; a bin holds its upper end. Guo et al. 2017, arXiv:1706.04599, section 2.
+
+    Args:
+        log_posteriors: (n, c) as `signals` takes them, -inf allowed; labels: int64 (n,).
+    """
+    if log_posteriors.ndim != 2 or len(log_posteriors) == 0 or bins < 1:
+        raise ValueError(
+            f"log_posteriors have shape {tuple(log_posteriors.shape)} and bins is {bins};"
+            " it takes (n, classes) of one model with n > 0, and at least one bin"
+        )
+    right = (signals.correctness(log_posteriors, labels) > 0).double()  # it also checks both
+    confidence = log_posteriors.double().amax(-1).exp()
+    inner = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype, device=confidence.device)[1:-1]
+    # a bin's share times its |accuracy - confidence| is |sum of right - confidence| / n
+    gaps = confidence.new_zeros(bins).index_add(0, torch.bucketize(confidence, inner), right - confidence)
+    return float(gaps.abs().sum() / len(labels))
+
+
+def wilson(hits: float, n: float) -> Estimate:
+    """The share hits / n with Wilson's (1927) interval; nan for n = 0.
+
+    scipy's numbers, but the counts need not be whole: ties are shared out in `decisions.precision_at_recall`.
+    """
+    hits, n = float(hits), float(n)
+    if n == 0:
+        return Estimate(math.nan)
+    share, scale = hits / n, 2 * (n + _Z**2)
+    centre = (2 * n * share + _Z**2) / scale
+    half = _Z / scale * math.sqrt(4 * n * share * (1 - share) + _Z**2)
+    return Estimate(share, 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half)
+
+
 def vector(name, values) -> np.ndarray:
     """`values` (n,), an array, list or tensor on any device, as new float64; `name` is for the error."""
     values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
@@ -142,7 +182,7 @@ def vector(name, values) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _groups(member, margin) -> tuple[np.ndarray, np.ndarray]:
+def groups(member, margin) -> tuple[np.ndarray, np.ndarray]:
     """The margins of the members (a,) and of the non-members (b,), checked."""
     member, margin = vector("member", member), vector("margin", margin)
     if len(member) != len(margin):
@@ -162,6 +202,15 @@ def _groups(member, margin) -> tuple[np.ndarray, np.ndarray]:
             f"member holds {int(member.sum())} members of {len(member)}; both groups must be present"
         )
     return margin[member == 1], margin[member == 0]
+
+
+# What every attack gets in the results table: name -> measure(member, margin) -> Estimate
+STANDARD = {
+    "balanced_accuracy": balanced_accuracy,
+    "auc": auc,
+    "tpr_at_0.01": functools.partial(tpr_at_fpr, max_fpr=0.01),
+    "tpr_at_0.001": functools.partial(tpr_at_fpr, max_fpr=0.001),
+}
 
 
 def _bare_decisions(members, nonmembers) -> bool:
@@ -188,12 +237,8 @@ def _normal(value, variance, bounds) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
-def _proportion(hits, method) -> Estimate:
-    return _binomial(int(hits.sum()), len(hits), method)
-
-
 @functools.cache  # a millisecond each, and an audit asks for the same counts again and again
-def _binomial(successes: int, n: int, method: str) -> Estimate:
-    test = stats.binomtest(successes, n)
-    interval = test.proportion_ci(CONFIDENCE, method=method)
+def _exact(hits: int, n: int) -> Estimate:
+    test = stats.binomtest(hits, n)
+    interval = test.proportion_ci(CONFIDENCE, method="exact")
     return Estimate(float(test.statistic), float(interval.low), float(interval.high))

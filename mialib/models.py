@@ -1,15 +1,13 @@
-"""Every network, as a plain `nn.Module`: classifiers (target and shadow models) and attack networks.
+"""Classifiers (target and shadow models), as plain `nn.Module`s; the networks that attack them: `attack_models`.
 
-Classifiers map images float32 (b, c, h, w) or features (b, d) to logits (b, num_classes); attack networks map
-attack features to logits (b, 2), column 1 = member. All run alone and under `torch.func.functional_call` + `vmap`
-(randomness="different" where there is dropout): no control flow on data, nothing changed in place but
-BatchNorm's running statistics.
+Images float32 (b, c, h, w) or features (b, d) -> logits (b, num_classes). All run alone and under
+`torch.func.functional_call` + `vmap` (randomness="different" where there is dropout): no control flow on data,
+nothing changed in place but BatchNorm's running statistics.
 
-All start from `initialise`, attention's projections excepted, as in the code released with Yuan & Zhang 2022, which
-applies one rule to every network it builds.
+All start from `initialise`, as in the code released with Yuan & Zhang 2022, which applies one rule to every network
+it builds.
 """
 
-import copy
 import difflib
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.vgg import vgg11_bn as torchvision_vgg11_bn
 from torchvision.models.vgg import vgg16_bn as torchvision_vgg16_bn
 
 if TYPE_CHECKING:
@@ -29,7 +28,10 @@ if TYPE_CHECKING:
 SMALLEST_IMAGE = {
     "small_cnn": 8,
     "lenet5": 8,
+    "resnet8": 8,
+    "resnet20": 8,
     "resnet18": 8,
+    "vgg11_bn": 32,
     "vgg16_bn": 32,
     "densenet121": 16,
     "mobilenet_v2": 16,
@@ -142,6 +144,57 @@ def lenet5(in_channels: int, num_classes: int, image_size: int) -> nn.Module:
     return initialise(nn.Sequential(*layers))
 
 
+def resnet8(in_channels: int, num_classes: int) -> nn.Module:
+    """`resnet20` with one block a stage instead of three: small enough for CPU runs.
+
+    78,042 parameters on 10 classes; an image of 16x16 in colour takes 6.3 MFLOP (multiply-adds x 2), of 32x32 25.0.
+    """
+    return _cifar_resnet(1, in_channels, num_classes)
+
+
+def resnet20(in_channels: int, num_classes: int) -> nn.Module:
+    """A 3x3 stem of 16 filters, three stages of three blocks with 16, 32 and 64 filters, average pool, linear layer.
+
+    The second and the third stage start with stride 2. Source: He et al. 2016, arXiv:1512.03385, section 4.2; but where
+    the shape changes, the shortcut is a 1x1 convolution with BatchNorm (option B; the paper's CIFAR networks have
+    option A, zeros for the new filters). 272,474 parameters on 10 classes, 269,722 with option A; 81.6 MFLOP
+    (multiply-adds x 2) for an image of 32x32 in colour, 20.4 for 16x16.
+    """
+    return _cifar_resnet(3, in_channels, num_classes)
+
+
+def _cifar_resnet(blocks: int, in_channels: int, num_classes: int) -> nn.Module:
+    """6 * `blocks` + 2 layers: `blocks` blocks of two convolutions in each of three stages, stem and linear layer."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+    ]
+    for before, after in ((16, 16), (16, 32), (32, 64)):
+        layers.append(_Block(before, after))
+        layers += [_Block(after, after) for _ in range(blocks - 1)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes)]
+    return initialise(_out_of_place(nn.Sequential(*layers)))
+
+
+class _Block(BasicBlock):
+    """torchvision's block, but each activation is a module of its own: a quantiser gives each one scale.
+
+    More filters come with half the resolution. The sum with the shortcut is out of place, unlike torchvision's.
+    """
+
+    def __init__(self, before: int, after: int):
+        shortcut = None
+        if before != after:
+            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after))
+        super().__init__(before, after, stride=1 if before == after else 2, downsample=shortcut)
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu2(out + (x if self.downsample is None else self.downsample(x)))
+
+
 def resnet18(in_channels: int, num_classes: int) -> nn.Module:
     """ResNet-18 with a 3x3 stride-1 stem; the 3x3 / stride-2 max-pool is kept: 16x16 after it on 32x32 images.
 
@@ -150,6 +203,18 @@ def resnet18(in_channels: int, num_classes: int) -> nn.Module:
     model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     return initialise(_out_of_place(model))
+
+
+def vgg11_bn(in_channels: int, num_classes: int) -> nn.Module:
+    """VGG-11 with BatchNorm in its CIFAR variant: a 1x1 adaptive average pool, then one linear layer 512 -> classes.
+
+    The convolutions are torchvision's; the three linear layers of the original, made for ImageNet, are gone.
+    9,231,114 parameters on 10 classes; 306 MFLOP (multiply-adds x 2) for an image of 32x32 in colour.
+    """
+    features = torchvision_vgg11_bn(init_weights=False).features
+    features[0] = nn.Conv2d(in_channels, 64, 3, padding=1)
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
+    return initialise(_out_of_place(nn.Sequential(features, *head)))
 
 
 def vgg16_bn(in_channels: int, num_classes: int) -> nn.Module:
@@ -198,27 +263,20 @@ def columnfc(in_features: int, num_classes: int) -> nn.Module:
 
     Source: Yuan & Zhang 2022, released code (`models.py`, ColumnFC).
     """
-    return initialise(_mlp((in_features, 256, 128, num_classes), dropouts=(0.1, 0.1)))
+    return initialise(mlp((in_features, 256, 128, num_classes), dropouts=(0.1, 0.1)))
 
 
 _CLASSIFIERS = {
     "small_cnn": small_cnn,
     "lenet5": lenet5,
+    "resnet8": resnet8,
+    "resnet20": resnet20,
     "resnet18": resnet18,
+    "vgg11_bn": vgg11_bn,
     "vgg16_bn": vgg16_bn,
     "densenet121": densenet121,
     "mobilenet_v2": mobilenet_v2,
 }
-
-
-def _mlp(widths: tuple[int, ...], dropouts: tuple[float, ...]) -> nn.Sequential:
-    """Linear layers with ReLU between, each of the first len(dropouts) hidden layers followed by dropout."""
-    layers: list[nn.Module] = []
-    for i in range(len(widths) - 2):
-        layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
-        if i < len(dropouts):
-            layers.append(Dropout(dropouts[i]))
-    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
 def _out_of_place(model: nn.Module) -> nn.Module:
@@ -229,121 +287,17 @@ def _out_of_place(model: nn.Module) -> nn.Module:
     return model
 
 
-# --- attack networks -----------------------------------------------------------------------------------------------
+# --- shared with the attack networks ---------------------------------------------------------------------------------
 
 
-def attack_mlp(in_features: int) -> nn.Module:
-    """in -> 512 -> 256 -> 128 -> 2, ReLU, dropout 0.2 after the first two hidden layers.
-
-    Source: Yuan & Zhang 2022, released code (`attackers.py`), after the BlindMI repository.
-    """
-    return initialise(_mlp((in_features, 512, 256, 128, 2), dropouts=(0.2, 0.2)))
-
-
-def nsh(num_classes: int) -> nn.Module:
-    """The attack network of the min-max game: (b, 2C) -> (b, 2), with C = `num_classes`.
-
-    The input is [posterior (C), one-hot label (C)]. Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852; the
-    layers are recalled from memory and not checked against the paper. Theirs ends in one sigmoid, ours in two logits.
-    """
-    return initialise(Nsh(num_classes))
-
-
-class Nsh(nn.Module):
-    """Branches C -> 1024 -> 512 -> 64 for the posterior and C -> 512 -> 64 for the label, joined 128 -> 256 -> 64 -> 2.
-
-    ReLU after every layer but the last.
-    """
-
-    def __init__(self, num_classes: int):
-        super().__init__()
-        self.prediction = nn.Sequential(_mlp((num_classes, 1024, 512, 64), dropouts=()), nn.ReLU())
-        self.label = nn.Sequential(_mlp((num_classes, 512, 64), dropouts=()), nn.ReLU())
-        self.joint = _mlp((128, 256, 64, 2), dropouts=())
-
-    def forward(self, x: Tensor) -> Tensor:
-        posterior, label = x.chunk(2, dim=1)
-        return self.joint(torch.cat([self.prediction(posterior), self.label(label)], dim=1))
-
-
-def samia(num_classes: int, dropout: float = 0.2) -> nn.Module:
-    """The self-attention attack network: (b, 3C) -> (b, 2), with C = `num_classes`.
-
-    The input is [confidence (C), sensitivity (C), one-hot label (C)]. Source: Yuan & Zhang 2022, released code
-    (`transformer.py`).
-    """
-    return initialise(Samia(num_classes, dropout=dropout))
-
-
-class Samia(nn.Module):
-    """BatchNorm over the 3C inputs, one token (confidence, sensitivity, label) for each class, three encoder layers.
-
-    No positional encoding: a class is known only by its place in the batch norm and in the last flattened layer.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        width: int = 64,
-        heads: int = 4,
-        hidden: int = 128,
-        depth: int = 3,
-        dropout: float = 0.2,
-    ):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(3 * num_classes)
-        self.embed = nn.Linear(3, width)
-        layer = EncoderLayer(width, heads, hidden, dropout)
-        # nn.TransformerEncoder copies its layer, so all layers start from the same weights; so do ours.
-        self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(depth))
-        self.head = nn.Sequential(nn.Linear(num_classes * width, width), nn.ReLU(), nn.Linear(width, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.norm(x).unflatten(1, (3, -1)).transpose(1, 2)  # (b, C, 3)
-        tokens = F.gelu(self.embed(tokens))
-        for layer in self.layers:
-            tokens = layer(tokens)
-        return self.head(tokens.flatten(1))
-
-
-class Projection(nn.Linear):
-    """A linear layer that `initialise` leaves alone: it goes by class names, and so attention keeps its own weights."""
-
-
-class EncoderLayer(nn.Module):
-    """A post-norm transformer encoder layer with GELU, the function of `nn.TransformerEncoderLayer` exactly.
-
-    Queries, keys and values come from one matrix product. The projections start as those of `nn.MultiheadAttention`.
-    """
-
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.qkv = Projection(width, 3 * width)
-        self.out = Projection(width, width)
-        self.up = nn.Linear(width, hidden)
-        self.down = nn.Linear(hidden, width)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
-        nn.init.xavier_uniform_(self.qkv.weight)
-        nn.init.zeros_(self.qkv.bias)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor) -> Tensor:  # (b, tokens, width), and back
-        x = self.norm1(x + self._drop(self.out(self._attend(x))))
-        return self.norm2(x + self._drop(self.down(self._drop(F.gelu(self.up(x))))))
-
-    def _attend(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        size = width // self.heads
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, size).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.reshape(3, batch * self.heads, tokens, size)  # one copy for all three
-        attention = self._drop((torch.bmm(q, k.transpose(1, 2)) * size**-0.5).softmax(-1))
-        mixed = torch.bmm(attention, v).view(batch, self.heads, tokens, size)
-        return mixed.transpose(1, 2).reshape(batch, tokens, width)
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout) if self.training else x
+def mlp(widths: tuple[int, ...], dropouts: tuple[float, ...]) -> nn.Sequential:
+    """Linear layers with ReLU between, each of the first len(dropouts) hidden layers followed by dropout."""
+    layers: list[nn.Module] = []
+    for i in range(len(widths) - 2):
+        layers += [nn.Linear(widths[i], widths[i + 1]), nn.ReLU()]
+        if i < len(dropouts):
+            layers.append(Dropout(dropouts[i]))
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
 class Dropout(nn.Dropout):

@@ -13,8 +13,8 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mialib import models
-from mialib.compression import pruning
+from mialib import models, quantized
+from mialib.compression import pruning, quantization
 from mialib.loaders import LOADERS
 
 Count = Annotated[int, Field(ge=1)]
@@ -26,6 +26,7 @@ Times = Annotated[float, Field(ge=1)]  # all weights / kept weights
 Sets = Literal[tuple(LOADERS)]
 Nets = Literal[tuple(models.NAMES)]
 Pruner = Literal[pruning.METHODS]
+Bits = Literal[(*range(1, 17), quantization.TERNARY, quantization.FULL)]
 
 
 class Vocabulary(BaseModel):
@@ -47,6 +48,11 @@ class Vocabulary(BaseModel):
     fine_tune_epochs: Count = None
     batch_size: Annotated[int, Field(ge=2)] = None
     lr: Strength = None
+    fine_tune_lr: Strength = None
+    optimizer: Literal["adam", "sgd"] = None
+    milestones: list[Count] = None
+    fine_tune_milestones: list[Count] = None
+    augment: bool = None
     weight_decay: Annotated[float, Field(ge=0)] = None
     early_stopping: bool = None
     pruners: list[Pruner] = None
@@ -62,6 +68,14 @@ class Vocabulary(BaseModel):
     rho: Strength = None
     rho_growth: Times = None
     retrain_epochs: Count = None
+    bits: Annotated[list[Bits], Field(min_length=2)] = None
+    headline_bits: Bits = None
+    edge_bits: Bits | None = None
+    families: list[Literal[quantized.FAMILIES]] = None
+    search_tolerances: list[Annotated[float, Field(ge=0, lt=1)]] = None
+    search_epochs: Count = None
+    mmd_strengths: list[Strength] = None
+    deploy: bool = None
     arms: Annotated[list[Literal[tuple("ABCDEFGHIJK")]], Field(min_length=1)] = None
     pruner: Pruner = None
     ppb_strengths: list[Strength] = None

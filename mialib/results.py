@@ -2,8 +2,9 @@
 
 A row is a dict with exactly the keys in `COLUMNS`; None = does not apply, or cannot be resolved. `low` and
 `high` are the 95% interval over the examples of one target, `low_seeds` and `high_seeds` that over targets in
-an aggregate (`target` and `seed` None). `compression` is "none" for the original model; `level` 0.0 of a
-pruning method is the control: the same fine-tuning, nothing removed.
+an aggregate (`target` and `seed` None). `compression` is "none" for the original model. `level` is a sparsity
+below 1 if it prunes, a bit-width from 1 if it quantises; 0.0 and 32 are the controls: the same fine-tuning,
+nothing removed or rounded.
 """
 
 import difflib
@@ -55,24 +56,27 @@ def row(metric: str, value, **columns) -> dict:
     return {name: _scalar(name, columns.get(name)) for name in COLUMNS}
 
 
-def attack_rows(member, margin, **columns) -> list[dict]:
-    """The four rows that each attack gets: balanced_accuracy, auc, tpr_at_0.01 and tpr_at_0.001."""
+def attack_rows(member, margin, measures=metrics.STANDARD, **columns) -> list[dict]:
+    """A row for each measure of an attack's margins (n,); `measures`: name -> measure(member, margin)."""
     n_members = int(metrics.vector("member", member).sum())
     columns |= {"n_members": n_members, "n_nonmembers": len(member) - n_members}
-    estimates = {
-        "balanced_accuracy": metrics.balanced_accuracy(member, margin),
-        "auc": metrics.auc(member, margin),
-    }
-    for max_fpr in (0.01, 0.001):
-        estimates[f"tpr_at_{max_fpr:g}"] = metrics.tpr_at_fpr(member, margin, max_fpr)
-    return [row(metric, estimate, **columns) for metric, estimate in estimates.items()]
+    return [row(metric, measure(member, margin), **columns) for metric, measure in measures.items()]
 
 
 def model_name(compression: str, level: float | None) -> str:
-    """What a compression and its level are called in tables and pictures: original, control, or method and level."""
+    """What a model is called in tables and pictures: original, control, "l1_filter 0.7" or "dorefa, 4 bits"."""
     if compression == "none":
         return "original"
-    return "control" if level == 0 else f"{compression} {level:g}"
+    if is_control(level):
+        return "control"
+    if level < 1:
+        return f"{compression} {level:g}"
+    return f"{compression}, {level:g} bit{'s' if level > 1 else ''}"
+
+
+def is_control(level: float | None) -> bool:
+    """Whether nothing is compressed at this level: a sparsity of 0, or the 32 bits of full precision."""
+    return level in (0, 32)
 
 
 def aggregate(rows: list[dict]) -> list[dict]:

@@ -11,7 +11,7 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import nn
 
-from mialib import loop, population, progress, splits, store
+from mialib import loop, models, population, progress, splits, store
 from mialib.data import Dataset
 from mialib.loop import Recipe, cross_entropy
 from mialib.population import Population, pick
@@ -84,7 +84,7 @@ def fit(
         descent=descent,
         augment=augment,
     )
-    code = store.sources(loop, population, splits, Dataset, make_model, *hooks.values())
+    code = store.sources(loop, models, population, splits, Dataset, make_model, *hooks.values())
     keys = [
         store.key(
             data=data.fingerprint,

@@ -42,7 +42,7 @@ def best(
     return recipes[max(range(len(recipes)), key=accuracies.__getitem__)], accuracies
 
 
-def epochs_to_reach(population: Population, accuracy: float, window: int = 1) -> int:
+def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of: str = "reserve") -> int:
     """The number of epochs after which models trained like these have so much accuracy on their reserve examples.
 
     The first epoch at which their accuracy, averaged over the models, is at least `accuracy`; the best epoch if none
@@ -54,8 +54,9 @@ def epochs_to_reach(population: Population, accuracy: float, window: int = 1) ->
         population: trained with `watch=("reserve",)` or for their best epoch; all of them either way.
         window: an epoch stands for the mean of so many around it. With few models and few reserve examples their mean,
             too, reaches a level early by luck.
+        of: "member" for accuracy on the members instead, trained with `watch=("member",)`.
     """
-    curves = pd.DataFrame([pd.Series(record["reserve_accuracy"]) for record in population.records])
+    curves = pd.DataFrame([pd.Series(record[f"{of}_accuracy"]) for record in population.records])
     if "best_epoch" in population.records[0]:
         curves = curves.cummax(axis=1).ffill(axis=1)  # who has stopped keeps what it has
     mean = curves.mean().rolling(window, center=True, min_periods=1).mean().to_numpy()

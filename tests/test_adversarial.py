@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mialib import models, splits, train
+from mialib import attack_models, splits, train
 from mialib.defenses.adversarial import AdversarialRegularization, OneUpdate
 from mialib.loop import Batch, Recipe
 from mialib.population import initial
@@ -134,7 +134,7 @@ def test_strength_zero_is_plain_training(toy, split):
 def test_the_default_opponent_is_the_released_attack_network(toy, split):
     game = AdversarialRegularization(1.0, 3)
     play = game.begin([0], torch.device("cpu"))
-    assert play.params.keys() == initial(lambda: models.attack_mlp(6), [0]).params.keys()
+    assert play.params.keys() == initial(lambda: attack_models.attack_mlp(6), [0]).params.keys()
     fitted = train.fit(mlp, toy, split[:1], replace(RECIPE, epochs=1), opponent=game)
     assert math.isfinite(fitted.records[0]["loss"][0])
 

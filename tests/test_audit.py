@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from mialib import audit, loop, metrics, population, predict, results, splits, tables, train
+from mialib import audit, decisions, loop, metrics, population, predict, results, splits, tables, train
 from mialib.attacks import blindmi, neural, threshold
 from mialib.audit import Observation
 from mialib.predict import Views
@@ -206,6 +207,53 @@ class Learner:
         return targets.labels[:, None].double() + learned * torch.arange(2.0)[:, None]
 
 
+def halve(log_p):
+    """An output defence: the posteriors' square roots, normalised."""
+    return (log_p / 2).log_softmax(-1)
+
+
+def test_a_defence_serves_targets_and_shadows_alike():
+    seen = observation(compression="none", defense="none")
+    served = seen.served(halve, defense="temperature", defense_strength=2.0)
+    assert served.columns == {"compression": "none", "defense": "temperature", "defense_strength": 2.0}
+    assert seen.columns["defense"] == "none" and seen.targets[0].sensitivity is not None  # left as it was
+    for before, after in zip([*seen.targets, seen.shadows], [*served.targets, served.shadows], strict=True):
+        assert torch.equal(after.log_posteriors, halve(before.log_posteriors))
+        assert after.labels is before.labels and after.sensitivity is None
+    assert served.member is seen.member and served.shadow_member is seen.shadow_member
+    target, x = served.targets[0], served.targets[0].x[0]
+    assert torch.equal(target.query(x), halve(seen.targets[0].query(x)))  # probes are answered alike
+
+
+def test_serving_the_posteriors_as_they_are_changes_no_bit_and_no_attack():
+    seen = observation(compression="none")
+    served = seen.served(lambda log_p: log_p, defense="identity")
+    for before, after in zip([*seen.targets, seen.shadows], [*served.targets, served.shadows], strict=True):
+        assert torch.equal(after.log_posteriors, before.log_posteriors)
+    found = audit.attack({"plain": seen, "served": served}, {"confidence": threshold.confidence})
+    assert torch.equal(*(found.margins[setting]["confidence"] for setting in ("plain", "served")))
+
+
+def test_who_does_not_know_the_defence_learns_from_undefended_shadows():
+    seen = observation(compression="none")
+    unaware = seen.served(halve, defense="temperature").unaware(seen, adversary="unaware")
+    assert torch.equal(unaware.targets[1].log_posteriors, halve(seen.targets[1].log_posteriors))
+    assert unaware.shadows is seen.shadows
+    assert unaware.columns == {"compression": "none", "defense": "temperature", "adversary": "unaware"}
+
+
+def test_the_caller_names_the_measures():
+    seen = observation(compression="none")
+    half = partial(decisions.precision_at_recall, recall=0.5)
+    measures = {"auc": metrics.auc, "precision_at_recall_0.5": half} | decisions.DECISIONS
+    found = audit.attack({"a": seen}, {"confidence": threshold.confidence}, measures)
+    assert [row["metric"] for row in found.rows] == 2 * list(measures)
+    for row in found.rows:
+        margin = found.margins["a"]["confidence"][row["target"], 0]
+        estimate = measures[row["metric"]](seen.member[row["target"]], margin)
+        assert (row["value"], row["low"], row["high"]) == estimate
+
+
 def test_whatever_has_fit_and_judge_learns_from_the_shadows():
     seen = {"a": observation(compression="none"), "b": observation(seed=10, compression="l1_filter")}
     mine = Learner()
@@ -400,6 +448,23 @@ def test_divergence_by_hand():
         ("confidence_gap", None): 0.25, ("confidence_gap", 0): 0.3, ("confidence_gap", 1): 0.2,
         ("sensitivity_gap", None): 0.3, ("sensitivity_gap", 0): 0.4, ("sensitivity_gap", 1): 0.2,
     }  # fmt: skip
+    assert value == pytest.approx(expected)
+
+
+def test_calibration_by_hand():
+    p = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.5, 0.5], [0.0, 1.0]]).double()
+    labels, member = torch.tensor([[0, 0, 1, 0]]), torch.tensor([[True, False, True, False]])
+    target = Views(p.log()[None], labels)
+    seen = Observation([target, target], target, member.repeat(2, 1), member, {"level": 0.7})
+    rows = audit.calibration(seen)
+    assert [row["target"] for row in rows] == [0, 0, 0, 1, 1, 1]
+    assert {(row["level"], row["attack"]) for row in rows} == {(0.7, None)}
+    value = {row["metric"]: row["value"] for row in rows}
+    expected = {
+        "calibration_error": (0.4 + 1.0) / 2,  # right at 0.6, wrong at 1
+        "member_loss": -(math.log(0.8) + math.log(0.5)) / 2,
+        "test_loss": (-math.log(0.6) + 1000) / 2,  # not infinite, although the true class has posterior 0
+    }
     assert value == pytest.approx(expected)
 
 

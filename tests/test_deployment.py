@@ -41,3 +41,14 @@ def test_timings_take_turns_on_one_thread():
     with pytest.raises(RuntimeError):
         deployment.cost(nn.Linear(4, 2), torch.randn(1, 5))
     assert torch.get_num_threads() == threads
+
+
+def test_callables_are_timed_as_they_are():
+    seen = []
+    module = nn.Linear(4, 2).train()
+    found = deployment.latencies(
+        [lambda x: seen.append(x.shape), module, module.forward], torch.randn(3, 4), 2
+    )
+    assert seen == [(3, 4)] * (3 + 2)
+    assert len(found) == 3 and min(found) > 0
+    assert module.training

@@ -1,5 +1,6 @@
 """Estimates against hand counts, scikit-learn and the bootstrap; the results table's round trip."""
 
+import functools
 import json
 import math
 
@@ -169,6 +170,74 @@ def test_paired_difference_is_b_minus_a_and_its_interval_matches_the_bootstrap(m
     assert (estimate.high - estimate.low) / 2 / 1.96 == pytest.approx(deviation, rel=0.12)
 
 
+def test_wilson_is_scipys_to_the_last_bit_and_takes_parts_of_counts():
+    for n in (1, 3, 20, 997):
+        for hits in range(0, n + 1, max(1, n // 20)):
+            interval = stats.binomtest(hits, n).proportion_ci(method="wilson")
+            assert metrics.wilson(hits, n) == Estimate(hits / n, interval.low, interval.high)
+    lower, between, upper = (metrics.wilson(hits, 4) for hits in (2, 2.5, 3))
+    assert between.value == 0.625 and lower.low < between.low < upper.low < upper.high
+    assert all(math.isnan(part) for part in metrics.wilson(0, 0))
+
+
+# Calibration of a model
+
+
+def posteriors(*rows):
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+def test_calibration_error_by_hand():
+    log_p = posteriors([0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55])
+    labels = torch.tensor([0, 1, 1, 1])  # right, wrong, right, right
+    # one bin: 3 of 4 right, mean confidence 0.7375
+    assert metrics.calibration_error(log_p, labels, bins=1) == pytest.approx(0.0125)
+    # (0.5, 0.75]: both right, 0.625 on average; (0.75, 1]: one of two right, 0.85 on average
+    assert metrics.calibration_error(log_p, labels, bins=4) == pytest.approx(0.5 * 0.375 + 0.5 * 0.35)
+    # each in a bin of its own
+    expected = (0.1 + 0.8 + 0.3 + 0.45) / 4
+    assert metrics.calibration_error(log_p, labels) == pytest.approx(expected)
+    assert metrics.calibration_error(log_p.float(), labels) == pytest.approx(expected)
+
+
+def test_a_calibrated_model_has_no_calibration_error():
+    # 3 of 4 right at 0.75 and 9 of 10 at 0.9, in two bins
+    log_p = posteriors(*[[0.75, 0.25]] * 4, *[[0.1, 0.9]] * 10)
+    labels = torch.tensor([0, 0, 0, 1] + [1] * 9 + [0])
+    assert metrics.calibration_error(log_p, labels, bins=5) == pytest.approx(0.0, abs=1e-12)
+    # in one and the same bin overconfidence and underconfidence cancel out: 0.8 right at 0.8 on average
+    log_p = posteriors(*[[0.9, 0.1], [0.7, 0.3]] * 5)
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 1, 1])
+    assert metrics.calibration_error(log_p, labels, bins=1) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_bin_holds_its_upper_end():
+    # 0.5, right, and 0.6, wrong, in bins of their own; in one bin they would make up for each other
+    log_p, labels = posteriors([0.5, 0.5], [0.6, 0.4]), torch.tensor([0, 1])
+    assert metrics.calibration_error(log_p, labels, bins=2) == pytest.approx((0.5 + 0.6) / 2)
+
+
+def test_certain_posteriors_are_as_wrong_as_they_are_often_wrong():
+    log_p = posteriors(*[[1.0, 0.0, 0.0]] * 4)
+    assert torch.isinf(log_p).any()
+    assert metrics.calibration_error(log_p, torch.tensor([0, 0, 0, 2])) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    "log_p, labels, bins, words",
+    [
+        (torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64), 15, "one model"),
+        (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), 15, "n > 0"),
+        (torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), 0, "at least one bin"),
+        (torch.zeros(3, 4), torch.zeros(2, dtype=torch.int64), 15, "labels must have the shape"),
+        (torch.ones(3, 4), torch.zeros(3, dtype=torch.int64), 15, "log_softmax"),
+    ],
+)
+def test_calibration_error_names_bad_input(log_p, labels, bins, words):
+    with pytest.raises(ValueError, match=words):
+        metrics.calibration_error(log_p, labels, bins)
+
+
 def test_paired_difference_refuses_other_metrics():
     with pytest.raises(ValueError, match="tpr_at_0.01"):
         metrics.paired_difference(MEMBER, np.arange(5), np.arange(5), "tpr_at_0.01")
@@ -250,6 +319,16 @@ def test_attack_rows_hold_the_four_metrics_and_the_counts():
     assert math.isnan(rows[3]["value"])  # about 300 non-members cannot show 0.1%
 
 
+def test_attack_rows_hold_the_measures_the_caller_names():
+    member, margin = sample(n=500)
+    measures = {"auc": metrics.auc, "tpr_at_0.05": functools.partial(metrics.tpr_at_fpr, max_fpr=0.05)}
+    rows = results.attack_rows(member, margin, measures, attack="samia")
+    assert [row["metric"] for row in rows] == ["auc", "tpr_at_0.05"]
+    expected = metrics.tpr_at_fpr(member, margin, 0.05)
+    assert (rows[1]["value"], rows[1]["low"], rows[1]["high"]) == expected
+    assert {(row["attack"], row["n_members"]) for row in rows} == {("samia", member.sum())}
+
+
 def test_bare_decisions_have_null_low_fpr_figures_in_the_saved_file(tmp_path):
     member = np.arange(4000) % 2
     decisions = np.where(np.arange(4000) % 3, 1, -1)
@@ -293,6 +372,20 @@ def test_load_names_what_is_wrong(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=words):
             results.load(path)
+
+
+def test_models_are_named_by_sparsity_or_bits_and_controls_alike():
+    named = {
+        ("none", None): "original",
+        ("l1_filter", 0.0): "control",
+        ("dorefa", 32): "control",
+        ("l1_filter", 0.7): "l1_filter 0.7",
+        ("dorefa", 1.0): "dorefa, 1 bit",
+        ("dorefa", 1.58): "dorefa, 1.58 bits",
+        ("dorefa", 4): "dorefa, 4 bits",
+    }
+    assert {key: results.model_name(*key) for key in named} == named
+    assert [level for level in (None, math.nan, 0, 0.5, 1, 8, 32.0) if results.is_control(level)] == [0, 32.0]
 
 
 def test_aggregate_by_hand():

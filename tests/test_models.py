@@ -1,15 +1,28 @@
 import copy
 import pickle
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.resnet import BasicBlock
 
 from mialib import models
 
-SIDES = {"small_cnn": 8, "lenet5": 8, "resnet18": 8, "vgg16_bn": 32, "densenet121": 16, "mobilenet_v2": 16}
+SIDES = {
+    "small_cnn": 8,
+    "lenet5": 8,
+    "resnet8": 8,
+    "resnet20": 8,
+    "resnet18": 8,
+    "vgg11_bn": 32,
+    "vgg16_bn": 32,
+    "densenet121": 16,
+    "mobilenet_v2": 16,
+}
 
 
 def toy(shape, num_classes=10):
@@ -40,7 +53,9 @@ def test_classifiers_give_logits(built, name):
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg16_bn", "densenet121", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["resnet8", "resnet20", "resnet18", "vgg11_bn", "vgg16_bn", "densenet121", "mobilenet_v2"]
+)
 def test_in_channels_is_adjustable(name):
     with torch.device("meta"):
         model = getattr(models, name)(in_channels=1, num_classes=7)
@@ -67,6 +82,78 @@ def test_parameter_counts(built):
     ]
 
 
+@pytest.mark.parametrize(("name", "blocks", "count"), [("resnet8", 1, 78_042), ("resnet20", 3, 272_474)])
+def test_cifar_resnet_parameters_by_hand(built, name, blocks, count):
+    def convolution(before, after, kernel):  # no bias, but gamma and beta behind it
+        return before * after * kernel**2 + 2 * after
+
+    total = convolution(3, 16, 3) + (64 + 1) * 10
+    for before, after in ((16, 16), (16, 32), (32, 64)):
+        total += convolution(before, after, 3) + (2 * blocks - 1) * convolution(after, after, 3)
+        total += convolution(before, after, 1) if before != after else 0  # the shortcut
+    assert parameter_count(built[name]) == total == count
+
+
+def test_vgg11_parameters_by_hand(built):
+    widths = (3, 64, 128, 256, 256, 512, 512, 512, 512)
+    convolutions = sum(9 * a * b + 3 * b for a, b in pairwise(widths))  # weights; bias, gamma, beta
+    assert parameter_count(built["vgg11_bn"]) == convolutions + (512 + 1) * 10 == 9_231_114
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "mflop"),
+    [
+        ("resnet8", 16, 6.3),
+        ("resnet8", 32, 25.0),
+        ("resnet20", 16, 20.4),
+        ("resnet20", 32, 81.6),
+        ("vgg11_bn", 32, 306),
+    ],
+)
+def test_operations_are_those_the_docstrings_name(built, name, side, mflop):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        built[name].eval()(torch.zeros(1, 3, side, side))
+    assert counter.get_total_flops() / 1e6 == pytest.approx(mflop, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet8", 1), ("resnet20", 3)])
+def test_cifar_resnet_stages(built, name, blocks):
+    convolutions = [layer for layer in built[name].modules() if isinstance(layer, nn.Conv2d)]
+    wide = [layer for layer in convolutions if layer.kernel_size == (3, 3)]
+    widths = [16, *(width for width in (16, 32, 64) for _ in range(2 * blocks))]
+    assert [layer.out_channels for layer in wide] == widths
+    assert [i for i, layer in enumerate(wide) if layer.stride == (2, 2)] == [1 + 2 * blocks, 1 + 4 * blocks]
+    shortcuts = [layer for layer in convolutions if layer.kernel_size == (1, 1)]
+    assert [(layer.in_channels, layer.out_channels, layer.stride) for layer in shortcuts] == [
+        (16, 32, (2, 2)),
+        (32, 64, (2, 2)),
+    ]
+
+
+@pytest.mark.parametrize(("name", "activations"), [("resnet8", 7), ("resnet20", 19), ("vgg11_bn", 8)])
+def test_every_activation_is_a_module_of_its_own(built, name, activations):
+    model, calls = copy.deepcopy(built[name]).eval(), []
+    for part, layer in model.named_modules():
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda _module, _args, _out, part=part: calls.append(part))
+    with torch.no_grad():
+        model(inputs(name, 1))
+    assert len(calls) == len(set(calls)) == activations
+
+
+def test_cifar_resnet_block_computes_what_torchvisions_does(built):
+    ours = randomised(copy.deepcopy(built["resnet20"])).eval()
+    x = inputs("resnet20")
+    with torch.no_grad():
+        for i, before, after in ((4, 16, 16), (6, 16, 32)):  # without and with a shortcut
+            reference = BasicBlock(
+                before, after, 1 if before == after else 2, copy.deepcopy(ours[i].downsample)
+            )
+            reference.load_state_dict(ours[i].state_dict())
+            maps = ours[:i](x)
+            torch.testing.assert_close(ours[i](maps), reference.eval()(maps))
+
+
 def map_sizes(model, side, kind):
     sizes = []
     for layer in model.modules():
@@ -83,6 +170,13 @@ def test_stem_keeps_the_resolution_and_the_max_pool_halves_it(name):
     with torch.device("meta"):
         model = getattr(models, name)(in_channels=3, num_classes=10)
         assert map_sizes(model, 32, nn.MaxPool2d) == [(32, 16)]
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20"])
+def test_cifar_resnet_leaves_a_quarter_of_the_side(name):
+    with torch.device("meta"):
+        model = getattr(models, name)(in_channels=3, num_classes=10)
+        assert map_sizes(model, 32, nn.AdaptiveAvgPool2d) == [(8, 1)]
 
 
 def test_mobilenet_stem_keeps_the_resolution_and_later_stages_divide_it_by_16():
@@ -111,9 +205,10 @@ def test_lenet5_last_map(side, pixels):
         assert model(torch.zeros(2, 1, height, width)).shape == (2, 7)
 
 
-def test_vgg_averages_to_one_pixel():
+@pytest.mark.parametrize("name", ["vgg11_bn", "vgg16_bn"])
+def test_vgg_averages_to_one_pixel(name):
     with torch.device("meta"):
-        model = models.vgg16_bn(in_channels=3, num_classes=10)
+        model = getattr(models, name)(in_channels=3, num_classes=10)
         assert map_sizes(model, 64, nn.AdaptiveAvgPool2d) == [(2, 1)]
 
 
@@ -175,28 +270,14 @@ def randomised(model):
     return model
 
 
-ALL = (*models.NAMES, "attack_mlp", "nsh", "samia")
-
-
-def example(name, n=4):
-    width = {"attack_mlp": 20, "nsh": 10, "samia": 15}.get(name)
-    return torch.rand(n, width, generator=torch.Generator().manual_seed(0)) if width else inputs(name, n)
-
-
 def fresh(built, name):
     torch.manual_seed(1)
-    attack = {
-        "attack_mlp": lambda: models.attack_mlp(20),
-        "nsh": lambda: models.nsh(5),
-        "samia": lambda: models.samia(5),
-    }
-    return attack[name]() if name in attack else copy.deepcopy(built[name])
+    return copy.deepcopy(built[name])
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_vmap_equals_one_by_one_in_eval_mode(built, name):
-    both = [model.eval() for model in two(randomised(fresh(built, name)))]
-    x = example(name)
+def check_vmap_in_eval_mode(model, x):
+    """Two models at once answer as each of them alone."""
+    both = [model.eval() for model in two(randomised(model))]
     with torch.no_grad():
         logits, _ = batched(both, x)
         for got, model in zip(logits, both, strict=True):
@@ -204,34 +285,20 @@ def test_vmap_equals_one_by_one_in_eval_mode(built, name):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "lenet5", "resnet18"])
-def test_vmap_equals_one_by_one_in_train_mode(built, name):
-    both = [model.double().train() for model in two(fresh(built, name))]
-    x = example(name, 6).double()
-    logits, buffers = batched(both, x)
-    for i, model in enumerate(both):
-        torch.testing.assert_close(logits[i], model(x))
-        for buffer, value in model.named_buffers():
-            torch.testing.assert_close(buffers[buffer][i], value)
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v2", "columnfc", "attack_mlp", "samia"])
-def test_dropout_differs_between_models_under_vmap(built, name):
-    model = fresh(built, name).train()
-    logits, _ = batched([model, model], example(name), randomness="different")
+def check_dropout_differs(model, x):
+    model.train()
+    logits, _ = batched([model, model], x, randomness="different")
     assert not torch.allclose(logits[0], logits[1])
 
 
-@pytest.mark.parametrize(
-    "name", ["small_cnn", "lenet5", "resnet18", "columnfc", "attack_mlp", "nsh", "samia"]
-)
-def test_gradients_under_vmap_equal_autograd(built, name):
-    both = [model.double().train() for model in two(fresh(built, name))]
-    for model in both:  # random masks cannot be compared, so dropout off
+def check_gradients(model, x, dropping=nn.Dropout):
+    """Those of two models at once equal autograd's of each, without the layers `dropping`: masks cannot be compared."""
+    both = [model.double().train() for model in two(model)]
+    for model in both:
         for layer in model.modules():
-            if isinstance(layer, nn.Dropout | models.EncoderLayer):
+            if isinstance(layer, dropping):
                 layer.eval()
-    x, y = example(name, 16).double(), torch.arange(16) % 2
+    x, y = x.double(), torch.arange(len(x)) % 2
     params, buffers = stack_module_state(both)
 
     def loss(params, buffers):
@@ -246,10 +313,9 @@ def test_gradients_under_vmap_equal_autograd(built, name):
                 assert value.grad.any(), parameter
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "columnfc", "attack_mlp", "samia"])
-def test_gradients_with_dropout_under_vmap_are_finite(built, name):
-    both = [model.train() for model in two(fresh(built, name))]
-    x, y = example(name, 16), torch.arange(16) % 2
+def check_gradients_with_dropout(model, x):
+    both = [model.train() for model in two(model)]
+    y = torch.arange(len(x)) % 2
     params, buffers = stack_module_state(both)
 
     def loss(params, buffers):
@@ -257,6 +323,37 @@ def test_gradients_with_dropout_under_vmap_are_finite(built, name):
 
     for value in vmap(grad(loss), randomness="different")(params, buffers).values():
         assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_vmap_equals_one_by_one_in_eval_mode(built, name):
+    check_vmap_in_eval_mode(fresh(built, name), inputs(name))
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "lenet5", "resnet8", "resnet18"])
+def test_vmap_equals_one_by_one_in_train_mode(built, name):
+    both = [model.double().train() for model in two(fresh(built, name))]
+    x = inputs(name, 6).double()
+    logits, buffers = batched(both, x)
+    for i, model in enumerate(both):
+        torch.testing.assert_close(logits[i], model(x))
+        for buffer, value in model.named_buffers():
+            torch.testing.assert_close(buffers[buffer][i], value)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "columnfc"])
+def test_dropout_differs_between_models_under_vmap(built, name):
+    check_dropout_differs(fresh(built, name), inputs(name))
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "lenet5", "resnet8", "resnet18", "columnfc"])
+def test_gradients_under_vmap_equal_autograd(built, name):
+    check_gradients(fresh(built, name), inputs(name, 16))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "columnfc"])
+def test_gradients_with_dropout_under_vmap_are_finite(built, name):
+    check_gradients_with_dropout(fresh(built, name), inputs(name, 16))
 
 
 # --- factory ---------------------------------------------------------------------------------------------------------
@@ -282,10 +379,13 @@ def test_make_reads_the_dataset():
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("resnet", (3, 32, 32), "'resnet'.*did you mean 'resnet18'"),
+        ("resnet-18", (3, 32, 32), "'resnet-18'.*did you mean 'resnet18'"),
         ("resnet18", (446,), "images.*features"),
         ("columnfc", (3, 32, 32), "features.*images"),
         ("vgg16_bn", (3, 28, 28), "at least 32 x 32.*28 x 28"),
+        ("vgg11_bn", (3, 32, 16), "at least 32 x 32.*32 x 16"),
+        ("resnet8", (1, 7, 8), "at least 8 x 8.*7 x 8"),
+        ("resnet20", (446,), "images.*features"),
         ("densenet121", (1, 8, 8), "at least 16 x 16.*8 x 8"),
         ("lenet5", (1, 7, 7), "at least 8 x 8.*7 x 7"),
         ("mobilenet_v2", (1, 8, 8), "at least 16 x 16.*8 x 8"),
@@ -297,116 +397,7 @@ def test_make_refuses_what_cannot_work(name, shape, message):
         models.make(name, toy(shape))
 
 
-# --- attack networks -------------------------------------------------------------------------------------------------
-
-
-def test_attack_mlp_layers():
-    model = models.attack_mlp(9)
-    assert [layer.out_features for layer in model if isinstance(layer, nn.Linear)] == [512, 256, 128, 2]
-    kinds = "".join(type(layer).__name__[0] for layer in model)
-    assert kinds == "LRDLRDLRL" and all(layer.p == 0.2 for layer in model if isinstance(layer, nn.Dropout))
-
-
-def test_nsh_layers():
-    model = models.nsh(9)
-    for part, widths in (
-        (model.prediction, [(9, 1024), (1024, 512), (512, 64)]),
-        (model.label, [(9, 512), (512, 64)]),
-        (model.joint, [(128, 256), (256, 64), (64, 2)]),
-    ):
-        linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
-        assert [(layer.in_features, layer.out_features) for layer in linear] == widths
-        relus = sum(isinstance(layer, nn.ReLU) for layer in part.modules())
-        assert relus == len(widths) - (part is model.joint)  # the logits alone have none
-
-
-def test_nsh_reads_the_posterior_first_and_the_label_second():
-    model, seen = models.nsh(3), {}
-    for name in ("prediction", "label"):
-        branch = getattr(model, name)
-        branch.register_forward_pre_hook(lambda _module, args, name=name: seen.update({name: args[0]}))
-    x = torch.arange(12.0).view(2, 6)
-    assert model(x).shape == (2, 2)
-    assert torch.equal(seen["prediction"], x[:, :3]) and torch.equal(seen["label"], x[:, 3:])
-
-
-def reference_encoder(model):
-    """PyTorch's own encoder with the weights of SAMIA's layers."""
-    layer = nn.TransformerEncoderLayer(64, 4, 128, 0.2, "gelu", batch_first=True)
-    encoder = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
-    theirs = {
-        "qkv.": "self_attn.in_proj_",
-        "out.": "self_attn.out_proj.",
-        "up.": "linear1.",
-        "down.": "linear2.",
-        "norm1.": "norm1.",
-        "norm2.": "norm2.",
-    }
-    state = {}
-    for name, value in model.layers.state_dict().items():
-        index, ours, kind = name.split(".")
-        state[f"layers.{index}.{theirs[ours + '.']}{kind}"] = value
-    encoder.load_state_dict(state)
-    return encoder
-
-
-def test_samia_layers_equal_pytorchs_encoder():
-    torch.manual_seed(0)
-    model = models.samia(7).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():  # no two layers alike, no bias zero
-            parameter.add_(0.1 * torch.randn_like(parameter))
-        encoder = reference_encoder(model).eval()
-        tokens = torch.randn(5, 7, 64)
-        ours = tokens
-        for layer in model.layers:
-            ours = layer(ours)
-        torch.testing.assert_close(ours, encoder(tokens), rtol=1e-5, atol=1e-5)
-
-
-def test_samia_starts_as_the_released_code_does():
-    """One rule for all networks, by class name: the attention's own projections are not of class Linear there."""
-    torch.manual_seed(0)
-    twins = models.samia(7).layers
-    layer, reference = twins[0], nn.TransformerEncoderLayer(64, 4, 128)
-    bound = (6 / (64 + 192)) ** 0.5  # Xavier-uniform over the fused matrix
-    for weight in (layer.qkv.weight, reference.self_attn.in_proj_weight):
-        assert 0.98 * bound < weight.abs().max().item() <= bound
-    assert torch.equal(twins[0].qkv.weight, twins[2].qkv.weight)  # nn.TransformerEncoder copies its layer
-    assert not layer.qkv.bias.any() and not layer.out.bias.any() and not layer.up.bias.any()
-    for linear in (layer.up, models.attack_mlp(20)[0]):  # Xavier-normal
-        assert linear.weight.std().item() == pytest.approx((2 / sum(linear.weight.shape)) ** 0.5, rel=0.05)
-    assert not torch.equal(twins[0].up.weight, twins[2].up.weight)
-
-
-def test_samia_reads_confidence_sensitivity_and_label_of_each_class_as_one_token():
-    model = models.samia(4).eval()
-    seen = []
-    model.embed.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
-    x = torch.arange(12.0)[None]
-    with torch.no_grad():
-        model(x)
-    # BatchNorm in eval mode with its initial statistics divides by sqrt(1 + 1e-5)
-    expected = torch.tensor([[0.0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]])
-    torch.testing.assert_close(seen[0][0], expected, rtol=1e-4, atol=0)
-
-
-def test_samia_learns_which_class_is_confident():
-    """Members: confidence high on the labelled class. A few steps suffice, dropout on."""
-    torch.manual_seed(0)
-    model = models.samia(5)
-    y = torch.randint(5, (256,))
-    member = torch.arange(256) % 2
-    label = torch.eye(5)[y]
-    x = torch.cat(
-        [torch.rand(256, 5) * 0.3 + 0.6 * label * member[:, None], torch.rand(256, 5), label], dim=1
-    )
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
-    for _ in range(40):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(x), member).backward()
-        optimiser.step()
-    assert (model.eval()(x).argmax(1) == member).float().mean() > 0.95
+# --- dropout ---------------------------------------------------------------------------------------------------------
 
 
 def test_dropout_share_scale_and_gradient():

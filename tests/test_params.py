@@ -47,7 +47,7 @@ def test_valid_values_come_back_as_they_are():
         ({"sparsities": []}, r"sparsities is \[\]"),
         ({"sparsities": 0.5}, "sparsities is 0.5: input should be a valid list"),
         ({"dataset": "cifar"}, "dataset is 'cifar'.*did you mean 'cifar10"),
-        ({"model": "resnet"}, "model is 'resnet'.*did you mean 'resnet18'"),
+        ({"model": "resnet-18"}, "model is 'resnet-18'.*did you mean 'resnet18'"),
         ({"pruners": ["l1_filtre"]}, "pruners.0 is 'l1_filtre'.*did you mean 'l1_filter'"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
         ({"run": "../elsewhere"}, "run is '../elsewhere'"),

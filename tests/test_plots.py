@@ -6,17 +6,17 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import test_charts
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from test_charts import LUMINANCE, legend, line
 
-from mialib import charts, curves, drawing, metrics, plots, results
+from mialib import curves, drawing, metrics, plots
 from mialib.metrics import Estimate
 
 GENERATOR = np.random.default_rng(0)
 MEMBER = np.arange(400) % 2 == 0
 MARGIN = GENERATOR.normal(size=400) + MEMBER
-LUMINANCE = [0.2126, 0.7152, 0.0722]
-ATTACKS = [f"attack_{index}" for index in range(13)]
 SETTINGS = [
     "original",
     *(
@@ -25,54 +25,6 @@ SETTINGS = [
         for level in (0.5, 0.7, 0.9)
     ),
 ]
-
-
-def rows():
-    """Two targets, 13 attacks; the original, the control and two sparsities."""
-    made = []
-    for target in (0, 1):
-        for index, attack in enumerate(ATTACKS):
-            for compression, level in (
-                ("none", None),
-                *(("l1_unstructured", level) for level in (0.7, 0.0, 0.5)),
-            ):
-                value = Estimate(0.5 + 0.01 * index + 0.1 * (level or 0) + 0.02 * target, 0.4, 0.8)
-                columns = {"compression": compression, "level": level, "attack": attack}
-                made.append(results.row("balanced_accuracy", value, target=target, seed=0, **columns))
-    return made
-
-
-def defended():
-    made = []
-    for defense, strength, accuracy, auc in (
-        ("none", None, 0.8, 0.7),
-        ("ppb", 1, 0.78, 0.6),
-        ("ppb", 4, 0.7, 0.55),
-    ):
-        setting = {"defense": defense, "defense_strength": strength}
-        made.append(results.row("test_accuracy", accuracy, **setting))
-        for adversary in (None,) if defense == "none" else ("unaware", "adaptive"):
-            columns = {"attack": "samia", "adversary": adversary}
-            made.append(results.row("auc", auc + 0.02 * (adversary == "adaptive"), **columns, **setting))
-    return made
-
-
-def eight():
-    """Eight defences of five strengths or none, adaptive and unaware, beside two baselines; one target."""
-    made = []
-    names = "ppb adversarial_regularization dp_sgd early_stopping label_smoothing relaxloss purifier".split()
-    groups = [(name, None) for name in ("none", *names)]
-    groups += [("none", "group norm"), ("dp_sgd", "whole pipeline")]
-    for place, (defense, variant) in enumerate(groups):
-        for step in range(1 if defense in ("none", "early_stopping") else 5):
-            strength = None if defense in ("none", "early_stopping") else [4, 16, 1, 8, 2][step]
-            setting = {"defense": defense, "defense_strength": strength, "variant": variant}
-            cost = (strength or 0) / 16
-            made.append(results.row("test_accuracy", 0.8 - 0.02 * place - 0.1 * cost, **setting))
-            for adversary in (None,) if defense == "none" else ("unaware", "adaptive"):
-                auc = 0.8 - 0.2 * cost + 0.03 * (adversary == "adaptive") - 0.01 * place
-                made.append(results.row("auc", auc, attack="samia", adversary=adversary, **setting))
-    return made
 
 
 def mismatch(names=SETTINGS):
@@ -102,16 +54,6 @@ def arms(count=16):
     return {"test accuracy": accuracy, "AUC left": {name: Estimate(0.6, 0.55, 0.65) for name in names}}
 
 
-def compressions(levels=(0.875, 0.0, 0.5, 1 - 1 / 71), **columns):
-    """AUC on the original and at these levels, on two targets."""
-    made = []
-    for target in (0, 1):
-        for level in (None, *levels):
-            columns |= {"compression": "none" if level is None else "admm", "level": level, "target": target}
-            made.append(results.row("auc", 0.7 - 0.1 * (level or 0) + 0.02 * target, seed=0, **columns))
-    return made
-
-
 def figures():
     gaps = {name: GENERATOR.normal(size=30) for name in ("original", "control", "pruned")}
     confidence = GENERATOR.random(400)
@@ -120,27 +62,13 @@ def figures():
         "histogram": plots.divergence(MEMBER, {"original": confidence, "pruned": confidence**2}),
         "ecdf": plots.divergence(MEMBER, {"original": confidence}, label="sensitivity", kind="ecdf"),
         "per_class": plots.per_class({"confidence gap": gaps, "sensitivity gap": gaps}),
-        "against_level": charts.against_level(results.table(rows(), attack="attack_3"), "balanced_accuracy"),
-        "many levels": charts.against_level(rows(), "balanced_accuracy", by="attack"),
-        "attack_bars": charts.attack_bars(results.table(rows(), level=[None, 0.0, 0.7])),
-        "tradeoff": charts.tradeoff(defended(), attack="samia"),
-        "many defences": charts.tradeoff(eight(), attack="samia"),
-        "one adversary": charts.tradeoff(eight(), attack="samia", adversary="adaptive"),
         "heatmap": plots.heatmap(mismatch(), "AUC", "SAMIA on digits"),
         "learning_curves": curves.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
         "convergence": curves.convergence(residuals(), goal=0.1),
         "magnitudes": curves.magnitudes({"before": GENERATOR.normal(size=200), "after": np.eye(9)}, kept=9),
         "dots": plots.dots(arms(), {"AUC left": 0.5}),
-        "ratio": charts.against_level(compressions(), "auc", ratio=True),
+        **test_charts.figures(),
     }
-
-
-def line(axes, label):
-    return next(item for item in axes.get_lines() if item.get_label() == label)
-
-
-def legend(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_every_figure_is_labelled_and_leaves_no_trace(tmp_path):
@@ -207,128 +135,6 @@ def test_classes_are_sorted_by_the_last_models_gap_in_both_panels(classes):
     order = [int(text.get_text()) for text in figure.axes[0].get_yticklabels()]
     assert order[0] == 3 and (np.diff(pruned[order[1:]]) >= 0).all()
     np.testing.assert_array_equal(line(figure.axes[1], "pruned").get_xdata(), -pruned[order])
-
-
-def test_levels_are_sorted_and_averaged_over_targets():
-    figure = charts.against_level(results.table(rows(), attack="attack_3"), "balanced_accuracy")
-    axes = figure.axes[0]
-    level, value = line(axes, "l1_unstructured").get_data()
-    assert level.tolist() == [0.5, 0.7]  # the control stands alone
-    np.testing.assert_allclose(value, [0.59, 0.61])  # 0.53 + 0.01 between targets + 0.1 * level
-    assert legend(figure) == ["l1_unstructured", "original", "control", "chance"]
-    assert any(np.allclose(item.get_ydata(), 0.54) for item in axes.get_lines() if len(item.get_ydata()) == 2)
-
-
-def test_pruners_share_the_original_and_the_first_ones_control():
-    pruners = ["l1_unstructured", "l1_filter", "l2_filter", "slimming"]
-    settings = [
-        ("none", None),
-        (pruners[0], 0.0),
-        *((name, level) for name in pruners for level in (0.9, 0.5)),
-    ]
-    made = [
-        results.row("auc", 0.8 - 0.1 * (level or 0), compression=name, level=level, attack="samia")
-        for name, level in settings
-    ]
-    figure = charts.against_level(made, "auc")
-    axes = figure.axes[0]
-    assert legend(figure) == [*pruners, "original", "control", "chance"]
-    for name in pruners:
-        np.testing.assert_allclose(line(axes, name).get_data(), [[0.5, 0.9], [0.75, 0.71]])
-    assert len({line(axes, name).get_marker() for name in pruners}) == 4
-    across = [item for item in axes.get_lines() if list(item.get_xdata()) == [0, 1]]
-    assert sorted(item.get_ydata()[0] for item in across) == [0.5, 0.8]  # chance and one original
-    (control,) = [
-        item for item in axes.get_lines() if list(item.get_xdata()) == [0] and item.get_marker() == "o"
-    ]
-    assert (control.get_markerfacecolor(), control.get_color()) == (
-        "white",
-        line(axes, pruners[0]).get_color(),
-    )
-
-
-def test_bars_start_at_chance_and_are_sorted():
-    figure = charts.attack_bars(results.table(rows(), level=[None, 0.0, 0.7]))
-    axes = figure.axes[0]
-    assert legend(figure) == ["chance", "original", "l1_unstructured 0.7", "control"]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ATTACKS
-    assert {bar.get_x() for bar in axes.patches} == {0.5}
-    assert max(bar.get_width() for bar in axes.patches) == pytest.approx(0.2)  # 0.12 + 0.01 + 0.07
-
-
-def test_bars_leave_out_what_is_unresolved():
-    some = [
-        results.row("tpr_at_0.01", value, attack=attack, compression="none")
-        for attack, value in (("gap", None), ("samia", 0.2))
-    ]
-    widths = [bar.get_width() for bar in charts.attack_bars(some, "tpr_at_0.01").axes[0].patches]
-    assert sorted(np.nan_to_num(widths)) == pytest.approx([0, 0.19])
-
-
-def test_tradeoff_joins_accuracy_and_attack_by_defence_and_strength():
-    figure = charts.tradeoff(defended(), attack="samia")
-    axes = figure.axes[0]
-    x, y = line(axes, "ppb, adaptive").get_data()
-    np.testing.assert_allclose([x, y], [[0.78, 0.7], [0.62, 0.57]])
-    assert line(axes, "ppb, unaware").get_markerfacecolor() == "white"
-    assert line(axes, "no defence").get_marker() == "*"
-    assert [text.get_text() for text in axes.texts] == ["1", "4"]
-    np.testing.assert_allclose(
-        [text.xy for text in axes.texts], np.transpose([x, y])
-    )  # at the adaptive points
-    with pytest.raises(ValueError, match="no test_accuracy for ppb, strength 4"):
-        kept = [row for row in defended() if row["metric"] != "test_accuracy" or row["defense_strength"] != 4]
-        charts.tradeoff(kept, attack="samia")
-
-
-def test_tradeoff_draws_a_line_for_each_defence_and_variant():
-    axes = charts.tradeoff(eight(), attack="samia", adversary="adaptive").axes[0]
-    assert axes.get_ylabel() == "AUC of samia, adaptive adversary"
-    drawn = {item.get_label(): item for item in axes.get_lines()}
-    x, _ = drawn["dp_sgd, whole pipeline"].get_data()
-    np.testing.assert_allclose(x, 0.8 - 0.18 - 0.1 * np.array([1, 2, 4, 8, 16]) / 16)  # by strength
-    assert len(drawn["dp_sgd"].get_xdata()) == 5 and drawn["early_stopping"].get_xdata().shape == (1,)
-    plain = drawn["no defence"], drawn["no defence, group norm"]
-    assert [item.get_xdata().tolist() for item in plain] == [[0.8], [pytest.approx(0.64)]]
-    assert len(drawn) == 8 + 2 + 1  # and chance
-    assert len({item.get_marker() for item in drawn.values()}) == 11
-    assert sorted(text.get_text() for text in axes.texts) == sorted(["1", "2", "4", "8", "16"] * 7)
-
-
-def test_tradeoff_draws_one_adversary_or_both_in_the_same_look():
-    both, one = charts.tradeoff(eight(), "samia"), charts.tradeoff(eight(), "samia", adversary="unaware")
-    alone, beside = line(one.axes[0], "relaxloss"), line(both.axes[0], "relaxloss, unaware")
-    np.testing.assert_array_equal(alone.get_data(), beside.get_data())
-    assert (alone.get_color(), alone.get_marker()) == (beside.get_color(), beside.get_marker())
-    assert len(both.axes[0].get_lines()) == 2 * 8 + 2 + 1  # two baselines and chance
-    assert len(one.axes[0].get_lines()) == 8 + 2 + 1
-    with pytest.raises(ValueError, match="no adversary 'aware'; they hold .'adaptive', 'unaware'"):
-        charts.tradeoff(eight(), "samia", adversary="aware")
-    with pytest.raises(ValueError, match="no attack 'lira'; they hold .'samia'"):
-        charts.tradeoff(eight(), "lira")
-
-
-def test_tradeoff_matches_the_accuracy_of_the_same_variant():
-    kept = [row for row in eight() if row["metric"] != "test_accuracy" or row["variant"] != "whole pipeline"]
-    with pytest.raises(ValueError, match="no test_accuracy for dp_sgd, whole pipeline, strength 4"):
-        charts.tradeoff(kept, attack="samia")
-    kept = [row for row in kept if row["metric"] != "test_accuracy" or row["variant"] is None]
-    with pytest.raises(ValueError, match="no test_accuracy for none, group norm$"):
-        charts.tradeoff(kept, attack="samia")
-
-
-def test_strengths_do_not_overlap_where_lines_meet():
-    steep = [(name, step) for name in ("ppb", "relaxloss") for step in (1, 2, 4, 8, 16)]
-    made = []
-    for name, step in steep:  # the two are one hundredth of the axes apart
-        setting = {"defense": name, "defense_strength": step}
-        made.append(results.row("test_accuracy", 0.7 - 0.02 * step + 0.003 * (name == "ppb"), **setting))
-        made.append(results.row("auc", 0.9 - 0.02 * step, attack="samia", adversary="adaptive", **setting))
-    figure = charts.tradeoff(made, attack="samia")
-    figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert len(boxes) == 10
-    assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
 
 
 def test_heatmap_writes_each_cell_and_outlines_the_attacker_who_knows():
@@ -544,63 +350,6 @@ def test_long_setting_names_fit_beside_the_dots():
         assert all(box.x0 >= 0 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
         assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
         assert figure.axes[0].get_position().width * figure.get_figwidth() > 1.5  # inches
-
-
-def test_levels_as_ratios_stand_on_a_log_axis():
-    figure = charts.against_level(compressions(), "auc", ratio=True)
-    axes = figure.axes[0]
-    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "compression of the weights")
-    ratio, value = line(axes, "admm").get_data()
-    np.testing.assert_allclose(ratio, [2, 8, 71])
-    np.testing.assert_allclose(value, 0.71 - 0.1 * (1 - 1 / ratio))
-    alone = [item.get_xdata()[0] for item in axes.get_lines() if len(item.get_xdata()) == 1]
-    assert set(alone) == {1}  # the control
-    written = {
-        text.get_text(): place for text, place in zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
-    }
-    assert written == pytest.approx({"1x": 1, "2x": 2, "8x": 8, "71x": 71})
-    assert axes.get_xticks(minor=True).size == 0
-    named = charts.against_level(compressions(), "auc", xlabel="size", ratio=True).axes[0]
-    assert named.get_xlabel() == "size"
-    plain = charts.against_level(compressions(), "auc").axes[0]
-    assert (plain.get_xscale(), plain.get_xlabel()) == ("linear", "sparsity")
-
-
-def test_ratios_that_crowd_lose_ticks_not_points():
-    levels = (0.499, 0.5, 0.502, 0.6, 0.7, 0.75, 0.8, 0.9, 0.91, 0.95, 0.99)
-    figure = charts.against_level(compressions(levels), "auc", ratio=True)
-    figure.draw_without_rendering()
-    axes = figure.axes[0]
-    boxes = sorted((text.get_window_extent() for text in axes.get_xticklabels()), key=lambda box: box.x0)
-    assert 4 <= len(boxes) < len(levels) == len(line(axes, "admm").get_xdata())
-    assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
-    assert "100x" in [text.get_text() for text in axes.get_xticklabels()]
-    charts.against_level(compressions([0.5]), "auc", ratio=True).draw_without_rendering()
-    for wrong in (1.0, 8.0):
-        with pytest.raises(ValueError, match="a ratio needs sparsities, from 0 to below 1"):
-            charts.against_level(compressions([0.5, wrong]), "auc", ratio=True)
-
-
-def test_rows_that_mix_settings_are_refused():
-    with pytest.raises(ValueError, match="rows vary in .'attack'"):
-        charts.against_level(rows(), "balanced_accuracy")
-    with pytest.raises(ValueError, match="rows hold no 'auc'"):
-        charts.attack_bars(rows(), "auc")
-    with pytest.raises(ValueError, match="no compressed model"):
-        charts.against_level(
-            results.table(rows(), compression="none", attack="attack_1"), "balanced_accuracy"
-        )
-
-
-def test_colours_differ_in_luminance():
-    for count in (2, 3, 6, 8, 13):
-        for looks in (
-            drawing.series(count),
-            charts._defense_looks([(str(index), "") for index in range(count)]).values(),
-        ):
-            rgb = np.array([matplotlib.colors.to_rgb(look["color"]) for look in looks])
-            assert len(rgb) == count
-            assert np.diff(np.sort(rgb @ LUMINANCE)).min() > 0.5 / count / 2, count
 
 
 def test_save_wants_a_png(tmp_path):

@@ -215,4 +215,4 @@ def test_the_sources_of_a_partials_parts_count(monkeypatch):
     assert sorted(read) == ["mialib.defenses.differential_privacy", "mialib.models"]
     read.clear()
     store.sources(adversarial.AdversarialRegularization(1.0, 10), None)
-    assert sorted(read) == ["mialib.defenses.adversarial", "mialib.models"]
+    assert sorted(read) == ["mialib.attack_models", "mialib.defenses.adversarial"]

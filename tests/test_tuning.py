@@ -82,3 +82,10 @@ def test_of_models_that_keep_their_best_epoch_the_best_so_far_counts(accuracy, e
     records = [{"reserve_accuracy": curve, "best_epoch": 2} for curve in curves]
     models = Population(partial(nn.Linear, 1, 1), {"w": torch.zeros(2, 1)}, {}, records)
     assert tuning.epochs_to_reach(models, accuracy) == epochs
+
+
+def test_the_members_curve_can_be_asked_for():
+    records = [{"reserve_accuracy": [0.9, 0.9], "member_accuracy": [0.2, 0.8]}]
+    models = Population(partial(nn.Linear, 1, 1), {"w": torch.zeros(1, 1)}, {}, records)
+    assert tuning.epochs_to_reach(models, 0.7) == 1
+    assert tuning.epochs_to_reach(models, 0.7, of="member") == 2

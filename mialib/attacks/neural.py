@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mialib import models, predict, splits, train
+from mialib import attack_models, predict, splits, train
 from mialib.data import Dataset
 from mialib.population import Population
 from mialib.predict import Views
@@ -51,6 +51,11 @@ def top3(views: Views) -> Tensor:
             f"top3_nn needs 3 classes or more, found {views.log_posteriors.shape[-1]}; leave it out here"
         )
     return posteriors(views).topk(3, dim=-1).values
+
+
+def ranked(views: Views) -> Tensor:
+    """All posteriors in descending order, (m, n, c): which class they belong to is forgotten."""
+    return posteriors(views).sort(dim=-1, descending=True).values
 
 
 def posteriors_and_label(views: Views) -> Tensor:
@@ -131,15 +136,15 @@ class NeuralAttack:
 
 
 def _mlp(features: int) -> Callable[[], nn.Module]:
-    return partial(models.attack_mlp, features)
+    return partial(attack_models.attack_mlp, features)
 
 
 def _samia(features: int) -> Callable[[], nn.Module]:
-    return partial(models.samia, features // 3)
+    return partial(attack_models.samia, features // 3)
 
 
 def _nsh(features: int) -> Callable[[], nn.Module]:
-    return partial(models.nsh, features // 2)
+    return partial(attack_models.nsh, features // 2)
 
 
 def _one_hot(views: Views) -> Tensor:
@@ -156,6 +161,11 @@ def attacks(recipe: Recipe = SCHEDULE, **options) -> dict[str, NeuralAttack]:
     }
 
 
+def ranked_nn(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
+    """The attack network of `attacks`, on ranked posteriors; Salem et al. 2019, arXiv:1806.01246, use the first three."""
+    return NeuralAttack("ranked_nn", ranked, _mlp, recipe, **options)
+
+
 def nsh(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
-    """The attack of Nasr, Shokri & Houmansadr 2018, with separate branches for posterior and label; `models.nsh`."""
+    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_models.nsh`."""
     return NeuralAttack("nsh", posteriors_and_label, _nsh, recipe, **options)

@@ -35,3 +35,15 @@ def nasr2018(networks: Recipe, **options) -> dict:
         networks, options: as above.
     """
     return threshold.ATTACKS | {"nsh": neural.nsh(networks, **options)}
+
+
+def famili2023(networks: Recipe, **options) -> dict:
+    """Attack name -> attack: the threshold attacks of that paper's forerunner, and its classifiers trained on shadows.
+
+    Which statistic was thresholded and what the classifiers saw is not known; these are our reconstruction.
+
+    Args:
+        networks, options: as above.
+    """
+    learned = {"nn_class": neural.attacks(networks, **options)["nn_class"]}
+    return threshold.ATTACKS | learned | {"ranked_nn": neural.ranked_nn(networks, **options)}

@@ -6,7 +6,7 @@ For networks that are physically smaller (`channels.smaller`). Weights that are 
 import copy
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import safetensors.torch
@@ -23,7 +23,7 @@ def cost(module: nn.Module, example: Tensor, repeats: int = 30) -> dict[str, flo
         latency_ms: milliseconds of a forward pass of `example` (b, ...) on one CPU thread in eval mode, the median of
             `repeats` after a warm-up. It depends on the machine and on what else runs there.
     """
-    return _size(module) | {"latency_ms": _latencies([module], example, repeats)[0]}
+    return size(module) | {"latency_ms": latencies([module], example, repeats)[0]}
 
 
 def compare(
@@ -34,18 +34,19 @@ def compare(
     Rows are parameters, file (KB) of 1000 bytes, and "CPU latency, <name> (ms)" for each of `examples`, name -> batch
     (b, ...). The modules run in turns, so that whatever else keeps the machine busy slows down both alike.
     """
-    sizes = [_size(module) for module in (before, after)]
+    sizes = [size(module) for module in (before, after)]
     rows = {
-        "parameters": [size["parameters"] for size in sizes],
-        "file (KB)": [size["file_bytes"] / 1000 for size in sizes],
+        "parameters": [found["parameters"] for found in sizes],
+        "file (KB)": [found["file_bytes"] / 1000 for found in sizes],
     }
     for name, example in examples.items():
-        rows[f"CPU latency, {name} (ms)"] = _latencies([before, after], example, repeats)
+        rows[f"CPU latency, {name} (ms)"] = latencies([before, after], example, repeats)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["before", "after"], dtype=float)
     return table.assign(ratio=table["before"] / table["after"])
 
 
-def _size(module: nn.Module) -> dict[str, int]:
+def size(module: nn.Module) -> dict[str, int]:
+    """parameters and file_bytes, as in `cost`."""
     # Cloned: safetensors refuses tensors that share memory.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     return {
@@ -54,19 +55,23 @@ def _size(module: nn.Module) -> dict[str, int]:
     }
 
 
-def _latencies(modules: list[nn.Module], example: Tensor, repeats: int) -> list[float]:
-    """Median milliseconds of a forward pass of each module, on one CPU thread and in turns."""
-    modules = [copy.deepcopy(module).cpu().eval() for module in modules]
+def latencies(answers: list[Callable[[Tensor], Tensor]], example: Tensor, repeats: int = 30) -> list[float]:
+    """Median milliseconds of answers to `example` (b, ...), on one CPU thread and in turns.
+
+    Modules among `answers` are copied to the CPU and set to eval mode; other callables are asked as they are, and must
+    see to it themselves that they use one thread where their work is not PyTorch's.
+    """
+    answers = [copy.deepcopy(a).cpu().eval() if isinstance(a, nn.Module) else a for a in answers]
     example = example.cpu()
-    milliseconds = [[] for _ in modules]
+    milliseconds = [[] for _ in answers]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             for turn in range(-3, repeats):  # the first three turns warm up caches and allocator
-                for module, record in zip(modules, milliseconds, strict=True):
+                for answer, record in zip(answers, milliseconds, strict=True):
                     start = time.perf_counter()
-                    module(example)
+                    answer(example)
                     if turn >= 0:
                         record.append(1000 * (time.perf_counter() - start))
     finally:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mialib import loop, models, population
+from mialib import attack_models, loop, population
 from mialib.loop import Batch, Forward, mean_cross_entropy
 from mialib.population import Tensors
 
@@ -44,7 +44,7 @@ class AdversarialRegularization:
 
     strength: float
     num_classes: int
-    network: Callable[[int], nn.Module] = models.attack_mlp
+    network: Callable[[int], nn.Module] = attack_models.attack_mlp
     updates: int = 1
     lr: float = 1e-3
     weight_decay: float = 5e-4

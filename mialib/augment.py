@@ -1,0 +1,48 @@
+"""Random changes of the training pictures: an `augment` of `fit`, augment(x, generator) -> x.
+
+x is (k models, b, c, h, w), normalised; every picture gets a change of its own.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FlipAndShift:
+    """Mirrored with probability one half, and moved by up to `padding` pixels in both directions.
+
+    The usual augmentation of CIFAR (He et al. 2016, arXiv:1512.03385, section 4.2). What moves in is 0: the mean
+    colour, since the pictures are normalised already.
+
+    Raises:
+        ValueError: negative padding; on features, when it is called.
+    """
+
+    padding: int = 4
+
+    def __post_init__(self):
+        if self.padding < 0:
+            raise ValueError(f"augment: padding is {self.padding}; it must be 0 or more pixels")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        if x.ndim != 5:
+            raise ValueError(
+                f"augment: found {tuple(x.shape)}; only pictures (k, b, c, h, w) can be mirrored and moved"
+            )
+        pictures = x.flatten(0, 1)
+        n, _, height, width = pictures.shape
+
+        def places(size: int) -> Tensor:
+            """(n, size): which pixels of the padded side each picture keeps."""
+            first = torch.randint(2 * self.padding + 1, (n, 1), generator=generator, device=generator.device)
+            return (first + torch.arange(size, device=first.device)).to(x.device)
+
+        rows, columns = places(height), places(width)
+        mirrored = torch.rand(n, 1, generator=generator, device=generator.device).to(x.device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+        padded = F.pad(pictures, [self.padding] * 4).permute(0, 2, 3, 1)
+        picture = torch.arange(n, device=x.device)[:, None, None]
+        return padded[picture, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2).reshape(x.shape)

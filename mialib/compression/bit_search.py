@@ -1,0 +1,106 @@
+"""Which layers can do with fewer bits: a greedy search that asks for resistance first.
+
+Our reading of "resistance is the main objective" in Famili & Lao 2023 (doi:10.3390/s23187722), whose algorithm is not
+available to us: a **reconstruction**. From the widest allocation on, each round tries the next narrower width of every layer and keeps the step
+that lowers the leak most for its accuracy, until every further step would cost too much accuracy in all. Of the path it
+took, the allocation that leaked least is the answer.
+
+How much an allocation leaks and how accurate it is, the caller measures, on shadow models: the target has no part in it.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mialib import progress
+
+SMALLEST_COST = 0.005  # accuracy; a step that seems to cost less is ranked as if it cost this
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Args:
+        bits: parameter name -> bit-width, the allocation on the path that leaked least.
+        log: every allocation that was measured, a row each: round, layer, bits (that it tried), leak, accuracy, gain
+            (leak lowered in that step per accuracy lost), kept (the step was taken). Round 0 is the start.
+        seconds: wall time, with the measurements.
+    """
+
+    bits: dict[str, float]
+    log: pd.DataFrame
+    seconds: float
+
+    @property
+    def evaluations(self) -> int:
+        """Allocations measured."""
+        return len(self.log)
+
+
+def search(
+    layers: Sequence[str],
+    choices: Sequence[float],
+    measure: Callable[[Mapping[str, float]], tuple[float, float]],
+    tolerance: float,
+) -> Found:
+    """Search bit-widths of `layers` among `choices`.
+
+    Args:
+        layers: parameter names.
+        choices: bit-widths from the widest, where all layers start, to the narrowest.
+        measure: measure(bits) -> (leak, accuracy) of an allocation. Called once for each.
+        tolerance: accuracy that may be lost against the start, in all; a share, 0 or more.
+
+    Raises:
+        ValueError: no layer, fewer than two choices or choices that do not fall, a negative tolerance.
+    """
+    if not layers:
+        raise ValueError("bit search: layers is empty; name at least one")
+    if len(choices) < 2 or list(choices) != sorted(set(choices), reverse=True):
+        raise ValueError(
+            f"bit search: choices are {list(choices)}; at least two, from the widest to the narrowest"
+        )
+    if tolerance < 0:
+        raise ValueError(
+            f"bit search: tolerance is {tolerance}; it must be 0 or more (0.01 is a point of accuracy)"
+        )
+    began = time.perf_counter()
+    narrower = dict(zip(choices, choices[1:], strict=False))
+    most = 1 + len(layers) ** 2 * (len(choices) - 2) + len(layers) * (len(layers) + 1) // 2
+    with progress.bar(most, "bit search, at most", "allocation") as bar:
+        current = dict.fromkeys(layers, choices[0])
+        leak, accuracy = measure(current)
+        bar.update(1)
+        floor = accuracy - tolerance - 1e-9  # accuracies are shares, a tolerance a round number
+        log = [dict(round=0, layer=None, bits=choices[0], leak=leak, accuracy=accuracy, gain=None, kept=True)]
+        path = [(leak, current)]
+        for number in range(1, len(layers) * (len(choices) - 1) + 1):
+            steps = []
+            for layer in (layer for layer in layers if current[layer] in narrower):
+                tried = current | {layer: narrower[current[layer]]}
+                after, left = measure(tried)
+                bar.update(1)
+                gain = (leak - after) / max(accuracy - left, SMALLEST_COST)
+                step = dict(
+                    round=number,
+                    layer=layer,
+                    bits=tried[layer],
+                    leak=after,
+                    accuracy=left,
+                    gain=gain,
+                    kept=False,
+                )
+                log.append(step)
+                if left >= floor:
+                    steps.append((gain, step, tried))
+            if not steps:
+                break
+            _, step, current = max(steps, key=lambda one: one[0])
+            step["kept"] = True
+            leak, accuracy = step["leak"], step["accuracy"]
+            path.append((leak, current))
+    best = min(path, key=lambda one: one[0])[1]
+    return Found(best, pd.DataFrame(log), time.perf_counter() - began)

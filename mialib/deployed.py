@@ -1,0 +1,40 @@
+"""Networks as they are deployed, in the place of a population: whoever can ask one can ask the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mialib import progress
+from mialib.compression import int8
+from mialib.compression.int8 import Deployed
+from mialib.data import Dataset
+from mialib.population import Population
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """k deployed networks. `predict` and `audit.observe` take one where they take a Population; it cannot be trained."""
+
+    models: list[Deployed]
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    def __getitem__(self, models: int | slice) -> "Callable[[Tensor], Tensor] | Deployment":
+        """Network number `models` as a function x (n, ...) -> logits (n, c), or some of them."""
+        if isinstance(models, int):
+            return self.models[models].logits
+        return Deployment(self.models[models])
+
+
+def integers(population: Population, data: Dataset, index: Tensor) -> Deployment:
+    """Every model of the population as a real int8 network, see `int8.int8_model`.
+
+    Args:
+        index: int64 (k, n), each model's own calibration examples.
+    """
+    modules = progress.follow(list(zip(population, index, strict=True)), "int8 export", "model")
+    return Deployment(
+        [Deployed(int8.int8_model(module, data.inputs(rows).cpu())) for module, rows in modules]
+    )

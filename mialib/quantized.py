@@ -1,0 +1,101 @@
+"""Quantised networks: after training, fine-tuned from full precision, or trained from scratch.
+
+A `Scheme` says which weights and activations get how many bits; the three ways to a network take the same one. All are
+fake-quantised populations, baked: what `compression.int8` deploys for real is a plain float network to everything else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from mialib import splits, train
+from mialib.compression import activations, calibration, quantization
+from mialib.compression.quantization import FULL, Quantizer
+from mialib.data import Dataset
+from mialib.population import Population
+from mialib.splits import Splits
+from mialib.train import Recipe
+
+FAMILIES = (
+    "after training",
+    "fine-tuned",
+    "fine-tuned, activations too",
+    "from scratch",
+    "from scratch, activations too",
+)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Bit-widths of a network.
+
+    Args:
+        quantizer: of the weights.
+        activations: bits of every ReLU, 32 for none.
+        last_activation: bits of the last ReLU, which feeds the last layer; None: as the others.
+    """
+
+    quantizer: Quantizer
+    activations: float = FULL
+    last_activation: float | None = None
+
+
+def scheme(
+    make_model: Callable[[], nn.Module],
+    bits: float,
+    *,
+    method: str = "dorefa",
+    activations: float = FULL,
+    edge: float | None = 8,
+) -> Scheme:
+    """The same width everywhere, but for the first and last layer and the activations that go into the last.
+
+    Args:
+        bits: of the weights.
+        method: one of `quantization.METHODS`.
+        activations: bits of the activations.
+        edge: least width of the first and the last layer, whose damage is worst; None: as all others.
+    """
+    widths = quantization.widths(make_model, bits, first=edge, last=edge)
+    return Scheme(Quantizer(method, widths), activations, edge)
+
+
+def post_training(models: Population, data: Dataset, index: Tensor, scheme: Scheme) -> Population:
+    """The trained models, quantised without training: weights, then the ReLUs' ranges, then BatchNorm.
+
+    Args:
+        index: calibration examples, int64 (k, n), each model's own; `splits.indices(split.reserve)` for one.
+
+    Raises:
+        ValueError: no calibration examples.
+    """
+    found = replace(models, params=scheme.quantizer(models.params), keys=[])
+    if scheme.activations != FULL:
+        found = calibration.clips(found, data, index, scheme.activations, scheme.last_activation)
+    return calibration.batchnorm(found, data, index)
+
+
+def aware(
+    make_model: Callable[[], nn.Module],
+    data: Dataset,
+    split: Splits,
+    recipe: Recipe,
+    scheme: Scheme,
+    start: Population | None = None,
+    **options,
+) -> Population:
+    """Models trained with quantised weights and activations in every forward pass (quantisation-aware training).
+
+    Args:
+        start: full-precision models to fine-tune; the ReLUs' ranges are then measured on each model's reserve, else they
+            are 1. None: from scratch.
+        options: further arguments of `train.fit`.
+    """
+    network = make_model
+    if scheme.activations != FULL:
+        bits = (scheme.activations, scheme.last_activation)
+        network = activations.quantized(make_model, *bits)
+        if start is not None:
+            start = calibration.clips(start, data, splits.indices(split.reserve), *bits)
+    return train.fit(network, data, split, recipe, start=start, compress=scheme.quantizer, **options)

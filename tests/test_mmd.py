@@ -1,0 +1,101 @@
+"""The MMD penalty, by hand and in training; rounding of the answers."""
+
+import math
+
+import pytest
+import torch
+
+from mialib import loop, models, predict, splits, train
+from mialib.defenses import mmd
+from mialib.defenses.mmd import MMD
+from mialib.defenses.outputs import Rounding
+
+
+def test_squared_mmd_by_hand():
+    a, b = torch.tensor([[[0.0], [1.0]]]), torch.tensor([[[0.0], [0.0]]])
+    near = math.exp(-1 / 2)  # of two points one width apart
+    # means of k: within a (2 + 2 near) / 4, within b 1, between (2 + 2 near) / 4
+    assert float(mmd.squared_mmd(a, b, (1.0,))) == pytest.approx((1 + near) / 2 + 1 - (1 + near))
+    both = [math.exp(-1 / (2 * s**2)) for s in (1.0, 0.5)]
+    expected = sum((1 + n) / 2 + 1 - (1 + n) for n in both) / 2
+    assert float(mmd.squared_mmd(a, b, (1.0, 0.5))) == pytest.approx(expected)
+
+
+def test_it_is_zero_for_equal_samples_positive_else_and_each_models_own():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.rand(3, 8, 4, generator=generator)
+    b = torch.rand(3, 6, 4, generator=generator)
+    assert torch.allclose(mmd.squared_mmd(a, a, (0.2,)), torch.zeros(3), atol=1e-6)
+    found = mmd.squared_mmd(a, b, (0.2, 0.8))
+    assert (found > 0).all()
+    assert torch.allclose(found[1:2], mmd.squared_mmd(a[1:2], b[1:2], (0.2, 0.8)))
+
+
+def test_its_gradient_is_finite_where_examples_coincide():
+    a = torch.zeros(1, 4, 3, requires_grad=True)
+    mmd.squared_mmd(a, torch.zeros(1, 4, 3), (0.2,)).sum().backward()
+    assert a.grad.isfinite().all()
+
+
+def test_the_order_of_the_classes_does_not_count():
+    logits = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(1))
+    answers = {"members": logits, "others": logits.flip(-1)}
+    batch, reference = (loop.Batch(name, None, None) for name in answers)
+    play = MMD(2.0).begin([0], torch.device("cpu"))
+    assert float(play(lambda _, x: answers[x], {}, batch, reference, 0)) == pytest.approx(0, abs=1e-6)
+
+
+def test_in_training_members_and_others_come_closer(digits):
+    split = splits.target_shadow(len(digits), 2, 1, 0, 60)
+    make_model = models.make("lenet5", digits)
+
+    def apart(strength):
+        opponent = MMD(strength) if strength else None
+        trained = train.fit(make_model, digits, split, train.Recipe(15, 20, 2e-3), opponent=opponent)
+        sides = [
+            predict.log_posteriors(trained, digits, splits.indices(mask))
+            .exp()
+            .sort(-1, descending=True)
+            .values
+            for mask in (split.member, split.test)
+        ]
+        return float(mmd.squared_mmd(*sides, (0.05, 0.2, 0.8)).mean())
+
+    assert apart(20.0) < 0.8 * apart(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [((-1.0,), "strength is -1.0"), ((1.0, (0.0,)), "all positive"), ((1.0, ()), "at least one")],
+)
+def test_what_is_no_penalty_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        MMD(*options)
+
+
+# Rounded answers
+
+
+def test_rounding_by_hand():
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.3, 0.3]], dtype=torch.float64)
+    # 2 bits: thirds. 0.7 -> 2/3, 0.2 -> 1/3, 0.1 -> 0; 0.4, 0.3, 0.3 -> 1/3 each
+    assert torch.allclose(Rounding(2)(p.log()).exp(), torch.tensor([[2 / 3, 1 / 3, 0], [1 / 3] * 3]).double())
+    # 1 bit: only what is above a half; where nothing is, the answer is uniform
+    assert torch.allclose(Rounding(1)(p.log()).exp(), torch.tensor([[1, 0, 0], [1 / 3] * 3]).double())
+
+
+def test_many_bits_change_next_to_nothing_and_every_row_is_a_distribution():
+    log_p = torch.randn(50, 30, generator=torch.Generator().manual_seed(0)).double().log_softmax(-1)
+    before = log_p.clone()
+    assert torch.allclose(Rounding(32)(log_p), log_p, atol=1e-5)
+    for bits in (1, 2, 4, 8):
+        answer = Rounding(bits)(log_p)
+        assert torch.allclose(answer.exp().sum(-1), torch.ones(50).double())
+        assert not answer.isnan().any()
+    assert torch.equal(log_p, before)
+
+
+@pytest.mark.parametrize("bits", [0, 33, 2.5])
+def test_what_is_no_rounding_is_refused(bits):
+    with pytest.raises(ValueError, match="whole number from 1 to 32"):
+        Rounding(bits)
