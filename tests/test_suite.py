@@ -59,3 +59,10 @@ def test_who_knows_members_gets_thresholds_and_one_network():
     assert sorted(attacks) == sorted([*threshold.ATTACKS, "nsh"])
     assert attacks["nsh"].recipe == ADAM and attacks["nsh"].trainings == 2
     assert attacks["nsh"].features is neural.posteriors_and_label
+
+
+def test_quantised_networks_get_thresholds_and_a_classifier_of_sorted_posteriors():
+    attacks = suite.famili2023(ADAM, trainings=2)
+    assert sorted(attacks) == sorted([*threshold.ATTACKS, "ranked_nn"])
+    assert attacks["ranked_nn"].recipe == ADAM and attacks["ranked_nn"].trainings == 2
+    assert attacks["ranked_nn"].features is neural.ranked

@@ -38,12 +38,11 @@ def nasr2018(networks: Recipe, **options) -> dict:
 
 
 def famili2023(networks: Recipe, **options) -> dict:
-    """Attack name -> attack: the threshold attacks of that paper's forerunner, and its classifiers trained on shadows.
+    """Attack name -> attack: the threshold attacks of that paper's forerunner, and a classifier trained on shadows.
 
-    Which statistic was thresholded and what the classifiers saw is not known; these are our reconstruction.
+    Which statistic was thresholded and what the classifier saw is not known: these are our reconstruction.
 
     Args:
         networks, options: as above.
     """
-    learned = {"nn_class": neural.attacks(networks, **options)["nn_class"]}
-    return threshold.ATTACKS | learned | {"ranked_nn": neural.ranked_nn(networks, **options)}
+    return threshold.ATTACKS | {"ranked_nn": neural.ranked_nn(networks, **options)}
