@@ -125,14 +125,14 @@ def grids(weights: np.ndarray, quantized: Mapping[str, np.ndarray]) -> Figure:
     weights: (n,), before, drawn faintly behind every panel as a histogram.
     quantized: panel title -> (n,), after; a bar for each value that is left, its height the share of weights there.
     """
-    figure, panels = drawing.figure(2.1 * len(quantized) + 0.3, 2.3, columns=len(quantized), sharex=True)
+    figure, panels = drawing.figure(
+        max(2.1 * len(quantized), 2.9) + 0.3, 2.3, columns=len(quantized), sharex=True
+    )
     edges = np.histogram_bin_edges(weights, 60)
     for axes, (title, values) in zip(panels, quantized.items(), strict=True):
         found, counts = np.unique(values, return_counts=True)
         shares, before = counts / len(values), np.histogram(weights, edges)[0] / len(weights)
-        axes.stairs(
-            before / before.max(), edges, fill=True, color=drawing.FAINT, label="before (to scale of its own)"
-        )
+        axes.stairs(before / before.max(), edges, fill=True, color=drawing.FAINT, label="before (own scale)")
         thin = min(1.5, 60 / len(found))
         axes.vlines(found, 0, shares / shares.max(), color=drawing.DARK, linewidth=thin, label="after")
         axes.set(title=f"{title}: {len(found)} values", xlabel="weight", yticks=[])

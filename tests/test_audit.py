@@ -437,6 +437,30 @@ def test_observe_asks_each_model_about_its_own_candidates(known):
         seen.true_class("entropy")
 
 
+def test_observe_leaves_the_sensitivity_out_where_it_is_not_wanted(known):
+    models, dataset, split = known
+    with_it = audit.observe(models, dataset, split, 1)
+    without = audit.observe(models, dataset, split, 1, sensitive=False)
+    assert without.targets[0].sensitivity is None and with_it.targets[0].sensitivity is not None
+    assert torch.equal(without.targets[0].log_posteriors, with_it.targets[0].log_posteriors)
+
+
+def test_accuracy_is_that_of_the_served_answers():
+    seen = observation(n_targets=2, compression="none", defense="none")
+    rows = audit.accuracy(seen)
+    for i, (target, member) in enumerate(zip(seen.targets, seen.member, strict=True)):
+        right = (target.log_posteriors[0].argmax(1) == target.labels[0]).double()
+        test = float(right[~member].mean())
+        assert tables.by_target(rows, metric="test_accuracy")[i] == pytest.approx(test)
+        gap = float(right[member].mean()) - test
+        assert tables.by_target(rows, metric="generalization_gap")[i] == pytest.approx(gap)
+    blind = seen.served(lambda log_p: torch.full_like(log_p, -math.log(4)), defense="silence")
+    firsts = [
+        float((t.labels[0][~m] == 0).double().mean()) for t, m in zip(seen.targets, seen.member, strict=True)
+    ]
+    assert tables.by_target(audit.accuracy(blind), metric="test_accuracy").tolist() == pytest.approx(firsts)
+
+
 def test_divergence_by_hand():
     p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.5, 0.5]]).double()
     s = torch.tensor([[0.1, 0.0], [0.5, 0.0], [0.0, 0.2], [0.0, 0.4]]).double()

@@ -47,6 +47,16 @@ def test_top3_is_sorted_and_forgets_the_classes():
     assert neural.top3(Views(log_p, torch.tensor([[0]]))).tolist() == [[pytest.approx([0.4, 0.3, 0.2])]]
 
 
+def test_ranked_posteriors_are_all_of_them_sorted():
+    log_p = torch.tensor([[[0.1, 0.4, 0.2, 0.3]]]).double().log()
+    assert neural.ranked(Views(log_p, torch.tensor([[0]]))).tolist() == [
+        [pytest.approx([0.4, 0.3, 0.2, 0.1])]
+    ]
+    attack = neural.ranked_nn(QUICK, trainings=2)
+    assert (attack.name, attack.recipe, attack.trainings) == ("ranked_nn", QUICK, 2)
+    assert attack.network(4)()(attack.features(views())[0]).shape == (30, 2)
+
+
 def test_answers_of_zero_behind_a_defence_are_no_trouble():
     log_p = torch.tensor([[[0.0, -torch.inf, -torch.inf]]]).double()
     assert neural.posteriors(Views(log_p, torch.tensor([[0]]))).tolist() == [[[1.0, 0.0, 0.0]]]

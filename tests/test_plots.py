@@ -66,6 +66,7 @@ def figures():
         "learning_curves": curves.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
         "convergence": curves.convergence(residuals(), goal=0.1),
         "magnitudes": curves.magnitudes({"before": GENERATOR.normal(size=200), "after": np.eye(9)}, kept=9),
+        "grids": curves.grids(GENERATOR.normal(size=200), {"1 bit": np.repeat([-1.0, 1.0], 100)}),
         "dots": plots.dots(arms(), {"AUC left": 0.5}),
         **test_charts.figures(),
     }
@@ -245,6 +246,14 @@ def test_magnitudes_are_sorted_and_zeros_left_out():
     assert line(axes, "the 2 that stay").get_xdata() == [2, 2]
     with pytest.raises(ValueError, match="weights is empty"):
         curves.magnitudes({}, kept=2)
+
+
+def test_grids_draw_a_bar_for_each_value_that_is_left():
+    before = np.array([-1.0, -0.4, 0.4, 0.6, 1.0, 1.0])
+    panels = curves.grids(before, {"a": np.array([-1.0, 0, 0, 1, 1, 1]), "b": np.ones(6)}).axes
+    assert [axes.get_title() for axes in panels] == ["a: 3 values", "b: 1 values"]
+    bars = next(item for item in panels[0].collections if item.get_label() == "after").get_segments()
+    assert [tuple(bar[1]) for bar in bars] == [(-1, pytest.approx(1 / 3)), (0, pytest.approx(2 / 3)), (1, 1)]
 
 
 def test_convergence_keeps_zeros_and_gaps_on_the_picture():
