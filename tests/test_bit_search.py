@@ -39,6 +39,19 @@ def test_nothing_is_asked_twice_and_the_log_holds_all():
     assert found.log["round"].max() == 6 and found.seconds >= 0
 
 
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_it_never_measures_more_than_it_said(layers):
+    names = [str(number) for number in range(layers)]
+    evenly = bit_search.search(
+        names, (8, 4, 2, 1), lambda bits: (-max(bits.values()), 0.9), 0.1
+    )  # layers in turn
+    assert evenly.evaluations <= bit_search.at_most(layers, 4)
+    turns = bit_search.search(names, (8, 4, 2, 1), lambda bits: (sum(w * w for w in bits.values()), 0.9), 0.1)
+    assert turns.evaluations == bit_search.at_most(
+        layers, 4
+    )  # the widest layer always gains most: all stay to the end
+
+
 def test_without_tolerance_only_free_steps_are_taken():
     found = bit_search.search(["a", "b", "c"], CHOICES, Known(), tolerance=0.0)
     assert found.bits == {"a": 2, "b": 8, "c": 8}

@@ -60,6 +60,14 @@ def test_valid_values_come_back_as_they_are():
         ({"dp_batch_sizes": [1]}, "dp_batch_sizes.0 is 1"),
         ({"dp_delta": 1.0}, "dp_delta is 1.0"),
         ({"pruner": "l1_filters"}, "pruner is 'l1_filters'.*did you mean 'l1_filter'"),
+        ({"bits": [8, 2.5]}, "bits.1 is 2.5"),
+        ({"bits": [8]}, r"bits is \[8\]"),
+        ({"headline_bits": 0}, "headline_bits is 0"),
+        ({"edge_bits": 64}, "edge_bits is 64"),
+        ({"families": ["fine tuned"]}, "families.0 is 'fine tuned'"),
+        ({"mmd_strengths": [0.0]}, "mmd_strengths.0 is 0.0"),
+        ({"search_tolerances": [3]}, "search_tolerances.0 is 3"),
+        ({"optimizer": "rmsprop"}, "optimizer is 'rmsprop'"),
         ({"early_stopping": 1}, "early_stopping is 1: input should be a valid boolean"),
     ],
 )
@@ -237,6 +245,7 @@ TOY = {
     "relax_strengths": [0.5], "dp_noises": [1.0], "dp_lrs": [1e-3], "dp_batch_sizes": [8],
     "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
     "n_models": 2, "compressions": [2.0, 4.0], "compression": 2.0, "admm_iterations": 2, "admm_epochs": 1, "retrain_epochs": 1,
+    "bits": [8, 2], "search_tolerances": [0.0], "search_epochs": 1, "mmd_strengths": [1.0],
     "device": "cpu", "n_jobs": 1,
 }  # fmt: skip
 PLACES = {

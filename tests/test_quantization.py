@@ -119,6 +119,15 @@ def test_32_bits_are_no_quantisation_exactly(w):
     assert all(full[name] is tensor for name, tensor in models_.params.items())
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_gives_the_same_grids(w):
+    for method in quantization.METHODS:
+        for bits in (*BITS, 1.58):
+            there = quantization.quantize(w.cuda(), method, bits).cpu()
+            assert torch.allclose(there, quantization.quantize(w, method, bits), atol=1e-6)
+
+
 # The gradient
 
 

@@ -40,6 +40,11 @@ class Found:
         return len(self.log)
 
 
+def at_most(layers: int, choices: int) -> int:
+    """How many allocations a search of so many layers and widths can have to measure."""
+    return 1 + layers**2 * (choices - 2) + layers * (layers + 1) // 2
+
+
 def search(
     layers: Sequence[str],
     choices: Sequence[float],
@@ -69,8 +74,7 @@ def search(
         )
     began = time.perf_counter()
     narrower = dict(zip(choices, choices[1:], strict=False))
-    most = 1 + len(layers) ** 2 * (len(choices) - 2) + len(layers) * (len(layers) + 1) // 2
-    with progress.bar(most, "bit search, at most", "allocation") as bar:
+    with progress.bar(at_most(len(layers), len(choices)), "bit search, at most", "allocation") as bar:
         current = dict.fromkeys(layers, choices[0])
         leak, accuracy = measure(current)
         bar.update(1)
