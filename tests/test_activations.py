@@ -4,16 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mialib import models, predict, splits, train
-from mialib.compression import activations, calibration
+from mialib import models
+from mialib.compression import activations
 from mialib.compression.activations import QuantizedReLU
-
-
-@pytest.fixture(scope="module")
-def trained(digits):
-    split = splits.target_shadow(len(digits), 2, 1, 0, 200)
-    return split, train.fit(models.make("small_cnn", digits), digits, split, train.Recipe(8, 32, 2e-3))
-
 
 # The ReLU
 
@@ -68,18 +61,3 @@ def test_what_is_no_width_is_refused(digits, bits):
 def test_a_model_without_relu_is_refused():
     with pytest.raises(ValueError, match="no ReLU"):
         activations.quantized(nn.Identity, 4)
-
-
-def test_training_from_scratch_and_from_full_precision(digits, trained):
-    split, full = trained
-    quantized = activations.quantized(full.make_model, 4, last=8)
-    recipe = train.Recipe(4, 32, 2e-3)
-    scratch = train.fit(quantized, digits, split, recipe)
-    start = calibration.clips(full, digits, splits.indices(split.reserve), 4, last=8)
-    tuned = train.fit(start.make_model, digits, split, recipe, start=start)
-    assert torch.equal(tuned.buffers["2.clip"], start.buffers["2.clip"])  # the range stays as measured
-    for population_ in (scratch, tuned):
-        assert (predict.accuracy(population_, digits, split.member) > 0.6).all()
-    together = train.fit(quantized, digits, split, train.Recipe(1, 32, 2e-3), batched=True)
-    alone = train.fit(quantized, digits, split, train.Recipe(1, 32, 2e-3), batched=False)
-    assert torch.allclose(together.params["0.weight"], alone.params["0.weight"], atol=1e-2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mialib import models, population, predict, quantized, splits, train
-from mialib.compression import calibration, quantization
+from mialib.compression import activations, calibration, quantization
 from mialib.compression.quantization import Quantizer
 
 
@@ -110,3 +110,18 @@ def test_fine_tuned_ranges_are_measured_and_those_from_scratch_are_one(digits, t
     for one in (tuned, scratch):
         found = quantization.values(one.params, "dorefa", scheme.quantizer.bits)
         assert all(found[name] <= 2**width for name, width in scheme.quantizer.bits.items())
+
+
+def test_training_from_scratch_and_from_full_precision(digits, trained):
+    split, full = trained
+    quantized = activations.quantized(full.make_model, 4, last=8)
+    recipe = train.Recipe(4, 32, 2e-3)
+    scratch = train.fit(quantized, digits, split, recipe)
+    start = calibration.clips(full, digits, splits.indices(split.reserve), 4, last=8)
+    tuned = train.fit(start.make_model, digits, split, recipe, start=start)
+    assert torch.equal(tuned.buffers["2.clip"], start.buffers["2.clip"])  # the range stays as measured
+    for population_ in (scratch, tuned):
+        assert (predict.accuracy(population_, digits, split.member) > 0.6).all()
+    together = train.fit(quantized, digits, split, train.Recipe(1, 32, 2e-3), batched=True)
+    alone = train.fit(quantized, digits, split, train.Recipe(1, 32, 2e-3), batched=False)
+    assert torch.allclose(together.params["0.weight"], alone.params["0.weight"], atol=1e-2)
