@@ -1,7 +1,7 @@
 """From models to a table: what the attacker observes, every attack on every target, one tidy row a measurement."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -26,8 +26,8 @@ class Observation:
         shadows: what attacks learn from: Views of all shadow models, each on its own candidates.
         member, shadow_member: bool (targets, n) and (shadows, n). The attacks never get `member`.
         columns: the setting in the vocabulary of the results table (compression, level, defense, ...).
-        own: each target has an attacker of its own, who learns from the one row of `shadows` that has the target's
-            number (the known half); else one attacker learns from all shadows, for all targets.
+        teachers: the rows of `shadows` that each target's own attacker learns from; None: one attacker learns from all
+            of them, for all targets.
     """
 
     targets: list[Views]
@@ -35,17 +35,21 @@ class Observation:
     member: Tensor
     shadow_member: Tensor
     columns: dict = field(default_factory=dict)
-    own: bool = False
+    teachers: list[list[int]] | None = None
 
-    def attackers(self) -> list[tuple[list[Views], Views, Tensor]]:
+    def attackers(self) -> Iterator[tuple[list[Views], Views, Tensor]]:
         """Of each attacker: the targets, and the shadows and their membership that it learns from."""
-        if not self.own:
-            return [(self.targets, self.shadows, self.shadow_member)]
-        rows = [slice(i, i + 1) for i in range(len(self.targets))]
-        return [
-            ([one], self.shadows[row], self.shadow_member[row])
-            for one, row in zip(self.targets, rows, strict=True)
-        ]
+        if self.teachers is None:
+            yield self.targets, self.shadows, self.shadow_member
+            return
+        for one, rows in zip(self.targets, self.teachers, strict=True):
+            yield [one], self.shadows[rows], self.shadow_member[rows]
+
+    def n_shadows(self, target: int) -> int:
+        """How many shadow models the target's attacker learns from; 0 if it knows members of the target instead."""
+        if self.columns.get("knowledge") == "known_members":
+            return 0
+        return len(self.shadows) if self.teachers is None else len(self.teachers[target])
 
     def true_class(self, what: str) -> list[Tensor]:
         """The true class's "confidence", "log-odds" (of it) or "sensitivity" of each target's candidates, (n,) each."""
@@ -63,6 +67,7 @@ class Observation:
             shadows=believed.shadows,
             shadow_member=believed.shadow_member,
             columns=self.columns | columns,
+            teachers=believed.teachers,
         )
 
     def served(self, defense: Callable[[Tensor], Tensor], /, **columns) -> "Observation":
@@ -104,6 +109,50 @@ def observe(
     return Observation(targets, seen[n_targets:], member[:n_targets], member[n_targets:], columns)
 
 
+def observe_halves(
+    population: Population, data: Dataset, split: Splits, n_targets: int, seed: int = 0, **columns
+) -> Observation:
+    """Query every model on the same candidates, all examples outside the reserve: what LiRA needs.
+
+    The first `n_targets` models are targets, attacked with the models of all other pairs. The other model of its own
+    pair is left out: its membership is the target's, turned round, and so the number of the remaining models that
+    have a candidate as a member would say whether the target has. Without the pair that number is the same for all.
+
+    Args:
+        split: of `splits.random_halves`. The candidates' order depends on their number and on `seed` only.
+
+    Raises:
+        ValueError: fewer than two pairs, more targets than models, models whose reserves differ, or pairs that do
+            not halve the same candidates.
+    """
+    k = len(split)
+    if k < 4 or k % 2 or not 1 <= n_targets <= k:
+        raise ValueError(
+            f"random halves need two pairs of models or more and 1 to {k} targets, found {k} models "
+            f"and {n_targets} targets"
+        )
+    if not (split.reserve == split.reserve[0]).all():
+        raise ValueError("random halves share one reserve, and these models' reserves differ")
+    covered = split.member | split.test
+    paired = split.member[0::2] == split.test[1::2]
+    if not (covered == covered[0]).all() or not (paired & (split.test[0::2] == split.member[1::2])).all():
+        raise ValueError(
+            "every pair of random halves covers the same candidates, each one's members being the other's test "
+            "examples, and these models' do not: take splits.random_halves"
+        )
+    index = predict.candidates(split[:1], seed)[0][0]
+    same = index.expand(k, -1)
+    seen = predict.views(population, data, same, sensitive=False)
+    targets = [
+        predict.with_probes(seen[one], population[one], data, same[one])
+        for one in (slice(i, i + 1) for i in range(n_targets))
+    ]
+    member = split.member[:, index]
+    teachers = [[j for j in range(k) if j // 2 != i // 2] for i in range(n_targets)]
+    columns = columns | {"protocol": "random_halves"}
+    return Observation(targets, seen, member[:n_targets], member, columns, teachers)
+
+
 def known_half(seen: Observation, split: Splits, seed: int = 0) -> Observation:
     """The same targets under the stronger attacker, who is given half of a target's members and non-members.
 
@@ -112,9 +161,14 @@ def known_half(seen: Observation, split: Splits, seed: int = 0) -> Observation:
 
     Args:
         seen: of `observe` with the same `split` and `seed`.
+
+    Raises:
+        ValueError: `seen` is not, so that its rows are other candidates than the split says.
     """
     n_targets = len(seen.targets)
-    index, _ = predict.candidates(split[:n_targets], seed)
+    index, member = predict.candidates(split[:n_targets], seed)
+    if not torch.equal(member, seen.member):
+        raise ValueError("the known half is one of audit.observe's candidates: give its own split and seed")
     known, _ = splits.known_half(split[:n_targets], seed)
     known = known.gather(1, index)
     given, scored = splits.indices(known), splits.indices(~known)
@@ -125,7 +179,7 @@ def known_half(seen: Observation, split: Splits, seed: int = 0) -> Observation:
         member=seen.member.gather(1, scored),
         shadow_member=seen.member.gather(1, given),
         columns=seen.columns | {"protocol": "known_half", "knowledge": "known_members"},
-        own=True,
+        teachers=[[i] for i in range(n_targets)],
     )
 
 
@@ -307,7 +361,7 @@ def attack(
                         attack=name,
                         target=target,
                         seed=training,
-                        n_shadows=0 if seen.own else len(seen.shadows),
+                        n_shadows=seen.n_shadows(target),
                     )
     return Measurements(rows, margins, {setting: seen.member for setting, seen in observations.items()})
 
@@ -324,10 +378,12 @@ def _margins(seen: Observation, one) -> Tensor:
 
 
 def _train_networks(observations, suite) -> None:
-    # the same shadows stand in several observations (unaware attackers): train on them once
-    shared = {id(seen.shadows): seen for seen in observations}.values()
-    shadows = [attacker[1:] for seen in shared for attacker in seen.attackers()]
     networks = [one for one in suite.values() if hasattr(one, "fit")]
+    if not networks:
+        return
+    # the same shadows stand in several observations (unaware attackers): train on them once
+    shared = {(id(seen.shadows), str(seen.teachers)): seen for seen in observations}.values()
+    shadows = [attacker[1:] for seen in shared for attacker in seen.attackers()]
     networks.sort(key=lambda one: one.name != "samia")  # the longest first, so that processes end together
     # in one process all trainings at once (on CUDA under vmap), else each as a task of its own
     together = effective_n_jobs(None) == 1

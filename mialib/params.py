@@ -75,7 +75,7 @@ class Vocabulary(BaseModel):
     search_tolerances: list[Annotated[float, Field(ge=0, lt=1)]] = None
     search_epochs: Count = None
     mmd_strengths: list[Strength] = None
-    lira_models: Annotated[int, Field(ge=4, multiple_of=2)] | None = None
+    lira_models: Annotated[int, Field(ge=6, multiple_of=2)] | None = None
     deploy: bool = None
     arms: Annotated[list[Literal[tuple("ABCDEFGHIJK")]], Field(min_length=1)] = None
     pruner: Pruner = None

@@ -52,7 +52,7 @@ class Views:
     def __len__(self) -> int:
         return len(self.log_posteriors)
 
-    def __getitem__(self, models: slice) -> "Views":
+    def __getitem__(self, models: slice | list[int]) -> "Views":
         parts = (self.log_posteriors, self.labels, self.sensitivity, self.x)
         return Views(*(None if part is None else part[models] for part in parts), self.query)
 

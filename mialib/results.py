@@ -251,7 +251,8 @@ def _finite(name, value):
 def _section(name, value) -> str:
     try:
         if name in ("rows", "claims"):
-            return "[\n" + ",\n".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
+            compact = {"allow_nan": False, "separators": (",", ":")}  # tens of thousands of rows
+            return "[\n" + ",\n".join(json.dumps(item, **compact) for item in value) + "\n]"
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be written as JSON: {error}") from error

@@ -114,7 +114,8 @@ def random_halves(n: int, n_models: int, seed: int, reserve_fraction: float = 0.
     """Complementary pairs: outside the common reserve, every example is a member of exactly one model of each pair.
 
     Hence of exactly half of the models, which LiRA and RMIA need (with independent halves some example ends up a
-    member of none or of all). The target of an attack is any one of the models, its shadows all the others.
+    member of none or of all). The target of an attack is any one of the models, its shadows all
+    others but its partner, whose members are just what the target's are not.
 
     Raises:
         ValueError: an odd number of models, or a reserve fraction outside [0, 1).

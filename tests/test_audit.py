@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from mialib import audit, decisions, loop, metrics, population, predict, results, splits, tables, train
-from mialib.attacks import blindmi, neural, threshold
+from mialib import audit, data, decisions, loop, metrics, population, predict, results, splits, tables, train
+from mialib.attacks import blindmi, likelihood, neural, threshold
 from mialib.audit import Observation
+from mialib.models import small_cnn
 from mialib.predict import Views
 
 QUICK = train.Recipe(1, 16)
+CNN = partial(small_cnn, in_channels=1, num_classes=10, image_size=8, width=4)
 METRICS = ["balanced_accuracy", "auc", "tpr_at_0.01", "tpr_at_0.001"]
 
 
@@ -135,9 +137,8 @@ def test_the_known_half_teaches_and_the_other_half_judges(known):
     models, dataset, split = known
     seen = audit.observe(models, dataset, split, n_targets=2, seed=4, defense="none")
     half = audit.known_half(seen, split, seed=4)
-    assert (
-        half.own and half.columns["knowledge"] == "known_members" and half.columns["protocol"] == "known_half"
-    )
+    assert half.teachers == [[0], [1]]
+    assert half.columns["knowledge"] == "known_members" and half.columns["protocol"] == "known_half"
     index, _ = predict.candidates(split[:2], 4)
     given, scored = splits.known_half(split[:2], 4)
     for i, target in enumerate(half.targets):
@@ -153,8 +154,15 @@ def test_the_known_half_teaches_and_the_other_half_judges(known):
         assert torch.equal(half.shadow_member[i], own[where]) and torch.equal(half.member[i], own[~where])
 
 
+def test_the_known_half_of_other_candidates_is_refused(known):
+    models, dataset, split = known
+    seen = audit.observe(models, dataset, split, n_targets=2, seed=4)
+    with pytest.raises(ValueError, match="give its own split and seed"):
+        audit.known_half(seen, split, seed=5)
+
+
 def test_each_target_has_an_attacker_of_its_own():
-    seen = replace(observation(), own=True)
+    seen = replace(observation(knowledge="known_members"), teachers=[[0], [1]])
     seen = replace(seen, shadows=seen.shadows[:2], shadow_member=seen.shadow_member[:2])
     found = audit.attack({"a": seen}, {"confidence": threshold.confidence})
     for i, target in enumerate(seen.targets):
@@ -164,13 +172,35 @@ def test_each_target_has_an_attacker_of_its_own():
 
 
 def test_networks_of_the_known_half_learn_from_their_own_target_only():
-    seen = replace(observation(n_targets=2), own=True)
+    seen = replace(observation(n_targets=2), teachers=[[0], [1]])
     seen = replace(seen, shadows=seen.shadows[:2], shadow_member=seen.shadow_member[:2])
     attack = neural.attacks(QUICK, trainings=1)["nn"]
     found = audit.attack({"a": seen}, {"nn": attack}).margins["a"]["nn"]
     for i, target in enumerate(seen.targets):
         fitted = attack.fit(seen.shadows[i : i + 1], seen.shadow_member[i : i + 1])
         assert torch.equal(found[i], attack.judge(fitted, target)[0])
+
+
+def test_each_target_may_name_several_shadows_to_learn_from():
+    seen = replace(observation(n_targets=3), teachers=[[0, 2], [1, 2], [2]])
+    attack = neural.attacks(QUICK, trainings=1)["nn"]
+    found = audit.attack({"a": seen}, {"confidence": threshold.confidence, "nn": attack})
+    for i, rows in enumerate(seen.teachers):
+        alone = threshold.confidence(seen.targets[i], seen.shadows[rows], seen.shadow_member[rows], 0)
+        assert torch.equal(found.margins["a"]["confidence"][i, 0], alone)
+        fitted = attack.fit(seen.shadows[rows], seen.shadow_member[rows])
+        assert torch.equal(found.margins["a"]["nn"][i], attack.judge(fitted, seen.targets[i])[0])
+    n_shadows = {row["target"]: row["n_shadows"] for row in found.rows}
+    assert n_shadows == {0: 2, 1: 2, 2: 1}
+
+
+def test_attackers_who_learn_from_other_rows_of_the_same_shadows_train_networks_of_their_own(monkeypatch):
+    calls, real_train = [], loop.train
+    monkeypatch.setattr(loop, "train", lambda *a, **o: calls.append(1) or real_train(*a, **o))
+    one = replace(observation(), teachers=[[0], [1]])
+    seen = {"a": one, "b": replace(one, teachers=[[1], [2]])}
+    audit.attack(seen, {"nn": neural.attacks(QUICK, trainings=1)["nn"]})
+    assert len(calls) == 3  # rows 0, 1 and 2, each once
 
 
 def test_transfers_are_every_ordered_pair_of_different_settings():
@@ -435,6 +465,125 @@ def test_observe_asks_each_model_about_its_own_candidates(known):
     )
     with pytest.raises(KeyError):
         seen.true_class("entropy")
+
+
+def halves(toy, n_models=6):
+    split = splits.random_halves(len(toy), n_models, seed=1)
+    return population.initial(_net_of_six, split.seeds.tolist()), split
+
+
+def _net_of_six():
+    return nn.Linear(6, 3)
+
+
+def test_random_halves_ask_every_model_about_the_same_candidates(toy):
+    models, split = halves(toy)
+    seen = audit.observe_halves(models, toy, split, 3, seed=2, defense="none", protocol="target_shadow")
+    assert seen.columns == {"defense": "none", "protocol": "random_halves"}
+    assert len(seen.targets) == 3 and len(seen.shadows) == 6 and seen.shadows.sensitivity is None
+    n = int((~split.reserve[0]).sum())
+    assert seen.member.shape == (3, n) and seen.shadow_member.shape == (6, n)
+    assert torch.equal(seen.shadow_member[:3], seen.member)
+    assert bool((seen.shadows.labels == seen.shadows.labels[0]).all())
+    [candidates] = {tuple(map(tuple, target.x[0].tolist())) for target in seen.targets}
+    outside = toy.x[~split.reserve[0]]
+    assert sorted(candidates) == sorted(map(tuple, outside.tolist()))
+    assert list(candidates) != list(map(tuple, outside.tolist()))  # shuffled
+    where = {tuple(x): i for i, x in enumerate(toy.x.tolist())}
+    index = torch.tensor([where[x] for x in candidates])
+    assert torch.equal(seen.shadow_member, split.member[:, index])
+    for i, target in enumerate(seen.targets):
+        assert torch.equal(target.log_posteriors[0], seen.shadows.log_posteriors[i])
+        assert torch.allclose(target.query(target.x[0]), target.log_posteriors[0], atol=1e-6)
+        assert torch.equal(target.labels[0], toy.y[index])
+
+
+def test_a_targets_pair_is_not_among_its_shadows(toy):
+    models, split = halves(toy)
+    seen = audit.observe_halves(models, toy, split, 6)
+    assert seen.teachers == [
+        [2, 3, 4, 5],
+        [2, 3, 4, 5],
+        [0, 1, 4, 5],
+        [0, 1, 4, 5],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3],
+    ]
+    for rows in seen.teachers:
+        assert bool(
+            (seen.shadow_member[rows].sum(0) == 2).all()
+        )  # nor does it show in how often one is a member
+    rows = audit.attack({"a": seen}, {"lira_online": likelihood.lira_online}).rows
+    assert {(row["target"], row["n_shadows"]) for row in rows} == {(i, 4) for i in range(6)}
+
+
+def test_who_is_a_member_of_the_target_reaches_no_attack_under_random_halves(toy):
+    models, split = halves(toy)
+    other = splits.random_halves(len(toy), 6, seed=7, reserve_fraction=0.0)
+    member = split.member.clone()
+    rest = ~split.reserve[0]
+    member[0, rest] = other.member[0, rest]  # other halves for the first pair, of the very same models
+    member[1] = rest & ~member[0]
+    changed = splits.Splits(member, rest & ~member, split.reserve, split.seeds)
+    seen, after = (audit.observe_halves(models, toy, one, 2) for one in (split, changed))
+    assert not torch.equal(seen.member, after.member)
+    suite = {"online": likelihood.lira_online, "offline": likelihood.lira_offline, "gap": threshold.gap}
+    suite["confidence"] = threshold.confidence
+    before, now = (audit.attack({"a": one}, suite).margins["a"] for one in (seen, after))
+    assert all(torch.equal(before[name], now[name]) for name in suite)
+    for (_, *one), (_, *two) in zip(seen.attackers(), after.attackers(), strict=True):
+        assert torch.equal(one[0].log_posteriors, two[0].log_posteriors) and torch.equal(one[1], two[1])
+
+
+def test_who_believes_in_another_setting_learns_from_its_models_but_not_from_the_targets_pair(toy):
+    models, split = halves(toy)
+    believed = audit.observe_halves(models, toy, split, 2, compression="none")
+    real = audit.observe_halves(
+        population.initial(_net_of_six, range(6)), toy, split, 2, compression="l1_unstructured", level=0.5
+    )
+    unaware = real.unaware(believed, adversary="unaware")
+    assert unaware.shadows is believed.shadows and unaware.teachers == real.teachers == believed.teachers
+    found = audit.attack({"a": unaware}, {"lira": likelihood.lira_online}).margins["a"]["lira"]
+    for i, rows in enumerate(real.teachers):
+        alone = likelihood.lira_online(real.targets[i], believed.shadows[rows], believed.shadow_member[rows])
+        assert torch.equal(found[i, 0], alone)
+    transfers = audit.transfers({"none": believed, "pruned": real})
+    assert transfers["pruned <- none"].teachers == believed.teachers
+
+
+def test_models_that_are_no_random_halves_are_named(toy):
+    models, split = halves(toy)
+
+    def changed(**parts):
+        fields = {name: getattr(split, name).clone() for name in ("member", "test", "reserve")}
+        return splits.Splits(**fields | parts, seeds=split.seeds)
+
+    with pytest.raises(ValueError, match="two pairs of models or more.*found 2 models"):
+        audit.observe_halves(models[:2], toy, split[:2], 1)
+    with pytest.raises(ValueError, match="1 to 6 targets, found 6 models and 7 targets"):
+        audit.observe_halves(models, toy, split, 7)
+    reserve, test = split.reserve.clone(), split.test.clone()
+    test[5, test[5].nonzero()[0]] = False
+    with pytest.raises(ValueError, match="covers the same candidates"):
+        audit.observe_halves(models, toy, changed(test=test), 1)
+    reserve[5] |= split.test[5] & ~test[5]
+    with pytest.raises(ValueError, match="reserves differ"):
+        audit.observe_halves(models, toy, changed(test=test, reserve=reserve), 1)
+    order = [0, 2, 1, 3, 4, 5]
+    with pytest.raises(ValueError, match="covers the same candidates"):
+        audit.observe_halves(models, toy, split[order], 1)
+
+
+def test_lira_finds_members_of_overfit_models():
+    digits = data.load("digits", subset=240)
+    split = splits.random_halves(len(digits), 8, seed=0)
+    models = train.fit(CNN, digits, split, train.Recipe(20, 16, lr=0.05))
+    seen = audit.observe_halves(models, digits, split, 8, dataset="digits")
+    suite = {"online": likelihood.lira_online, "offline": likelihood.lira_offline}
+    rows = audit.attack({"a": seen}, suite).rows
+    for name in suite:
+        aucs = tables.by_target(results.select(rows, attack=name), metric="auc")
+        assert len(aucs) == 8 and aucs.mean() > 0.6, name
 
 
 def test_observe_leaves_the_sensitivity_out_where_it_is_not_wanted(known):
