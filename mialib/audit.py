@@ -114,21 +114,21 @@ def observe_halves(
 ) -> Observation:
     """Query every model on the same candidates, all examples outside the reserve: what LiRA needs.
 
-    The first `n_targets` models are targets, attacked with the models of all other pairs. The other model of its own
-    pair is left out: its membership is the target's, turned round, and so the number of the remaining models that
+    The first model of each of the first `n_targets` pairs is a target, attacked with the models of all other pairs. The
+    other model of its own pair is left out: its membership is the target's, turned round, and so the number of the remaining models that
     have a candidate as a member would say whether the target has. Without the pair that number is the same for all.
 
     Args:
         split: of `splits.random_halves`. The candidates' order depends on their number and on `seed` only.
 
     Raises:
-        ValueError: fewer than two pairs, more targets than models, models whose reserves differ, or pairs that do
+        ValueError: fewer than two pairs, more targets than pairs, models whose reserves differ, or pairs that do
             not halve the same candidates.
     """
     k = len(split)
-    if k < 4 or k % 2 or not 1 <= n_targets <= k:
+    if k < 4 or k % 2 or not 1 <= n_targets <= k // 2:
         raise ValueError(
-            f"random halves need two pairs of models or more and 1 to {k} targets, found {k} models "
+            f"random halves need two pairs of models or more and 1 to {k // 2} targets, one of a pair, found {k} models "
             f"and {n_targets} targets"
         )
     if not (split.reserve == split.reserve[0]).all():
@@ -145,12 +145,12 @@ def observe_halves(
     seen = predict.views(population, data, same, sensitive=False)
     targets = [
         predict.with_probes(seen[one], population[one], data, same[one])
-        for one in (slice(i, i + 1) for i in range(n_targets))
+        for one in (slice(i, i + 1) for i in range(0, 2 * n_targets, 2))
     ]
     member = split.member[:, index]
-    teachers = [[j for j in range(k) if j // 2 != i // 2] for i in range(n_targets)]
+    teachers = [[j for j in range(k) if j // 2 != pair] for pair in range(n_targets)]
     columns = columns | {"protocol": "random_halves"}
-    return Observation(targets, seen, member[:n_targets], member, columns, teachers)
+    return Observation(targets, seen, member[: 2 * n_targets : 2], member, columns, teachers)
 
 
 def known_half(seen: Observation, split: Splits, seed: int = 0) -> Observation:

@@ -1,9 +1,8 @@
 """Networks as they are deployed, in the place of a population: whoever can ask one can ask the other."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mialib import progress
 from mialib.compression import int8
@@ -21,11 +20,18 @@ class Deployment:
     def __len__(self) -> int:
         return len(self.models)
 
-    def __getitem__(self, models: int | slice) -> "Callable[[Tensor], Tensor] | Deployment":
-        """Network number `models` as a function x (n, ...) -> logits (n, c), or some of them."""
-        if isinstance(models, int):
-            return self.models[models].logits
-        return Deployment(self.models[models])
+    def __getitem__(self, models: int | slice) -> "nn.Module | Deployment":
+        """Network number `models` as a module without parameters, x (n, ...) -> logits (n, c), or some of them."""
+        return _Network(self.models[models]) if isinstance(models, int) else Deployment(self.models[models])
+
+
+class _Network(nn.Module):
+    def __init__(self, deployed: Deployed):
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.deployed.logits(x)
 
 
 def integers(population: Population, data: Dataset, index: Tensor) -> Deployment:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mialib import models, quantized
 from mialib.compression import pruning, quantization
@@ -26,7 +26,13 @@ Times = Annotated[float, Field(ge=1)]  # all weights / kept weights
 Sets = Literal[tuple(LOADERS)]
 Nets = Literal[tuple(models.NAMES)]
 Pruner = Literal[pruning.METHODS]
-Bits = Literal[(*range(1, 17), quantization.TERNARY, quantization.FULL)]
+Bits = Literal[(*range(1, 17), quantization.TERNARY)]
+
+
+def _different(values: list) -> list:
+    if len(set(values)) < len(values):
+        raise ValueError("the same value stands in it twice")
+    return values
 
 
 class Vocabulary(BaseModel):
@@ -68,9 +74,9 @@ class Vocabulary(BaseModel):
     rho: Strength = None
     rho_growth: Times = None
     retrain_epochs: Count = None
-    bits: Annotated[list[Bits], Field(min_length=2)] = None
+    bits: Annotated[list[Bits], Field(min_length=2), AfterValidator(_different)] = None
     headline_bits: Bits = None
-    edge_bits: Bits | None = None
+    edge_bits: Literal[tuple(range(1, 17))] | None = None
     families: list[Literal[quantized.FAMILIES]] = None
     search_tolerances: list[Annotated[float, Field(ge=0, lt=1)]] = None
     search_epochs: Count = None

@@ -200,7 +200,7 @@ class _Query:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        device = next(self.module.parameters()).device
+        device = next(self.module.parameters(), x).device  # a deployed network has no parameters
         with full_precision():
             parts = [in_batches(self.module, part.to(device)).cpu() for part in x.split(ROWS)]
         return torch.cat(parts).double().log_softmax(-1)

@@ -1,7 +1,8 @@
 """Quantised networks: after training, fine-tuned from full precision, or trained from scratch.
 
-A `Scheme` says which weights and activations get how many bits; the three ways to a network take the same one. All are
-fake-quantised populations, baked: what `compression.int8` deploys for real is a plain float network to everything else.
+A `Scheme` says which weights and activations get how many bits; the three ways to a network take the same one. The
+result is a population of float networks whose weights lie on their grids; `deployed` has networks that compute in
+integers.
 """
 
 from collections.abc import Callable
@@ -62,7 +63,7 @@ def scheme(
 
 
 def post_training(models: Population, data: Dataset, index: Tensor, scheme: Scheme) -> Population:
-    """The trained models, quantised without training: weights, then the ReLUs' ranges, then BatchNorm.
+    """The trained models, quantised without training: weights, BatchNorm, the ReLUs' ranges, and BatchNorm once more.
 
     Args:
         index: calibration examples, int64 (k, n), each model's own; `splits.indices(split.reserve)` for one.
@@ -71,8 +72,10 @@ def post_training(models: Population, data: Dataset, index: Tensor, scheme: Sche
         ValueError: no calibration examples.
     """
     found = replace(models, params=scheme.quantizer(models.params), keys=[])
-    if scheme.activations != FULL:
-        found = calibration.clips(found, data, index, scheme.activations, scheme.last_activation)
+    found = calibration.batchnorm(found, data, index)
+    if scheme.activations == FULL:
+        return found
+    found = calibration.clips(found, data, index, scheme.activations, scheme.last_activation)
     return calibration.batchnorm(found, data, index)
 
 
@@ -88,8 +91,8 @@ def aware(
     """Models trained with quantised weights and activations in every forward pass (quantisation-aware training).
 
     Args:
-        start: full-precision models to fine-tune; the ReLUs' ranges are then measured on each model's reserve, else they
-            are 1. None: from scratch.
+        start: full-precision models to fine-tune; the ReLUs' ranges are then measured on each model's reserve, behind
+            its quantised weights. None: from scratch, and the ranges are 1.
         options: further arguments of `train.fit`.
     """
     network = make_model
@@ -97,5 +100,7 @@ def aware(
         bits = (scheme.activations, scheme.last_activation)
         network = activations.quantized(make_model, *bits)
         if start is not None:
-            start = calibration.clips(start, data, splits.indices(split.reserve), *bits)
+            weights = replace(start, params=scheme.quantizer(start.params))
+            ranges = calibration.clips(weights, data, splits.indices(split.reserve), *bits)
+            start = replace(ranges, params=start.params)
     return train.fit(network, data, split, recipe, start=start, compress=scheme.quantizer, **options)

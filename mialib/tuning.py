@@ -1,4 +1,4 @@
-"""Choices made on reserve data: never on members, on test examples, or on anything that an attack says."""
+"""Choices made on reserve data, or on how well the members are fitted: never on test examples, or on what attacks say."""
 
 from collections.abc import Callable, Sequence
 
@@ -54,7 +54,7 @@ def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of
         population: trained with `watch=("reserve",)` or for their best epoch; all of them either way.
         window: an epoch stands for the mean of so many around it. With few models and few reserve examples their mean,
             too, reaches a level early by luck.
-        of: "member" for accuracy on the members instead, trained with `watch=("member",)`.
+        of: "member" for accuracy on the members in the place of that on the reserve; trained with `watch=("member",)`.
     """
     curves = pd.DataFrame([pd.Series(record[f"{of}_accuracy"]) for record in population.records])
     if "best_epoch" in population.records[0]:

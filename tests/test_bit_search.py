@@ -3,6 +3,7 @@
 import pytest
 
 from mialib.compression import bit_search
+from mialib.store import Store
 
 CHOICES = (8, 4, 2)
 
@@ -50,6 +51,21 @@ def test_it_never_measures_more_than_it_said(layers):
     assert turns.evaluations == bit_search.at_most(
         layers, 4
     )  # the widest layer always gains most: all stay to the end
+
+
+def test_what_was_measured_is_remembered_with_its_time(tmp_path):
+    measure, store = Known(), Store(tmp_path)
+    first = bit_search.search(
+        ["a", "b", "c"], CHOICES, bit_search.remembered(measure, store, start="x"), 0.05
+    )
+    asked = len(measure.asked)
+    again = bit_search.search(
+        ["a", "b", "c"], CHOICES, bit_search.remembered(measure, store, start="x"), 0.05
+    )
+    assert len(measure.asked) == asked and again.log.equals(first.log)
+    assert again.seconds == first.seconds > 0
+    bit_search.search(["a", "b", "c"], CHOICES, bit_search.remembered(measure, store, start="other"), 0.05)
+    assert len(measure.asked) == 2 * asked
 
 
 def test_without_tolerance_only_free_steps_are_taken():

@@ -31,6 +31,8 @@ def test_accuracy_and_parts(digits, networks):
     assert integers[1:].models == integers.models[1:]
     x = digits.inputs(torch.arange(5))
     assert torch.equal(integers[1](x), integers.models[1].logits(x))
+    door = predict.views(integers[:1], digits, torch.arange(5)[None], sensitive=False, probes=True).query
+    assert torch.equal(door(x), integers.models[0](x))
 
 
 def test_each_model_is_calibrated_on_its_own_examples(digits, networks):

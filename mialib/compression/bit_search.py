@@ -1,9 +1,9 @@
 """Which layers can do with fewer bits: a greedy search that asks for resistance first.
 
 Our reading of "resistance is the main objective" in Famili & Lao 2023 (doi:10.3390/s23187722), whose algorithm is not
-available to us: a **reconstruction**. From the widest allocation on, each round tries the next narrower width of every layer and keeps the step
-that lowers the leak most for its accuracy, until every further step would cost too much accuracy in all. Of the path it
-took, the allocation that leaked least is the answer.
+available to us: a **reconstruction**. From the widest allocation on, each round tries the next narrower width of every
+layer and keeps the step that lowers the leak most for its accuracy, until every further step would cost too much
+accuracy in all. Of the path it took, the allocation that leaked least is the answer.
 
 How much an allocation leaks and how accurate it is, the caller measures, on shadow models: the target has no part in it.
 """
@@ -11,12 +11,23 @@ How much an allocation leaks and how accurate it is, the caller measures, on sha
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
-from mialib import progress
+from mialib import loop, models, progress, store
+from mialib.compression import quantization
+from mialib.store import Store
 
 SMALLEST_COST = 0.005  # accuracy; a step that seems to cost less is ranked as if it cost this
+
+
+class Measured(NamedTuple):
+    """Of one allocation: leak and accuracy, 0 to 1, and the seconds that it took to find out."""
+
+    leak: float
+    accuracy: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -26,18 +37,21 @@ class Found:
     Args:
         bits: parameter name -> bit-width, the allocation on the path that leaked least.
         log: every allocation that was measured, a row each: round, layer, bits (that it tried), leak, accuracy, gain
-            (leak lowered in that step per accuracy lost), kept (the step was taken). Round 0 is the start.
-        seconds: wall time, with the measurements.
+            (leak lowered in that step per accuracy lost), kept (the step was taken), seconds. Round 0 is the start.
     """
 
     bits: dict[str, float]
     log: pd.DataFrame
-    seconds: float
 
     @property
     def evaluations(self) -> int:
         """Allocations measured."""
         return len(self.log)
+
+    @property
+    def seconds(self) -> float:
+        """What measuring them took, whenever that was."""
+        return float(self.log["seconds"].sum())
 
 
 def at_most(layers: int, choices: int) -> int:
@@ -48,7 +62,7 @@ def at_most(layers: int, choices: int) -> int:
 def search(
     layers: Sequence[str],
     choices: Sequence[float],
-    measure: Callable[[Mapping[str, float]], tuple[float, float]],
+    measure: Callable[[Mapping[str, float]], tuple],
     tolerance: float,
 ) -> Found:
     """Search bit-widths of `layers` among `choices`.
@@ -56,7 +70,7 @@ def search(
     Args:
         layers: parameter names.
         choices: bit-widths from the widest, where all layers start, to the narrowest.
-        measure: measure(bits) -> (leak, accuracy) of an allocation. Called once for each.
+        measure: measure(bits) -> (leak, accuracy) or `Measured` of an allocation. Called once for each.
         tolerance: accuracy that may be lost against the start, in all; a share, 0 or more.
 
     Raises:
@@ -72,20 +86,30 @@ def search(
         raise ValueError(
             f"bit search: tolerance is {tolerance}; it must be 0 or more (0.01 is a point of accuracy)"
         )
-    began = time.perf_counter()
     narrower = dict(zip(choices, choices[1:], strict=False))
     with progress.bar(at_most(len(layers), len(choices)), "bit search, at most", "allocation") as bar:
         current = dict.fromkeys(layers, choices[0])
-        leak, accuracy = measure(current)
+        leak, accuracy, seconds = Measured(*measure(current))
         bar.update(1)
         floor = accuracy - tolerance - 1e-9  # accuracies are shares, a tolerance a round number
-        log = [dict(round=0, layer=None, bits=choices[0], leak=leak, accuracy=accuracy, gain=None, kept=True)]
+        log = [
+            dict(
+                round=0,
+                layer=None,
+                bits=choices[0],
+                leak=leak,
+                accuracy=accuracy,
+                gain=None,
+                kept=True,
+                seconds=seconds,
+            )
+        ]
         path = [(leak, current)]
         for number in range(1, len(layers) * (len(choices) - 1) + 1):
             steps = []
             for layer in (layer for layer in layers if current[layer] in narrower):
                 tried = current | {layer: narrower[current[layer]]}
-                after, left = measure(tried)
+                after, left, seconds = Measured(*measure(tried))
                 bar.update(1)
                 gain = (leak - after) / max(accuracy - left, SMALLEST_COST)
                 step = dict(
@@ -96,6 +120,7 @@ def search(
                     accuracy=left,
                     gain=gain,
                     kept=False,
+                    seconds=seconds,
                 )
                 log.append(step)
                 if left >= floor:
@@ -107,4 +132,32 @@ def search(
             leak, accuracy = step["leak"], step["accuracy"]
             path.append((leak, current))
     best = min(path, key=lambda one: one[0])[1]
-    return Found(best, pd.DataFrame(log), time.perf_counter() - began)
+    return Found(best, pd.DataFrame(log))
+
+
+def remembered(
+    measure: Callable[[Mapping[str, float]], tuple[float, float]], cache: Store | None = None, **made_of
+) -> Callable[[Mapping[str, float]], Measured]:
+    """`measure`, timed, and asked only what it has not been asked before: a search that was stopped goes on.
+
+    Only the two numbers are kept. A network for each allocation would fill disks: give the trainings inside `measure` a
+    store that is thrown away.
+
+    Args:
+        cache: default: the store at its default place.
+        made_of: all that the answer depends on beside the bit-widths, the code of training and quantisers excepted:
+            the models that are tried, their data, the recipe (see `store.describe`).
+    """
+    cache = cache or Store()
+    code = store.sources(loop, models, quantization)
+
+    def ask(bits: Mapping[str, float]) -> Measured:
+        key = store.key(what="bit search", bits=dict(bits), code=code, **made_of)
+        if (entry := cache.get(key)) is None:
+            began = time.perf_counter()
+            leak, accuracy = measure(bits)
+            entry = {}, Measured(leak, accuracy, time.perf_counter() - began)._asdict()
+            cache.put(key, *entry)
+        return Measured(**entry[1])
+
+    return ask
