@@ -135,6 +135,8 @@ def grids(weights: np.ndarray, quantized: Mapping[str, np.ndarray]) -> Figure:
         axes.stairs(before / before.max(), edges, fill=True, color=drawing.FAINT, label="before (own scale)")
         thin = min(1.5, 60 / len(found))
         axes.vlines(found, 0, shares / shares.max(), color=drawing.DARK, linewidth=thin, label="after")
+        if len(found) <= 32:  # where few weights are, a bar is too short to see
+            axes.plot(found, [0] * len(found), "v", color=drawing.DARK, markersize=4, clip_on=False)
         axes.set(title=f"{title}: {len(found)} values", xlabel="weight", yticks=[])
         axes.spines["left"].set_visible(False)
     panels[0].set_ylabel("share of weights")

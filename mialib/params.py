@@ -190,7 +190,7 @@ def _explain(problem: dict) -> str:
             problem["input"],
             list(problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")),
         )
-        if problem["type"] == "literal_error"
+        if problem["type"] == "literal_error" and isinstance(problem["input"], str)
         else ""
     )
     return f"{name} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{hint}"

@@ -248,7 +248,8 @@ TOY = {
     "relax_strengths": [0.5], "dp_noises": [1.0], "dp_lrs": [1e-3], "dp_batch_sizes": [8],
     "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
     "n_models": 2, "compressions": [2.0, 4.0], "compression": 2.0, "admm_iterations": 2, "admm_epochs": 1, "retrain_epochs": 1,
-    "bits": [8, 2], "search_tolerances": [0.0], "search_epochs": 1, "mmd_strengths": [1.0],
+    "bits": [8, 2], "families": ["fine-tuned, activations too", "from scratch, activations too"],
+    "search_tolerances": [], "mmd_strengths": [1.0], "lira_models": 6,  # the search: digits, which nbval runs
     "device": "cpu", "n_jobs": 1,
 }  # fmt: skip
 PLACES = {
