@@ -114,9 +114,10 @@ def observe_halves(
 ) -> Observation:
     """Query every model on the same candidates, all examples outside the reserve: what LiRA needs.
 
-    The first model of each of the first `n_targets` pairs is a target, attacked with the models of all other pairs. The
-    other model of its own pair is left out: its membership is the target's, turned round, and so the number of the remaining models that
-    have a candidate as a member would say whether the target has. Without the pair that number is the same for all.
+    The first model of each of the first `n_targets` pairs is a target, attacked with the models of all other pairs.
+    The other model of its own pair is left out: its membership is the target's, turned round, and so the number of the
+    remaining models that have a candidate as a member would say whether the target has. Without the pair that number is
+    the same for all.
 
     Args:
         split: of `splits.random_halves`. The candidates' order depends on their number and on `seed` only.

@@ -1,7 +1,8 @@
 """Reading the results table: one number a target, differences between settings, and small tables for the eye.
 
 A *setting* is a dictionary of columns (compression, level, defense, ...) that a row must have; rows are those of
-`mialib.results`. What is special (one class, a variant, an attacker with a wrong belief) is only found if it is named. Values are averaged over the trainings of an attack network first, so that a target counts once.
+`mialib.results`. What is special (one class, a variant, an attacker with a wrong belief) is only found if it is named.
+Values are averaged over the trainings of an attack network first, so that a target counts once.
 """
 
 from collections.abc import Mapping, Sequence

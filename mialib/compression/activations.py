@@ -4,7 +4,8 @@
 
 The gradient passes straight through the rounding, and is zero where the clip is active. c is a buffer of each ReLU: 1 in
 a network trained from scratch, as DoReFa has it (Zhou et al. 2016, arXiv:1606.06160); measured by `calibration.clips`
-in one that was trained without. A ReLU module that a network uses twice has one range for both. Weights have the names they had, so that a full-precision network can be taken over.
+in one that was trained without. A ReLU module that a network uses twice has one range for both. Weights have the names
+they had, so that a full-precision network can be taken over.
 """
 
 from collections.abc import Callable

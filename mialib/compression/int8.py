@@ -1,8 +1,8 @@
 """A real integer network, to stand beside a simulated one: post-training static int8 with ONNX Runtime on a CPU.
 
-Weights are int8, symmetric, a scale for each output channel; activations, the input and the logits included, are uint8 with one scale
-and zero point a tensor, which cover the range seen on the calibration examples (min-max) and clip what lies beyond. So
-logits take at most 256 values. BatchNorm is folded into the convolution before it, norms that follow none stay in
+Weights are int8, symmetric, a scale for each output channel; activations, the input and the logits included, are uint8
+with one scale and zero point a tensor, which cover the range seen on the calibration examples (min-max) and clip what
+lies beyond. So logits take at most 256 values. BatchNorm is folded into the convolution before it, norms that follow none stay in
 float32; the first and last layers are treated as all others. The scheme is Jacob et al. 2018, arXiv:1712.05877, but for
 the scales by channel (Krishnamoorthi 2018, arXiv:1806.08342).
 

@@ -6,7 +6,8 @@ for full precision, which is no quantisation at all, exactly.
 
     uniform      Q_k(u) = round((2^k - 1) u) / (2^k - 1)                      u in [0, 1]
     DoReFa       w^ = m (2 Q_k(u) - 1),  u = tanh(w) / 2m + 1/2               m = max |tanh(w)| of the layer
-    affine       w^ = s (clip(round(w / s) + z, 0, 2^k - 1) - z)              s = (max - min) / (2^k - 1), z = round(-min / s)
+    affine       w^ = s (clip(round(w / s) + z, 0, 2^k - 1) - z)
+                 s = (max - min) / (2^k - 1),  z = round(-min / s)            of the channel, or of the layer
     binary       w^ = sign(w) mean |w|
     ternary      w^ = sign(w) a where |w| > t, else 0                         t = 0.7 mean |w|, a = mean of those |w|
 

@@ -4,7 +4,8 @@
     f minimises  CE(f; members) + strength * mean over members of log h(f(x), y)
 
 The opponent h is an attack network on posterior and label. It learns to tell batches of members from batches of the
-model's reserve, on which the model neither trains nor is attacked; the model is charged for what the opponent finds. Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852, algorithm 1.
+model's reserve, on which the model neither trains nor is attacked; the model is charged for what the opponent finds.
+Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852, algorithm 1.
 """
 
 from collections.abc import Callable

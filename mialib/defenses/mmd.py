@@ -2,9 +2,9 @@
 
     MMD^2(P, R) = mean k(p, p') + mean k(r, r') - 2 mean k(p, r),    k(a, b) = mean over s of exp(-|a - b|^2 / 2 s^2)
 
-P are the sorted posteriors of a batch of members, R those of as many reserve examples (sorted, so that which class it is
-does not count). After Li, Li & Ribeiro 2021, arXiv:2002.12062, who compare class by class and add mixup; with a quantised forward
-pass it is arm L of our reconstruction of MIA-aware quantisation. The widths s are ours.
+P are the sorted posteriors of a batch of members, R those of as many reserve examples (sorted, so that the classes do
+not count). After Li, Li & Ribeiro 2021, arXiv:2002.12062, who compare class by class and add mixup; with a quantised
+forward pass it is arm L of our reconstruction of MIA-aware quantisation. The widths s are ours.
 """
 
 from dataclasses import dataclass
