@@ -102,10 +102,7 @@ def observe(
     index, member = predict.candidates(split, seed)
     # all at once: the models share out the processes
     seen = predict.views(population, data, index, sensitive=sensitive, seed=seed)
-    targets = [
-        predict.with_probes(seen[one], population[one], data, index[one])
-        for one in (slice(i, i + 1) for i in range(n_targets))
-    ]
+    targets = _with_doors(seen, population, data, index, range(n_targets))
     return Observation(targets, seen[n_targets:], member[:n_targets], member[n_targets:], columns)
 
 
@@ -144,14 +141,19 @@ def observe_halves(
     index = predict.candidates(split[:1], seed)[0][0]
     same = index.expand(k, -1)
     seen = predict.views(population, data, same, sensitive=False)
-    targets = [
-        predict.with_probes(seen[one], population[one], data, same[one])
-        for one in (slice(i, i + 1) for i in range(0, 2 * n_targets, 2))
-    ]
+    targets = _with_doors(seen, population, data, same, range(0, 2 * n_targets, 2))
     member = split.member[:, index]
     teachers = [[j for j in range(k) if j // 2 != pair] for pair in range(n_targets)]
     columns = columns | {"protocol": "random_halves"}
     return Observation(targets, seen, member[: 2 * n_targets : 2], member, columns, teachers)
+
+
+def _with_doors(
+    seen: Views, population: Population, data: Dataset, index: Tensor, targets: range
+) -> list[Views]:
+    """What is seen of each of the models `targets`, by itself and with its inputs and its door for probes."""
+    rows = [slice(i, i + 1) for i in targets]
+    return [predict.with_probes(seen[one], population[one], data, index[one]) for one in rows]
 
 
 def known_half(seen: Observation, split: Splits, seed: int = 0) -> Observation:

@@ -26,7 +26,7 @@ Times = Annotated[float, Field(ge=1)]  # all weights / kept weights
 Sets = Literal[tuple(LOADERS)]
 Nets = Literal[tuple(models.NAMES)]
 Pruner = Literal[pruning.METHODS]
-Bits = Literal[(*range(1, 17), quantization.TERNARY)]
+Bits = Literal[quantization.WIDTHS]
 
 
 def _different(values: list) -> list:
@@ -76,7 +76,7 @@ class Vocabulary(BaseModel):
     retrain_epochs: Count = None
     bits: Annotated[list[Bits], Field(min_length=2), AfterValidator(_different)] = None
     headline_bits: Bits = None
-    edge_bits: Literal[tuple(range(1, 17))] | None = None
+    edge_bits: Literal[tuple(quantization.WHOLE)] | None = None
     families: list[Literal[quantized.FAMILIES]] = None
     search_tolerances: list[Annotated[float, Field(ge=0, lt=1)]] = None
     search_epochs: Count = None

@@ -18,6 +18,11 @@ from mialib.compression import quantization
 from mialib.population import skeleton
 
 
+def clipped(x: Tensor, clip: Tensor, bits: int) -> Tensor:
+    """The module's equation: the nearest of 2^bits equally spaced values from 0 to `clip`."""
+    return clip * quantization.uniform((x / clip).clamp(0, 1), bits)
+
+
 class QuantizedReLU(nn.Module):
     """clip (): the largest activation that is told apart."""
 
@@ -27,7 +32,7 @@ class QuantizedReLU(nn.Module):
         self.register_buffer("clip", torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.clip * quantization.uniform((x / self.clip).clamp(0, 1), self.bits)
+        return clipped(x, self.clip, self.bits)
 
 
 def quantized(
@@ -45,7 +50,7 @@ def quantized(
     if bits == quantization.FULL:
         return make_model
     for width in (bits, bits if last is None else last):
-        if width not in range(1, 17):
+        if width not in quantization.WHOLE:
             raise ValueError(f"activations: {width!r} bits; valid are 1 to 16, and 32 for none")
     if not _relus(skeleton(make_model)):
         raise ValueError("activations: the model has no ReLU to quantise; leave its activations at 32 bits")

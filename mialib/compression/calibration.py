@@ -84,10 +84,7 @@ def _best_range(values: Tensor, bits: int) -> Tensor:
     if largest <= 0:
         return torch.ones_like(largest)
     tried = largest * torch.arange(1, _TRIED + 1, device=values.device) / _TRIED
-    steps = 2**bits - 1
-    errors = torch.stack(
-        [((values / c).clamp(0, 1).mul(steps).round() * (c / steps) - values).square().mean() for c in tried]
-    )
+    errors = torch.stack([(activations.clipped(values, c, bits) - values).square().mean() for c in tried])
     return tried[errors.argmin()]
 
 

@@ -26,6 +26,8 @@ from mialib.population import Tensors
 
 FULL = 32
 TERNARY = 1.58  # log2(3)
+WHOLE = range(1, 17)
+WIDTHS = (*WHOLE, TERNARY)  # whatever rounds; FULL does not
 METHODS = ("dorefa", "affine", "affine_tensor")
 
 
@@ -108,7 +110,7 @@ def check(method: str, bits: float) -> None:
     """Raises ValueError for an unknown method or bit-width."""
     if method not in METHODS:
         raise ValueError(f"quantisation: unknown method {method!r}; valid are {', '.join(METHODS)}")
-    if bits not in (TERNARY, FULL, *range(1, 17)):
+    if bits != FULL and bits not in WIDTHS:
         raise ValueError(
             f"quantisation: {bits!r} bits; valid are 1 to 16, {TERNARY} (ternary) and {FULL} (none)"
         )
