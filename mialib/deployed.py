@@ -20,9 +20,12 @@ class Deployment:
     def __len__(self) -> int:
         return len(self.models)
 
-    def __getitem__(self, models: int | slice) -> "nn.Module | Deployment":
+    def __getitem__(self, models: int | slice | list[int]) -> "nn.Module | Deployment":
         """Network number `models` as a module without parameters, x (n, ...) -> logits (n, c), or some of them."""
-        return _Network(self.models[models]) if isinstance(models, int) else Deployment(self.models[models])
+        if isinstance(models, int):
+            return _Network(self.models[models])
+        rows = range(len(self))[models] if isinstance(models, slice) else models
+        return Deployment([self.models[i] for i in rows])
 
 
 class _Network(nn.Module):

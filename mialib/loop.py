@@ -289,9 +289,9 @@ def _remembered(forward: Forward) -> Forward:
 
     def answer(params, x):
         asked = id(params), id(x)
-        if asked not in answers:
-            answers[asked] = forward(params, x)
-        return answers[asked]
+        if asked not in answers:  # x is kept along: a freed tensor's id may come again
+            answers[asked] = forward(params, x), params, x
+        return answers[asked][0]
 
     return answer
 

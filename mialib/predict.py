@@ -5,6 +5,7 @@ divides a difference of posteriors by 1e-3 and would drown in rounding otherwise
 c classes; `index` is int64 (m, n), each model's own rows of the data set, or (n,), the same for all.
 """
 
+import hashlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from mialib import progress, splits
 from mialib.data import Dataset
-from mialib.population import Population, in_batches
+from mialib.population import Population, in_batches, pick
 from mialib.splits import Splits
 
 ROWS = 512  # examples at a time; fixed, so that the noise of the sensitivity does not depend on memory
@@ -31,7 +32,8 @@ class Views:
         sensitivity: (m, n, c) float64, `sensitivity` below; None where the attacker may not query.
         x: (m, n, ...) float32, the candidates' normalised inputs; only for attacks that build probes from them. A
             tensor, or `Inputs`, which has its shape and makes x[i] when asked.
-        query: query(x (b, ...)) -> log_posteriors (b, c), the single target's answers.
+        query: query(x (m, b, ...)) -> log_posteriors (m, b, c), each model's answers to inputs of the attacker's own.
+            Indexed by model if the m models differ, as `Door`.
     """
 
     log_posteriors: Tensor
@@ -54,7 +56,11 @@ class Views:
 
     def __getitem__(self, models: slice | list[int]) -> "Views":
         parts = (self.log_posteriors, self.labels, self.sensitivity, self.x)
-        return Views(*(None if part is None else part[models] for part in parts), self.query)
+        return Views(*(None if part is None else part[models] for part in parts), pick(self.query, models))
+
+    def answers(self) -> "Views":
+        """The same without the candidates' inputs and the door: small enough to be sent to other processes."""
+        return replace(self, x=None, query=None)
 
     def rows(self, index: Tensor) -> "Views":
         """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
@@ -84,8 +90,11 @@ class Inputs:
     def ndim(self) -> int:
         return len(self.shape)
 
-    def __getitem__(self, model: int) -> Tensor:
-        return self.data.inputs(self.index[model].to(self.data.x.device)).cpu()
+    def __getitem__(self, models: int | slice | list[int]) -> "Tensor | Inputs":
+        """The inputs of one model's candidates (n, ...), or those of some of the models, not yet made."""
+        if not isinstance(models, int):
+            return Inputs(self.data, self.index[models])
+        return self.data.inputs(self.index[models].to(self.data.x.device)).cpu()
 
     def rows(self, index: Tensor) -> "Inputs":
         """The inputs of some of the candidates, `index` int64 (m, r)."""
@@ -157,26 +166,25 @@ def views(
     *,
     sensitive: bool = True,
     probes: bool = False,
+    remember: bool = False,
     seed: int = 0,
 ) -> Views:
     """What an attacker sees of the models on `index` (m, n).
 
     Args:
         sensitive: also measure the sensitivity (10 further queries an example).
-        probes: also give the inputs and, for a single model, the door to query it with inputs of the attacker's own.
+        probes: also give the inputs and the door to query the models with inputs of the attacker's own.
+        remember: the door remembers its answers, see `Door`.
     """
     seen = Views(
         log_posteriors(population, data, index),
         data.y.cpu()[index],
         sensitivity(population, data, index, seed=seed) if sensitive else None,
     )
-    return with_probes(seen, population, data, index) if probes else seen
-
-
-def with_probes(seen: Views, population: Population, data: Dataset, index: Tensor) -> Views:
-    """`seen` with the candidates' inputs and, for a single model, the door to query it."""
-    query = _Query(population[0]) if len(population) == 1 else None
-    return replace(seen, x=Inputs(data, index), query=query)
+    if not probes:
+        return seen
+    memory = [{} for _ in range(len(population))] if remember else None
+    return replace(seen, x=Inputs(data, index), query=Door(population, memory))
 
 
 def together(targets: list[Views]) -> Views:
@@ -189,21 +197,62 @@ def together(targets: list[Views]) -> Views:
 
 
 def serve(served: Views, defense: Callable[[Tensor], Tensor]) -> Views:
-    """The views behind an output defence that maps log-posteriors to log-posteriors, without their sensitivity."""
-    query = served.query and (lambda x: defense(served.query(x)))
+    """The views behind an output defence that maps log-posteriors to log-posteriors, without their sensitivity.
+
+    A defence that holds one state a model is indexed by model and takes the answers of all of them, (m, n, c).
+    """
+    query = served.query and Guarded(served.query, defense)
     return replace(served, log_posteriors=defense(served.log_posteriors), sensitivity=None, query=query)
 
 
-@dataclass
-class _Query:
-    module: nn.Module
+@dataclass(frozen=True)
+class Door:
+    """Asks each model of a population about inputs of the attacker's own, (m, b, ...) -> log-posteriors (m, b, c).
+
+    Args:
+        memory: one dictionary a model, for answers to be remembered in (by a hash of the inputs): whoever asks the same
+            of the same model again, behind whatever output defence, costs nothing. It grows with every question.
+    """
+
+    population: Population
+    memory: list[dict] | None = None
+
+    def __getitem__(self, models: slice | list[int]) -> "Door":
+        rows = range(len(self.population))[models] if isinstance(models, slice) else models
+        return Door(self.population[models], self.memory and [self.memory[i] for i in rows])
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        device = next(self.module.parameters(), x).device  # a deployed network has no parameters
+        memory = self.memory or [None] * len(self.population)
+        asked = zip(self.population, x, memory, strict=True)
+        return torch.stack([self._answer(*one) for one in asked]).double().log_softmax(-1)
+
+    def _answer(self, module: nn.Module, x: Tensor, memory: dict | None) -> Tensor:
+        if memory is None:
+            return self._ask(module, x)
+        question = hashlib.blake2b(x.cpu().contiguous().numpy(), digest_size=16).digest()
+        if question not in memory:
+            memory[question] = self._ask(module, x)
+        return memory[question]
+
+    def _ask(self, module: nn.Module, x: Tensor) -> Tensor:
+        device = next(module.parameters(), x).device  # a deployed network has no parameters
         with full_precision():
-            parts = [in_batches(self.module, part.to(device)).cpu() for part in x.split(ROWS)]
-        return torch.cat(parts).double().log_softmax(-1)
+            return torch.cat([in_batches(module, part.to(device)).cpu() for part in x.split(ROWS)])
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A door behind an output defence."""
+
+    door: Callable[[Tensor], Tensor]
+    defense: Callable[[Tensor], Tensor]
+
+    def __getitem__(self, models: slice | list[int]) -> "Guarded":
+        return Guarded(pick(self.door, models), pick(self.defense, models))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.defense(self.door(x))
 
 
 def _of_each(question, population: Population, data: Dataset, index: Tensor, *options) -> Tensor:

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_TARGET, _SHADOW, _PAIR, _POOL, _KNOWN, _MODEL = range(6)  # what a random stream is for; part of its seed
+_TARGET, _SHADOW, _PAIR, _POOL, _KNOWN, _MODEL, _CUT = range(
+    7
+)  # what a random stream is for; part of its seed
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,11 @@ def known_half(splits: Splits, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def d1_d2_d3(n: int, n_members: int, n_reserve: int, n_test: int, seed: int, n_models: int = 1) -> Splits:
-    """One common cut D1 | D2 | D3: members, reserve (trains a purifier) and test; Yang et al. 2020.
+    """Each model cuts the same pool anew into D1 | D2 | D3: members, reserve (trains a purifier) and test.
 
-    All models share the cut and differ by their seed.
+    Yang et al. 2020 cut once, for one model, and give the attacker half of D1 and D3. Here an attacker's shadow models
+    draw from the pool that the target was drawn from, which favours the attacker. Models with one number share neither
+    members nor seed with those of another, so that a row says nothing about the next.
 
     Raises:
         ValueError: the three parts need more examples than there are.
@@ -168,9 +172,13 @@ def d1_d2_d3(n: int, n_members: int, n_reserve: int, n_test: int, seed: int, n_m
     needed = n_members + n_reserve + n_test
     if needed > n:
         raise ValueError(f"D1 + D2 + D3 need {needed} examples, the data set has {n}")
-    pool = _generator(seed, _POOL, 0).permutation(n)[:needed]
-    parts = np.split(pool, [n_members, n_members + n_reserve])
-    member, reserve, test = (_mask(part, n).expand(n_models, n).clone() for part in parts)
+    parts = [
+        np.split(_generator(seed, _CUT, i).permutation(n)[:needed], [n_members, n_members + n_reserve])
+        for i in range(n_models)
+    ]
+    member, reserve, test = (
+        torch.stack([_mask(part, n) for part in role]) for role in zip(*parts, strict=True)
+    )
     return Splits(
         member, test, reserve, torch.tensor([_model_seed(seed, _MODEL, i) for i in range(n_models)])
     )
@@ -197,6 +205,18 @@ def everyone(n: int, seeds: list[int]) -> Splits:
     """Every example is a member of every model, nothing is held out: training sets of attack networks."""
     member = torch.ones(len(seeds), n, dtype=torch.bool)
     return Splits(member, ~member, ~member, torch.tensor(seeds))
+
+
+def blocks(member: Tensor, seeds: Tensor) -> Splits:
+    """Each model learns from rows of its own, as a defence that learns from each network's own answers.
+
+    Over a data set of k * n rows, model i's block being rows i * n to (i + 1) * n: its members are those that `member`
+    bool (k, n) marks in the block, the others of the block are its reserve.
+    """
+    k, n = member.shape
+    own = torch.eye(k, dtype=torch.bool)[:, :, None]
+    chosen, block = (own & member[None]).flatten(1), own.expand(k, k, n).flatten(1)
+    return Splits(chosen, torch.zeros_like(chosen), block & ~chosen, seeds)
 
 
 def _cut(half: np.ndarray, n: int, generator: np.random.Generator, n_train: int | None) -> tuple[Tensor, ...]:

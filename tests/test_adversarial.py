@@ -75,23 +75,23 @@ def test_the_gradient_lowers_the_opponents_belief_and_does_not_touch_the_opponen
     play = game().begin([0], torch.device("cpu"))
     scale = torch.ones(1, requires_grad=True)
     play(answer, {"scale": scale}, MEMBERS, OTHERS, 0).sum().backward()
-    before = {name: tensor.clone() for name, tensor in play.params.items()}
+    before = {name: tensor.clone() for name, tensor in play.player.params.items()}
     lower = {"scale": scale.detach() - 0.1 * scale.grad}
     frozen = game(lr=1e-12).begin([0], torch.device("cpu"))
     assert float(frozen(answer, lower, MEMBERS, OTHERS, 0)) < float(
         frozen(answer, {"scale": torch.ones(1)}, MEMBERS, OTHERS, 0)
     )
-    for name, tensor in play.params.items():
+    for name, tensor in play.player.params.items():
         assert torch.equal(tensor, before[name])
 
 
 def test_the_opponent_learns_without_moving_the_model():
     play = game(network=dropout_free).begin([0], torch.device("cpu"))
-    start = {name: tensor.detach().clone() for name, tensor in play.params.items()}
+    start = {name: tensor.detach().clone() for name, tensor in play.player.params.items()}
     scale = torch.ones(1, requires_grad=True)
     play(answer, {"scale": scale}, MEMBERS, OTHERS, 0)
     assert scale.grad is None
-    assert any(not torch.equal(tensor, start[name]) for name, tensor in play.params.items())
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in play.player.params.items())
 
 
 def test_each_model_has_an_opponent_of_its_own():
@@ -134,7 +134,7 @@ def test_strength_zero_is_plain_training(toy, split):
 def test_the_default_opponent_is_the_released_attack_network(toy, split):
     game = AdversarialRegularization(1.0, 3)
     play = game.begin([0], torch.device("cpu"))
-    assert play.params.keys() == initial(lambda: attack_models.attack_mlp(6), [0]).params.keys()
+    assert play.player.params.keys() == initial(lambda: attack_models.attack_mlp(6), [0]).params.keys()
     fitted = train.fit(mlp, toy, split[:1], replace(RECIPE, epochs=1), opponent=game)
     assert math.isfinite(fitted.records[0]["loss"][0])
 

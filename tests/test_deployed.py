@@ -29,10 +29,11 @@ def test_accuracy_and_parts(digits, networks):
     assert (accuracies[0] - accuracies[1]).abs().max() <= 0.05
     assert len(integers) == 3 and len(integers[1:]) == 2
     assert integers[1:].models == integers.models[1:]
+    assert integers[[2, 0]].models == [integers.models[2], integers.models[0]]
     x = digits.inputs(torch.arange(5))
     assert torch.equal(integers[1](x), integers.models[1].logits(x))
     door = predict.views(integers[:1], digits, torch.arange(5)[None], sensitive=False, probes=True).query
-    assert torch.equal(door(x), integers.models[0](x))
+    assert torch.equal(door(x[None])[0], integers.models[0](x))
 
 
 def test_each_model_is_calibrated_on_its_own_examples(digits, networks):

@@ -1,11 +1,25 @@
 """Losses that defend, against their equations written out with numpy."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from mialib.defenses.losses import PPB, LabelSmoothing, RelaxLoss, flattening, pair_divergence
-from mialib.loop import Batch, cross_entropy
+from mialib import splits, train
+from mialib.defenses.losses import (
+    PPB,
+    LabelSmoothing,
+    Mixup,
+    RelaxLoss,
+    SoftTargets,
+    flattening,
+    pair_divergence,
+)
+from mialib.defenses.mmd import MMD
+from mialib.loop import Batch, Recipe, cross_entropy
+from mialib.population import pick
 
 LOGITS = [[2.0, 0.0, -1.0], [0.5, 1.5, 0.0], [0.0, 1.0, 4.0], [0.2, 0.1, 0.0]]
 LABELS = [0, 1, 2, 1]
@@ -224,8 +238,159 @@ def test_strength_zero_is_cross_entropy(objective, step):
         (lambda: RelaxLoss(1.0, 2.5), "RelaxLoss: period is 2.5; it must be an integer, 1 or more"),
         (lambda: RelaxLoss(1.0, 1, upper=0.0), r"RelaxLoss: upper is 0.0; it must be in \(0, 1\]"),
         (lambda: RelaxLoss(1.0, 1, upper=1.5), r"RelaxLoss: upper is 1.5; it must be in \(0, 1\]"),
+        (lambda: Mixup(0.0), "Mixup: strength is 0.0; it must be positive and finite"),
+        (lambda: Mixup(-1.0), "Mixup: strength is -1.0; it must be positive and finite"),
+        (lambda: Mixup(float("inf")), "Mixup: strength is inf; it must be positive and finite"),
+        (lambda: Mixup(float("nan")), "Mixup: strength is nan; it must be positive and finite"),
+        (lambda: SoftTargets(torch.zeros(4, 3)), r"SoftTargets: targets are torch.float32 \(4, 3\)"),
+        (lambda: SoftTargets(torch.zeros(1, 4, 3).long()), "they must be floating point"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# Soft targets
+
+
+def test_soft_targets_by_hand():
+    """Two models, each with targets of its own in another order; of five rows three are looked up, two are nan."""
+    targets = np.random.default_rng(0).dirichlet(np.ones(3), (2, 5)).astype(np.float32)
+    index = np.array([[0, 3, 2], [4, 1, 2]])
+    unused = np.ones((2, 5), bool)
+    np.put_along_axis(unused, index, False, axis=1)
+    models = np.array([LOGITS[:3], LOGITS[1:]], np.float32)
+    expected = [
+        soft_cross_entropy_by_hand(logits, own[rows]).mean()
+        for logits, own, rows in zip(models, targets, index, strict=True)
+    ]
+    targets[unused] = np.nan
+    objective, y = SoftTargets(torch.from_numpy(targets)), torch.zeros(2, 3).long()
+    logits = torch.from_numpy(models).requires_grad_()
+    losses = objective(answer, {"logits": logits}, Batch(torch.zeros(2, 3, 1), y, torch.from_numpy(index)), 0)
+    assert losses.tolist() == pytest.approx(expected, abs=1e-6)
+    losses.sum().backward()
+    assert bool(logits.grad.isfinite().all())
+    second = Batch(torch.zeros(1, 3, 1), y[1:], torch.from_numpy(index[1:]))
+    for models in ([1], slice(1, 2)):
+        alone = pick(objective, models)(answer, {"logits": logits[1:]}, second, 0)
+        assert torch.equal(alone, losses[1:])
+
+
+def test_certain_soft_targets_are_labels(toy):
+    logits, index = (
+        torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)),
+        torch.arange(8).view(2, 4),
+    )
+    certain = nn.functional.one_hot(toy.y, 3).float().expand(2, -1, -1)
+    one = Batch(toy.x[index], toy.y[index], index)
+    found, expected = (
+        objective(answer, {"logits": logits}, one, 0) for objective in (SoftTargets(certain), cross_entropy)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def linear():
+    return nn.Linear(6, 3)
+
+
+@pytest.fixture
+def split():
+    return splits.target_shadow(120, 1, 2, seed=0, n_train=20)
+
+
+def test_each_model_learns_its_own_soft_targets(toy, split):
+    """The models are told that all members are class 0, 1 and 2; the targets of all other examples are nan."""
+    targets = torch.eye(3)[:, None].repeat(1, 120, 1)
+    targets[~split.member] = torch.nan
+    options = dict(objective=SoftTargets(targets))
+    recipe = Recipe(epochs=20, batch_size=8, lr=5e-2)
+    batched = train.fit(linear, toy, split, recipe, **options, batched=True)
+    answers = [module(toy.x[member]).argmax(1) for module, member in zip(batched, split.member, strict=True)]
+    assert all((answer == i).all() for i, answer in enumerate(answers))
+    alone = train.fit(linear, toy, split[2:], recipe, objective=SoftTargets(targets[2:]), batched=False)
+    for name, tensor in alone.params.items():
+        torch.testing.assert_close(tensor[0], batched.params[name][2], atol=1e-5, rtol=1e-4)
+
+
+# Mixup
+
+
+def mixed_by(objective, step, k=1, b=4):
+    """lam, order and what the objective makes of LOGITS, read from what it shows the model: x are unit vectors."""
+    shown = []
+
+    def spy(params, x):
+        shown.append(x)
+        return params["logits"]
+
+    x = torch.eye(b).expand(k, b, b)
+    y = torch.tensor(LABELS[:b]).expand(k, b)
+    losses = objective(
+        spy, {"logits": torch.tensor([LOGITS[:b]] * k)}, Batch(x, y, torch.zeros_like(y)), step
+    )
+    assert len(shown) == 1 and all(torch.equal(own, shown[0][0]) for own in shown[0])
+    mixed = shown[0][0].numpy()
+    others = mixed - np.diag(mixed.diagonal())
+    order = np.where(others.any(1), others.argmax(1), np.arange(b))
+    return 1 - others.max(), order, losses
+
+
+def test_mixup_by_hand():
+    seen = set()
+    for step in range(20):
+        lam, order, losses = mixed_by(Mixup(1.0), step, k=2)
+        if (order == np.arange(4)).all():
+            continue  # nothing was mixed
+        assert sorted(order) == [0, 1, 2, 3]  # a permutation
+        expected = lam * cross_entropy_by_hand(LOGITS, LABELS) + (1 - lam) * cross_entropy_by_hand(
+            LOGITS, np.array(LABELS)[order]
+        )
+        assert losses.tolist() == pytest.approx([expected] * 2, abs=1e-5)
+        assert mixed_by(Mixup(1.0), step)[0] == lam  # the same alone as together
+        seen.add((round(float(lam), 6), *order))
+    assert len(seen) > 15
+
+
+@pytest.mark.parametrize("strength", [0.2, 1.0, 5.0])
+def test_shares_follow_the_beta_distribution(strength):
+    found = np.array([mixed_by(Mixup(strength), step, b=3)[0] for step in range(600)])
+    found = found[found < 1]  # without the steps in which the order changes nothing
+    assert len(found) > 400
+    assert found.mean() == pytest.approx(0.5, abs=0.08)
+    assert found.var() == pytest.approx(1 / (4 * (2 * strength + 1)), rel=0.2)
+
+
+def test_mixing_leaves_the_batch_as_it_is(toy):
+    x, y = toy.x[:8].clone()[None], toy.y[:8].clone()[None]
+    Mixup(1.0)(lambda params, x: x[..., :3], {}, Batch(x, y, torch.zeros_like(y)), 0)
+    assert torch.equal(x[0], toy.x[:8]) and torch.equal(y[0], toy.y[:8])
+
+
+def test_mixup_in_training_batched_equals_one_by_one_with_and_without_mmd(toy, split):
+    recipe = Recipe(epochs=3, batch_size=8, lr=1e-2)
+    plain = train.fit(linear, toy, split, recipe)
+    for opponent in (None, MMD(1.0)):
+        options = dict(objective=Mixup(1.0), opponent=opponent)
+        batched = train.fit(linear, toy, split, recipe, **options, batched=True)
+        alone = train.fit(linear, toy, split[2:], recipe, **options, batched=False)
+        assert not torch.allclose(batched.params["weight"], plain.params["weight"], atol=1e-3)
+        torch.testing.assert_close(
+            alone.params["weight"][0], batched.params["weight"][2], atol=1e-5, rtol=1e-4
+        )
+
+
+def test_beside_mixup_the_opponent_is_shown_the_batch_as_it_is(toy, split):
+    """Of no strength it changes nothing, and it asks about the unmixed members."""
+    recipe, shown = Recipe(epochs=2, batch_size=8, lr=1e-2), []
+
+    class Spy(MMD):
+        def _penalty(self, forward, params, batch, reference, step):
+            shown.append(torch.equal(batch.x, toy.x[batch.index]))
+            return super()._penalty(forward, params, batch, reference, step)
+
+    alone = train.fit(linear, toy, split[:1], recipe, objective=Mixup(1.0))
+    beside = train.fit(linear, toy, split[:1], recipe, objective=Mixup(1.0), opponent=Spy(0.0))
+    assert torch.equal(alone.params["weight"], beside.params["weight"])
+    assert len(shown) == 6 and all(shown)

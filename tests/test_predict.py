@@ -1,5 +1,6 @@
 """What models answer: the sensitivity against its equation in float64, and what an attacker sees and does not."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import joblib
@@ -172,9 +173,8 @@ def test_views_hold_what_was_asked_for(toy, steep):
     assert torch.equal(full.sensitivity, predict.sensitivity(steep[:1], toy, index[:1]))
     assert full.x.shape == toy.inputs(index[:1]).shape
     assert torch.equal(full.x[0], toy.inputs(index[0]))
-    assert torch.allclose(full.query(full.x[0]), full.log_posteriors[0])
+    assert torch.allclose(full.query(full.x[0][None]), full.log_posteriors)
     both = predict.views(steep, toy, index, probes=True)
-    assert both.query is None  # there is no single target to ask
     assert len(both) == 2 and torch.equal(both[1:].log_posteriors, both.log_posteriors[1:])
 
 
@@ -182,7 +182,66 @@ def test_serving_changes_the_answers_and_hides_the_sensitivity(toy, steep):
     seen = predict.views(steep[:1], toy, torch.arange(5)[None], probes=True)
     served = predict.serve(seen, lambda log_p: log_p / 2)
     assert torch.equal(served.log_posteriors, seen.log_posteriors / 2) and served.sensitivity is None
-    assert torch.equal(served.query(seen.x[0]), seen.query(seen.x[0]) / 2)
+    x = seen.x[0][None]
+    assert torch.equal(served.query(x), seen.query(x) / 2)
+
+
+def inputs_of(seen):
+    return torch.stack([seen.x[i] for i in range(len(seen))])
+
+
+def test_each_model_is_asked_its_own_inputs(toy, steep):
+    seen = predict.views(steep, toy, torch.arange(10).view(2, 5), sensitive=False, probes=True)
+    x = inputs_of(seen)
+    assert torch.allclose(seen.query(x), seen.log_posteriors)
+    assert not torch.allclose(seen.query(x.flip(0)), seen.log_posteriors, atol=1e-2)
+    with pytest.raises(ValueError):
+        seen.query(x[:1])  # two models, one batch
+
+
+@pytest.mark.parametrize("part", [[1], slice(1, 2), [1, 0], slice(None)])
+def test_a_part_of_the_views_has_its_own_inputs_and_doors(toy, steep, part):
+    seen = predict.views(steep, toy, torch.arange(10).view(2, 5), probes=True)
+    some = seen[part]
+    assert torch.equal(inputs_of(some), inputs_of(seen)[part]) and torch.equal(some.labels, seen.labels[part])
+    assert torch.equal(some.sensitivity, seen.sensitivity[part])
+    assert torch.allclose(some.query(inputs_of(some)), seen.log_posteriors[part])
+
+
+def test_a_part_of_the_views_asks_plain_functions_as_they_are():
+    log_p = torch.zeros(3, 4, 2).log_softmax(-1).double()
+    seen = Views(log_p, torch.zeros(3, 4).long(), x=torch.zeros(3, 4, 6), query=torch.exp)
+    assert seen[[2]].query is torch.exp and seen[[2]].x.shape == (1, 4, 6)
+    assert Views(log_p, seen.labels)[1:].query is None
+
+
+@dataclass(frozen=True)
+class Divided:
+    """An output defence with one number a model."""
+
+    by: torch.Tensor
+
+    def __getitem__(self, models):
+        return Divided(self.by[models])
+
+    def __call__(self, log_p):
+        return log_p / self.by[:, None, None]
+
+
+def test_a_defence_with_one_state_a_model_is_sliced_with_the_views(toy, steep):
+    seen = predict.views(steep, toy, torch.arange(10).view(2, 5), sensitive=False, probes=True)
+    served = predict.serve(seen, Divided(torch.tensor([2.0, 3.0]).double()))
+    assert torch.equal(served.log_posteriors[1], seen.log_posteriors[1] / 3)
+    for part in ([1], slice(0, 1), [1, 0]):
+        some = served[part]
+        assert torch.allclose(some.query(inputs_of(some)), served.log_posteriors[part])
+
+
+def test_answers_are_the_views_without_inputs_and_door(toy, steep):
+    seen = predict.views(steep, toy, torch.arange(10).view(2, 5), probes=True)
+    plain = seen.answers()
+    assert plain.x is None and plain.query is None
+    assert plain.log_posteriors is seen.log_posteriors and plain.sensitivity is seen.sensitivity
 
 
 @pytest.mark.parametrize(
@@ -253,3 +312,25 @@ def test_processes_give_the_same_answers(digits, trained):
     assert torch.equal(alone.log_posteriors, shared.log_posteriors) and torch.equal(
         alone.sensitivity, shared.sensitivity
     )
+
+
+def test_a_door_that_remembers_asks_each_model_once(monkeypatch, toy):
+    models = population.initial(_linear, [0, 1])
+    index = torch.arange(5).expand(2, -1)
+    seen = predict.views(models, toy, index, sensitive=False, probes=True, remember=True)
+    x = torch.randn(2, 4, 6)
+    asked = []
+    monkeypatch.setattr(
+        predict.Door, "_ask", lambda door, module, x: asked.append(x.shape) or module(x).detach()
+    )
+    first = seen.query(x)
+    served = predict.serve(seen, lambda log_p: log_p / 2)
+    assert torch.equal(served.query(x), first / 2) and torch.equal(seen[[1]].query(x[1:]), first[1:])
+    assert len(asked) == 2  # each of the two models about its four inputs
+    assert not torch.equal(seen[[0]].query(x[1:]), first[1:]) and len(asked) == 3  # another model's answer
+    seen.query(x + 1)
+    assert len(asked) == 5
+
+
+def _linear():
+    return torch.nn.Linear(6, 3)

@@ -101,12 +101,20 @@ def test_known_half_is_disjoint_and_half_of_each_group():
     assert not torch.equal(splits.known_half(split, seed=1)[0], known)
 
 
-def test_d1_d2_d3_share_one_cut_and_differ_by_seed():
+def test_d1_d2_d3_cut_the_pool_anew_for_each_model():
     split = splits.d1_d2_d3(100, 50, 20, 25, seed=0, n_models=3)
     assert split.counts() == [{"member": 50, "test": 25, "reserve": 20}] * 3
-    assert bool((split.member == split.member[0]).all()) and len(set(split.seeds.tolist())) == 3
+    assert len({tuple(row.tolist()) for row in split.member}) == 3 and len(set(split.seeds.tolist())) == 3
     with pytest.raises(ValueError, match="need 101 examples, the data set has 100"):
         splits.d1_d2_d3(100, 50, 26, 25, seed=0)
+
+
+def test_in_blocks_each_model_learns_from_rows_of_its_own():
+    member = torch.tensor([[True, False, True], [False, True, False]])
+    split = splits.blocks(member, torch.tensor([7, 8]))
+    assert split.member.int().tolist() == [[1, 0, 1, 0, 0, 0], [0, 0, 0, 0, 1, 0]]
+    assert split.reserve.int().tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 1]]
+    assert not bool(split.test.any()) and split.seeds.tolist() == [7, 8]
 
 
 def test_official_members_come_first_and_models_differ_by_seed():

@@ -723,3 +723,9 @@ def test_objective_and_opponent_share_a_forward_pass(toy, split, monkeypatch):
     recipe = replace(RECIPE, epochs=1)
     train.fit(mlp, toy, split[:1], recipe, opponent=Asks())
     assert asked == [8, 8, 8, 8, 4, 4]  # of each batch: the members once, the reference once
+
+
+def test_a_freed_batch_is_not_taken_for_the_next():
+    answer = loop._remembered(lambda params, x: x + params)
+    for value in range(50):  # each tensor is freed before the next is made, often in the same place
+        assert float(answer(0, torch.full((1,), float(value)))) == value

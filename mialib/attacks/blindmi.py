@@ -77,7 +77,7 @@ class BlindMIDiff:
         order = torch.randperm(len(labels), generator=generator).to(x.device)
         chosen = order[: self.probes]
         probes = sobel(x, chosen) if x.ndim == 4 else shuffled_features(x, self.probes, generator)
-        reference = features(target.query(probes).to(labels.device), labels[chosen])
+        reference = features(target.query(probes[None])[0].to(labels.device), labels[chosen])
 
         order = torch.randperm(len(labels), generator=generator).to(labels.device)
         batches = -(-len(labels) // self.batch)

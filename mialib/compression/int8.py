@@ -107,7 +107,7 @@ def int8_model(module: nn.Module, calibration: Tensor) -> bytes:
 class Deployed:
     """An ONNX model that answers on one CPU thread: x (n, ...) float32 -> log-posteriors (n, c) float64.
 
-    Pickles as its bytes. Fits `predict.Views.query`.
+    Pickles as its bytes.
     """
 
     model: bytes = field(repr=False)

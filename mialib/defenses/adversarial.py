@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mialib import attack_models, loop, population
+from mialib import attack_models, loop
+from mialib.defenses.player import Player
 from mialib.loop import Batch, Forward, mean_cross_entropy
 from mialib.population import Tensors
 
@@ -66,14 +67,8 @@ class AdversarialRegularization:
 class _Opponent:
     def __init__(self, game: AdversarialRegularization, seeds: list[int], device: torch.device):
         make = partial(game.network, 2 * game.num_classes)
-        fresh = population.initial(make, seeds).to(device)
         self.game = game
-        self.params = {name: tensor.requires_grad_() for name, tensor in fresh.params.items()}
-        self.buffers = fresh.buffers
-        self.learning, self.judging = population.skeleton(make).train(), population.skeleton(make).eval()
-        self.optimiser = torch.optim.Adam(
-            self.params.values(), lr=game.lr, weight_decay=game.weight_decay, fused=True
-        )
+        self.player = Player(make, seeds, device, game.lr, game.weight_decay)
 
     def __call__(
         self, forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int
@@ -85,15 +80,9 @@ class _Opponent:
         truth = torch.zeros(both.shape[:2], dtype=torch.long, device=both.device)
         truth[:, : members.shape[1]] = 1
         for _ in range(self.game.updates):
-            self.optimiser.zero_grad(set_to_none=True)
-            mean_cross_entropy(self._answer(self.learning, self.params, both), truth).sum().backward()
-            self.optimiser.step()
-        frozen = {name: tensor.detach() for name, tensor in self.params.items()}
-        found = self._answer(self.judging, frozen, members).log_softmax(-1)[..., 1]  # log h
+            self.player.learn(lambda answer: mean_cross_entropy(answer(both), truth))
+        found = self.player.judge(members).log_softmax(-1)[..., 1]  # log h
         return self.game.strength * found.mean(1)
-
-    def _answer(self, module, params, features):
-        return population.forward(module, params, self.buffers, features)
 
     def _features(self, logits: Tensor, y: Tensor) -> Tensor:
         return torch.cat([logits.softmax(-1), F.one_hot(y, self.game.num_classes).to(logits)], dim=-1)

@@ -3,8 +3,10 @@
 Shapes: k models, b examples a batch, c classes. Every model is judged by its own answers alone.
 """
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -113,6 +115,69 @@ class RelaxLoss:
         else:
             relaxed = flattened.mean(1)
         return torch.where(losses > self.strength, losses, relaxed)
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """Cross-entropy with posteriors in the place of labels, L = mean over examples of -sum_c t_c log p_c: distillation.
+
+    Each model has targets of its own, looked up by `batch.index`, so augmented inputs keep those of the example that
+    they were made of. Rows that a model never trains on are never read and may hold anything, nan too.
+
+    Args:
+        targets: (k, n, c) floating point, each row read a distribution over the classes; on the data set's device.
+
+    Raises:
+        ValueError: targets of another shape or type.
+    """
+
+    targets: Tensor
+
+    def __post_init__(self):
+        if self.targets.ndim != 3 or not self.targets.is_floating_point():
+            raise ValueError(
+                f"SoftTargets: targets are {self.targets.dtype} {tuple(self.targets.shape)}; they must be "
+                "floating point of shape (models, examples, classes)"
+            )
+
+    def __getitem__(self, models: slice | list[int]) -> "SoftTargets":
+        return SoftTargets(self.targets[models])
+
+    def __call__(self, forward: Forward, params: Tensors, batch: Batch, step: int) -> Tensor:
+        logits = forward(params, batch.x)
+        model = torch.arange(len(logits), device=logits.device)[:, None]
+        return -(self.targets[model, batch.index].to(logits) * logits.log_softmax(-1)).sum(-1).mean(1)
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Cross-entropy of mixed examples, each a blend of two of the batch, with the labels of both.
+
+        L = lam CE(f(z), y) + (1 - lam) CE(f(z), y'),    z = lam x + (1 - lam) x',    lam ~ Beta(strength, strength)
+
+    (x', y') is the batch in another order; one lam and one order a step. Zhang et al. 2018, arXiv:1710.09412, where
+    strength is alpha: 1 for CIFAR-10, 0.1 to 0.4 for ImageNet. With `mmd.MMD` as opponent it is the defence of Li, Li &
+    Ribeiro 2021, arXiv:2002.12062; that opponent is shown the batch as it is, which costs one more forward pass.
+
+    lam and the order are drawn from the number of the step: models trained together and alone see the same ones, and so
+    do models of different seeds, whose batches differ anyway.
+
+    Raises:
+        ValueError: a strength that is not positive and finite.
+    """
+
+    strength: float
+
+    def __post_init__(self):
+        _require(self, "strength", 0 < self.strength < math.inf, "positive and finite (0.1 to 1 are usual)")
+
+    def __call__(self, forward: Forward, params: Tensors, batch: Batch, step: int) -> Tensor:
+        generator = np.random.default_rng(step)
+        share = generator.beta(self.strength, self.strength)
+        order = torch.from_numpy(generator.permutation(batch.y.shape[1])).to(batch.y.device)
+        logits = forward(params, share * batch.x + (1 - share) * batch.x[:, order])
+        own, other = (mean_cross_entropy(logits, y) for y in (batch.y, batch.y[:, order]))
+        return share * own + (1 - share) * other
 
 
 def pair_divergence(logits: Tensor) -> Tensor:

@@ -1,0 +1,141 @@
+"""Asking the same thing many times: copies of candidates with a little noise, and the mean of what comes back.
+
+An output defence that draws fresh noise for every answer hides behind one answer only. Whoever asks again and takes the
+mean gets rid of the noise; criticism of the purifier's stochastic form, and ours: no source publishes the attack.
+
+`of_copies` is how every attack of this package asks about changed copies of its candidates: in blocks of rows, so that
+memory is bounded, with the same noise for candidate number i of every model, so that differences between models are
+not differences of noise. No noise depends on who is a member.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mialib import progress
+from mialib.observation import Observation
+from mialib.predict import Views
+
+ROWS, VALUES = (
+    4096,
+    2**24,
+)  # of one question: inputs, and numbers in them; fixed, as the noise is drawn by blocks
+
+# change(x (n, ...), rows int64 (b,), generator) -> copies (queries, b, ...) of x[rows]
+Change = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+
+
+def of_copies(
+    views: Views,
+    queries: int,
+    change: Change,
+    summary: Callable[[Tensor, int, Tensor], Tensor],
+    seed: int = 0,
+) -> Tensor:
+    """What each model answers to `queries` changed copies of each of its candidates, summed up: (m, n, ...).
+
+    Args:
+        change: change(x (n, ...), rows int64 (b,), generator) -> copies (queries, b, ...) of x[rows]. What it draws for
+            a row depends on the rows before it, not on those that follow.
+        summary: summary(answers (queries, b, c), model, rows) -> (b, ...).
+        seed: of the generator that `change` draws from, anew for each model.
+
+    Raises:
+        ValueError: fewer than one query, or views without inputs or without a door.
+    """
+    if queries < 1:
+        raise ValueError(f"queries must be at least 1 a candidate, found {queries}")
+    needs_door(views)
+    models = progress.follow(range(len(views)), "queries, copies", "model")
+    return torch.stack([torch.cat(list(_blocks(views, i, queries, change, summary, seed))) for i in models])
+
+
+def needs_door(views: Views, name: str = "views") -> None:
+    """Raises ValueError, with `name` for the views, where the candidates' inputs or the door to ask are missing."""
+    for part in ("x", "query"):
+        if getattr(views, part) is None:
+            raise ValueError(
+                f"copies of the candidates are asked about: {name}.{part} is needed, found None. Take "
+                "predict.views(..., probes=True) or audit.observe"
+            )
+    if views.x.shape[:2] != views.labels.shape:
+        raise ValueError(
+            f"{name}.x must be {tuple(views.labels.shape)} inputs as the labels, found {tuple(views.x.shape[:2])}"
+        )
+
+
+def gaussian(strengths: Tensor) -> Change:
+    """Copy j is the input + strengths[j] * u, u ~ N(0, I): strengths (queries,), in units of the normalised input."""
+
+    def change(x: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+        clean = x[rows]
+        noise = torch.randn((len(strengths), *clean.shape), generator=generator).to(clean)
+        return clean + strengths.view(-1, *[1] * clean.ndim).to(clean) * noise
+
+    return change
+
+
+def averaged(views: Views, queries: int, epsilon: float, seed: int = 0) -> Views:
+    """What is seen by an attacker who asks about each candidate `queries` times and takes the mean posterior.
+
+    log_posteriors (m, n, c) are the log of the mean, float64. Inputs, labels and the door stay (the door still answers
+    once); the sensitivity is None. What was seen before is thrown away: it takes `queries` further queries a candidate.
+
+    Args:
+        epsilon: standard deviation of the Gaussian noise on the normalised inputs; 0: the same input again and again.
+
+    Raises:
+        ValueError: fewer than one query, an epsilon below 0, views without inputs or without a door.
+    """
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"averaging: epsilon must be 0 or more and finite, found {epsilon}")
+    mean = of_copies(
+        views,
+        queries,
+        gaussian(torch.full((max(queries, 0),), epsilon)),
+        lambda answers, *_: answers.logsumexp(0) - math.log(queries),
+        seed,
+    )
+    return replace(views, log_posteriors=mean, sensitivity=None)
+
+
+def averaged_observation(
+    seen: Observation, queries: int, epsilon: float, seed: int = 0, **columns
+) -> Observation:
+    """`averaged` for targets and shadows: the attacker treats its shadows as it treats the target.
+
+    Args:
+        seen: of `observe` or `observe_halves`, behind a defence or not. The shadows of `known_half` have no door: take
+            the known half afterwards.
+        columns: what they say of the setting now.
+
+    Raises:
+        ValueError: as `averaged`, before any query.
+    """
+    for name, views in (("target", seen.targets), ("shadows", [seen.shadows])):
+        for one in views:
+            needs_door(one, name)
+    return replace(
+        seen,
+        targets=[averaged(one, queries, epsilon, seed) for one in seen.targets],
+        shadows=averaged(seen.shadows, queries, epsilon, seed),
+        columns=seen.columns | columns,
+    )
+
+
+def _blocks(views: Views, model: int, queries: int, change: Change, summary, seed: int):
+    """The summaries of one model's candidates, block by block."""
+    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same noise
+    x, query = views.x[model], views[[model]].query
+    n = len(x)
+    block = max(1, min(ROWS, VALUES // x[0].numel()) // queries)
+    for first in range(0, n, block):
+        rows = torch.arange(first, min(first + block, n))
+        # a whole block is drawn even for the last rows: an example's noise does not depend on what follows it
+        whole = torch.arange(first, first + block).clamp(max=n - 1)
+        copies = change(x, whole, generator)[:, : len(rows)]
+        answers = query(copies.flatten(0, 1)[None])[0].to(views.log_posteriors)
+        yield summary(answers.view(queries, len(rows), -1), model, rows)

@@ -1,0 +1,287 @@
+"""Model inversion: a decoder draws the input again from the classifier's answer to it.
+
+    minimise over H:  mean over auxiliary x of | x - sigmoid(H(features(f(x)))) |^2 / (number of pixels)
+
+The attacker has auxiliary pictures, of people who are not in the private set. He asks the classifier f about them, as
+it is served, learns a decoder H from answers to pictures, and then decodes the answers to the private ones. The
+decoders are a population like any other, one for each classifier, trained by the one training loop and cached.
+Source: Yang, Zhang, Chang & Liang 2019 (CCS), arXiv:1902.08552.
+
+An attacker who learns his decoder from the answers that the defence serves can always draw the mean auxiliary picture,
+whatever it answers: see `ceiling`. Only a decoder that was learned without the defence can do worse.
+
+Shapes: m classifiers or decoders, n examples, c classes. Pictures are float32 in [0, 1], (m, n, channels, h, w);
+features of tabular data, also in [0, 1], stand in for pixels, (m, n, d).
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from mialib import decoders, predict, splits, train
+from mialib.data import Dataset
+from mialib.loop import Batch, Forward
+from mialib.population import Population, Tensors
+from mialib.store import Store
+from mialib.train import Recipe
+
+FLOOR = -50.0  # log-posteriors below it count as it, as in the released code, which adds 50 to them
+WINDOW = 7  # pixels; side of the window of the structural similarity, as in scikit-image
+
+# Chosen among other rates, batches and lengths by the error on held-out people of the auxiliary set of AT&T's faces.
+SCHEDULE = Recipe(epochs=30, batch_size=16, lr=3e-4, weight_decay=0.0)
+
+
+def features(log_posteriors: Tensor, keep: int | None = None) -> Tensor:
+    """What a decoder reads: log-posteriors (..., c), -inf allowed, from -50 to 0 mapped to 0 to 1; float32 (..., c).
+
+    keep: the number of largest ones that are kept, the others are 0; None keeps all. Ties go either way.
+    Raises ValueError for `keep` outside 1..c.
+
+    The released code cuts at -1000 and adds 50, which feeds inputs of size 1000 to the decoder where posteriors
+    underflow, and its range is 0 to 50.
+    """
+    c = log_posteriors.shape[-1]
+    if keep is not None and not 1 <= keep <= c:
+        raise ValueError(f"keep is {keep}; it must be 1 to {c}, the number of classes, or None for all")
+    mapped = 1 - log_posteriors.clamp(min=FLOOR) / FLOOR
+    if keep is not None and keep < c:
+        kept = mapped.topk(keep, dim=-1).indices
+        mapped = torch.zeros_like(mapped).scatter(-1, kept, mapped.gather(-1, kept))
+    return mapped.float()
+
+
+def check_disjoint(private: Dataset, auxiliary: Dataset) -> None:
+    """Refuse auxiliary examples that the private set holds too.
+
+    Raises ValueError where an identity (`groups`, if both have them) or an input, bit by bit, is in both, or where
+    their inputs differ in shape or type.
+    """
+    if private.x.shape[1:] != auxiliary.x.shape[1:] or private.x.dtype != auxiliary.x.dtype:
+        raise ValueError(
+            f"private inputs are {private.x.dtype} {tuple(private.x.shape[1:])}, auxiliary ones "
+            f"{auxiliary.x.dtype} {tuple(auxiliary.x.shape[1:])}; they must be alike"
+        )
+    if private.groups is not None and auxiliary.groups is not None:
+        shared = np.intersect1d(private.groups.cpu(), auxiliary.groups.cpu())
+        if len(shared):
+            raise ValueError(
+                f"{len(shared)} identities are both private and auxiliary, among them {shared[:5].tolist()}; "
+                "the attacker's pictures must be of other people"
+            )
+    shared = np.intersect1d(_as_bytes(private.x), _as_bytes(auxiliary.x))
+    if len(shared):
+        raise ValueError(
+            f"{len(shared)} different inputs are both private and auxiliary; leave them out of the auxiliary set"
+        )
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The attack: `fit` learns a decoder for each classifier, `rebuild` draws pictures with them.
+
+    Args:
+        recipe: how decoders are trained. SCHEDULE differs from the released code, which has AMSGrad at 2e-4 with
+            betas (0.5, 0.999), batches of 128 and 100 epochs: plain Adam at 3e-4 with betas (0.9, 0.999), batches of
+            16, since our auxiliary sets hold hundreds of pictures, and 30 epochs; 10 do for thousands of pictures.
+        width: factor on the decoders' filters, see `decoders.make`.
+        keep: how many of the largest log-posteriors the decoder reads, see `features`.
+        device: where decoders are trained and asked.
+        cache: default: the store at its default place.
+    """
+
+    recipe: Recipe = SCHEDULE
+    width: float = 1.0
+    keep: int | None = None
+    device: str = "cpu"
+    cache: Store | None = None
+
+    def fit(self, answers: Tensor, auxiliary: Dataset, seeds: list[int] | None = None) -> Population:
+        """The decoders, each learned from the answers of its own classifier to the auxiliary examples.
+
+        Args:
+            answers: log-posteriors (m, n, c) of the m classifiers, as they are served to the attacker.
+            auxiliary: the n examples.
+            seeds: m of them, of initial weights and batches; default 0 to m - 1.
+
+        Raises:
+            ValueError: sizes that do not fit, features outside [0, 1], or a shape that no decoder draws.
+        """
+        m, n, c = answers.shape
+        seeds = list(range(m)) if seeds is None else list(seeds)
+        if n != len(auxiliary):
+            raise ValueError(f"there are answers to {n} examples, and {len(auxiliary)} auxiliary examples")
+        if len(seeds) != m:
+            raise ValueError(f"seeds must be one for each of {m} classifiers, found {len(seeds)}")
+        _check_unit(auxiliary)
+        auxiliary = auxiliary.to(self.device)
+        return train.fit(
+            decoders.make(auxiliary.x.shape[1:], c, self.width),
+            self._rows(answers),
+            splits.blocks(torch.ones(m, n, dtype=torch.bool), torch.tensor(seeds)),
+            self.recipe,
+            objective=SquaredError(auxiliary.x, auxiliary.fingerprint),
+            cache=self.cache,
+            what="decoder",
+        )
+
+    def rebuild(self, decoders: Population, answers: Tensor) -> Tensor:
+        """Each decoder's pictures of what its classifier was asked: log-posteriors (m, n, c) -> (m, n, ...) in [0, 1].
+
+        Raises ValueError where the answers are not those of as many classifiers as there are decoders.
+        """
+        if len(decoders) != len(answers):
+            raise ValueError(f"there are {len(decoders)} decoders and answers of {len(answers)} classifiers")
+        rows = self._rows(answers)
+        own = torch.arange(len(rows)).view(answers.shape[:2])
+        return predict.logits(decoders, rows, own).sigmoid()
+
+    def _rows(self, answers: Tensor) -> Dataset:
+        """What decoders read, one row for each classifier and example; it has no classes."""
+        x = features(answers, self.keep).flatten(0, 1)
+        y = torch.zeros(len(x), dtype=torch.int64)
+        return Dataset("answers", x, y, 1, torch.zeros(1), torch.ones(1)).to(self.device)
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """The decoders' objective: mean over pixels and batch of (picture - truth)^2, where row i * n + j is of truth j.
+
+    Args:
+        x: the n auxiliary inputs, as in their Dataset.
+        fingerprint: of that Dataset; it stands for `x` in the description that the store hashes.
+    """
+
+    x: Tensor = field(compare=False, repr=False)
+    fingerprint: str
+
+    def __call__(self, forward: Forward, params: Tensors, batch: Batch, step: int) -> Tensor:
+        """(k,)."""
+        truth = _unit(self.x, batch.index % len(self.x))
+        return squared_error(forward(params, batch.x).sigmoid(), truth).mean(1)
+
+
+# --- how good is a picture -----------------------------------------------------------------------------------------
+
+
+def pixels(dataset: Dataset, index: Tensor) -> Tensor:
+    """The inputs themselves, float32 (m, n, ...) in [0, 1], for index int64 (m, n), or of any shape.
+
+    Raises ValueError for features outside [0, 1].
+    """
+    _check_unit(dataset)
+    return _unit(dataset.x, index.to(dataset.x.device))
+
+
+def squared_error(rebuilt: Tensor, truth: Tensor) -> Tensor:
+    """Mean over the pixels of (rebuilt - truth)^2 of each example: (m, n, ...) twice -> (m, n), in [0, 1]."""
+    return (rebuilt - truth).square().flatten(2).mean(2)
+
+
+def psnr(rebuilt: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each example, -10 log10(squared error): (m, n, ...) twice -> (m, n).
+
+    Infinite where both are equal.
+    """
+    return -10 * squared_error(rebuilt, truth).log10()
+
+
+def ssim(rebuilt: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity of each picture, 1 = equal: (m, n, c, h, w) twice -> (m, n) float64; mean over colours.
+
+    Source: Wang et al. 2004, as scikit-image computes it in windows of 7x7 pixels. Raises ValueError for features and
+    for pictures smaller than a window.
+    """
+    if rebuilt.ndim != 5 or min(rebuilt.shape[-2:]) < WINDOW:
+        raise ValueError(
+            f"structural similarity needs pictures (m, n, c, h, w) of at least {WINDOW} x {WINDOW} pixels, "
+            f"found {tuple(rebuilt.shape)}"
+        )
+    planes = [x.double().cpu().flatten(0, 2).numpy() for x in (rebuilt, truth)]
+    options = {"channel_axis": 0, "data_range": 1.0, "win_size": WINDOW, "full": True}
+    everywhere = torch.from_numpy(structural_similarity(*planes, **options)[1])
+    edge = WINDOW // 2  # where the window leaves the picture; scikit-image leaves it out of its mean too
+    return everywhere[:, edge:-edge, edge:-edge].mean((1, 2)).view(rebuilt.shape[:3]).mean(2)
+
+
+def named(classifier: Population, data: Dataset, rebuilt: Tensor, labels: Tensor) -> Tensor:
+    """Share of the rebuilt pictures whose class a classifier names: (m, n, ...), int64 (m, n) -> (m,) float64.
+
+    The classifier should be an independent one, since the attacked one's errors may be those that the decoder shares.
+
+    Args:
+        classifier: a population of one.
+        data: a data set like the one that it learned from, for shape and normalisation.
+
+    Raises:
+        ValueError: more than one classifier.
+    """
+    if len(classifier) != 1:
+        raise ValueError(f"classifier must be a population of one, found {len(classifier)} models")
+    x = rebuilt.flatten(0, 1).cpu()
+    if data.is_image:
+        x = (255 * x).round().to(torch.uint8)
+    pictures = replace(data.to("cpu"), x=x, y=labels.flatten().cpu(), groups=None).to(classifier.device)
+    answers = predict.logits(classifier, pictures, torch.arange(len(x)))[0]
+    return (answers.argmax(1) == pictures.y.cpu()).double().view(labels.shape).mean(1)
+
+
+# --- yardsticks ----------------------------------------------------------------------------------------------------
+
+
+def mean_picture(auxiliary: Dataset) -> Tensor:
+    """The mean of the auxiliary pictures, (...) in [0, 1]: what an attacker can draw without any answer."""
+    return pixels(auxiliary, torch.arange(len(auxiliary))).mean(0)
+
+
+def class_means(private: Dataset) -> Tensor:
+    """The mean picture of each class, (num_classes, ...) in [0, 1]. It needs the private set: no attack.
+
+    Raises ValueError for a class without examples.
+    """
+    counts = private.y.bincount(minlength=private.num_classes)
+    if not bool(counts.all()):
+        empty = (counts == 0).nonzero()[:, 0].tolist()
+        raise ValueError(f"classes {empty[:5]} have no examples, so they have no mean")
+    x = pixels(private, torch.arange(len(private)))
+    total = x.new_zeros(private.num_classes, *x.shape[1:]).index_add_(0, private.y, x)
+    return total / counts.view(-1, *[1] * (x.ndim - 1))
+
+
+def ceiling(undefended_error: float, mean_error: float) -> float:
+    """The most by which any defence can multiply the error of an attacker who retrains: mean / undefended.
+
+    He can draw the mean auxiliary picture whatever he is answered.
+
+    Args:
+        undefended_error: of the decoder without a defence, > 0.
+        mean_error: of the mean auxiliary picture.
+    """
+    if not undefended_error > 0:
+        raise ValueError(f"undefended_error is {undefended_error}; it must be positive")
+    return mean_error / undefended_error
+
+
+def _unit(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of a data set's inputs in [0, 1]: pictures uint8 (n, c, h, w) or features (n, d)."""
+    chosen = x[index].float()
+    return chosen / 255 if x.ndim == 4 else chosen
+
+
+def _check_unit(dataset: Dataset) -> None:
+    if dataset.is_image:
+        return
+    low, high = float(dataset.x.min()), float(dataset.x.max())
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"features of {dataset.name!r} must lie in [0, 1] to be drawn, found {low:g} to {high:g}"
+        )
+
+
+def _as_bytes(x: Tensor) -> np.ndarray:
+    """Each row of x as one opaque value (n,), equal where all its bytes are."""
+    rows = np.ascontiguousarray(x.flatten(1).cpu().numpy())
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]
