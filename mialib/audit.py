@@ -9,7 +9,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor
 
 from mialib import metrics, predict, progress, results, scores
-from mialib.attacks import signals
+from mialib.attacks import inversion, signals
 from mialib.compression import size
 from mialib.data import Dataset
 from mialib.observation import Observation, known_half, observe, observe_halves, transfers
@@ -18,7 +18,7 @@ from mialib.splits import Splits
 
 __all__ = [
     "Measurements", "Observation", "accuracy", "attack", "calibration", "dispersion", "distortion", "divergence", "known_half", "observe",
-    "observe_halves", "per_class", "transfers", "utility",
+    "observe_halves", "per_class", "rebuilt", "transfers", "utility",
 ]  # fmt: skip
 
 
@@ -132,6 +132,38 @@ def distortion(seen: Observation, before: Observation) -> list[dict]:
             rows += [
                 results.row(f"{side}_{metric}", value, **seen.columns, target=i)
                 for metric, value in found.items()
+            ]
+    return rows
+
+
+def rebuilt(
+    seen: Observation,
+    drawn: Tensor,
+    truth: Tensor,
+    columns: Mapping,
+    classifier: Population,
+    data: Dataset,
+) -> list[dict]:
+    """Rows on what an inversion attack drew: mean error per pixel, share named, and of pictures similarity and PSNR.
+
+    Of members (member_inversion_error, ...) and of others (test_inversion_error, ...), each target by itself.
+
+    Args:
+        drawn, truth: (targets, n, ...) in [0, 1], in the order of each target's candidates in `seen`.
+        columns: the setting; `seen` gives who is a member and the labels.
+        classifier, data: the independent one that names what was drawn, see `inversion.named`.
+    """
+    rows = []
+    of = {"inversion_error": inversion.squared_error(drawn, truth)}
+    if data.is_image:
+        of |= {"ssim": inversion.ssim(drawn, truth), "psnr": inversion.psnr(drawn, truth)}
+    for i, member in enumerate(seen.member):
+        labels = seen.targets[i].labels[0]
+        for side, mask in (("member", member), ("test", ~member)):
+            found = {metric: values[i, mask].mean() for metric, values in of.items()}
+            found["named"] = inversion.named(classifier, data, drawn[[i]][:, mask], labels[None, mask])[0]
+            rows += [
+                results.row(f"{side}_{metric}", value, **columns, target=i) for metric, value in found.items()
             ]
     return rows
 

@@ -7,7 +7,8 @@ of `models` do.
 
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mialib.models import initialise, mlp
 
@@ -20,6 +21,7 @@ _LAYERS = {
     64: ((1024, 1, 0), (512, 2, 1), (256, 2, 1), (128, 2, 1)),
 }
 _HIDDEN = (512, 1024)
+FLOOR = -50.0  # log-posteriors below it count as it, as in the released code, which adds 50 to them
 
 
 def make(shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> partial:
@@ -50,6 +52,25 @@ def make(shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> partia
     if picture:
         return partial(convolutional, channels=shape[0], side=shape[1], num_classes=num_classes, width=width)
     return partial(connected, features=shape[0], num_classes=num_classes, width=width)
+
+
+def features(log_posteriors: Tensor, keep: int | None = None) -> Tensor:
+    """What a decoder reads: log-posteriors (..., c), -inf allowed, from -50 to 0 mapped to 0 to 1; float32 (..., c).
+
+    keep: the number of largest ones that are kept, the others are 0; None keeps all. Ties go either way.
+    Raises ValueError for `keep` outside 1..c.
+
+    The released code cuts at -1000 and adds 50, which feeds inputs of size 1000 to the decoder where posteriors
+    underflow, and its range is 0 to 50.
+    """
+    c = log_posteriors.shape[-1]
+    if keep is not None and not 1 <= keep <= c:
+        raise ValueError(f"keep is {keep}; it must be 1 to {c}, the number of classes, or None for all")
+    mapped = 1 - log_posteriors.clamp(min=FLOOR) / FLOOR
+    if keep is not None and keep < c:
+        kept = mapped.topk(keep, dim=-1).indices
+        mapped = torch.zeros_like(mapped).scatter(-1, kept, mapped.gather(-1, kept))
+    return mapped.float()
 
 
 def convolutional(channels: int, side: int, num_classes: int, width: float = 1.0) -> nn.Module:

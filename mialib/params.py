@@ -23,6 +23,8 @@ Strength = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Density = Annotated[float, Field(gt=0, le=1)]  # share of weights kept
 Times = Annotated[float, Field(ge=1)]  # all weights / kept weights
+Tried = Annotated[list[Strength], Field(min_length=1)]  # strengths, of which one is chosen
+Widths = Annotated[list[Count], Field(min_length=1)]  # of hidden layers
 Sets = Literal[tuple(LOADERS)]
 Nets = Literal[tuple(models.NAMES)]
 Pruner = Literal[pruning.METHODS]
@@ -47,6 +49,8 @@ class Vocabulary(BaseModel):
     image_side: Annotated[int, Field(ge=8)] | None = None
     model: Nets = None
     n_train: Count | None = None
+    n_reserve: Count = None
+    private_classes: Count | None = None
     n_models: Count = None
     n_targets: Count = None
     n_shadows: Count = None
@@ -95,6 +99,25 @@ class Vocabulary(BaseModel):
     dp_batch_sizes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = None
     dp_clip: Strength = None
     dp_delta: Share = None
+    purifier_widths: Widths = None
+    purifier_epochs: Count = None
+    purifier_lr: Strength = None
+    label_strengths: Tried = None
+    inversion_strengths: Tried = None
+    membership_strengths: Tried = None
+    label_budget: Annotated[float, Field(ge=0, lt=1)] = None
+    reformer_widths: Widths = None
+    reformer_latent: Count = None
+    reformer_strength: Strength = None
+    table_strength: Strength = None
+    swap_distance: Strength = None
+    memguard_budgets: Annotated[list[Annotated[float, Field(gt=0, le=2)]], Field(min_length=1)] = None
+    stacking: bool = None
+    selena_sub_models: Annotated[int, Field(ge=2)] | None = None
+    selena_left_out: Count = None
+    decoder_width: Strength = None
+    decoder_epochs: Count = None
+    robustness_queries: Annotated[int, Field(ge=4, multiple_of=4)] = None
     attack_optimizer: Literal["adam", "sgd"] = None
     attack_epochs: Count = None
     attack_lr: Strength = None

@@ -201,6 +201,11 @@ def official(n: int, n_members: int, n_models: int, seed: int) -> Splits:
     return Splits(member, ~member, torch.zeros_like(member), seeds)
 
 
+def as_members(split: Splits) -> Splits:
+    """The same models with their reserve in the members' place: does what a defence learned from leak?"""
+    return Splits(split.reserve, split.test, split.member, split.seeds)
+
+
 def everyone(n: int, seeds: list[int]) -> Splits:
     """Every example is a member of every model, nothing is held out: training sets of attack networks."""
     member = torch.ones(len(seeds), n, dtype=torch.bool)

@@ -7,7 +7,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from mialib import data, models, population, predict, splits, train
+from mialib import data, decoders, models, population, predict, splits, train
 from mialib.attacks import inversion
 from mialib.attacks.inversion import Inversion
 from mialib.loop import Batch, Recipe
@@ -39,21 +39,21 @@ def rows_of(dataset, mask):
 
 
 def test_log_posteriors_from_minus_50_to_0_become_0_to_1():
-    read = inversion.features(torch.tensor([[0.0, -25.0, -50.0, -1000.0, -INF]]).double())
+    read = decoders.features(torch.tensor([[0.0, -25.0, -50.0, -1000.0, -INF]]).double())
     assert read.dtype == torch.float32 and read.tolist() == [[1.0, 0.5, 0.0, 0.0, 0.0]]
 
 
 def test_what_is_not_kept_is_zero():
-    read = inversion.features(torch.tensor([[-25.0, 0.0, -10.0], [-INF, 0.0, -INF]]).double(), keep=2)
+    read = decoders.features(torch.tensor([[-25.0, 0.0, -10.0], [-INF, 0.0, -INF]]).double(), keep=2)
     torch.testing.assert_close(read, torch.tensor([[0.0, 1.0, 0.8], [0.0, 1.0, 0.0]]))
-    assert inversion.features(answers(), keep=1).count_nonzero() == 2 * 12
-    assert torch.equal(inversion.features(answers(), keep=3), inversion.features(answers()))
+    assert decoders.features(answers(), keep=1).count_nonzero() == 2 * 12
+    assert torch.equal(decoders.features(answers(), keep=3), decoders.features(answers()))
 
 
 @pytest.mark.parametrize("keep", [0, 4])
 def test_keep_must_be_a_number_of_classes(keep):
     with pytest.raises(ValueError, match=f"keep is {keep}; it must be 1 to 3"):
-        inversion.features(answers(), keep)
+        decoders.features(answers(), keep)
 
 
 # Private and auxiliary
@@ -123,7 +123,7 @@ def test_pictures_are_those_of_each_decoder_in_order():
     assert rebuilt.shape == (2, 5, 1, 8, 8) and rebuilt.dtype == torch.float32
     for i, module in enumerate(fitted):
         with torch.no_grad():
-            expected = module(inversion.features(asked[i])).sigmoid()
+            expected = module(decoders.features(asked[i])).sigmoid()
         torch.testing.assert_close(rebuilt[i], expected, atol=1e-6, rtol=1e-5)
 
 

@@ -1,7 +1,5 @@
 """Losses that defend, against their equations written out with numpy."""
 
-import weakref
-
 import numpy as np
 import pytest
 import torch

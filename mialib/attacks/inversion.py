@@ -8,7 +8,8 @@ decoders are a population like any other, one for each classifier, trained by th
 Source: Yang, Zhang, Chang & Liang 2019 (CCS), arXiv:1902.08552.
 
 An attacker who learns his decoder from the answers that the defence serves can always draw the mean auxiliary picture,
-whatever it answers: see `ceiling`. Only a decoder that was learned without the defence can do worse.
+whatever he is answered: see `ceiling`. Two decoders do worse than that: one that was learned without the defence, and
+one that is given answers unlike any to the auxiliary pictures, say a bare label that none of them got. It draws noise.
 
 Shapes: m classifiers or decoders, n examples, c classes. Pictures are float32 in [0, 1], (m, n, channels, h, w);
 features of tabular data, also in [0, 1], stand in for pixels, (m, n, d).
@@ -28,30 +29,10 @@ from mialib.population import Population, Tensors
 from mialib.store import Store
 from mialib.train import Recipe
 
-FLOOR = -50.0  # log-posteriors below it count as it, as in the released code, which adds 50 to them
 WINDOW = 7  # pixels; side of the window of the structural similarity, as in scikit-image
 
 # Chosen among other rates, batches and lengths by the error on held-out people of the auxiliary set of AT&T's faces.
 SCHEDULE = Recipe(epochs=30, batch_size=16, lr=3e-4, weight_decay=0.0)
-
-
-def features(log_posteriors: Tensor, keep: int | None = None) -> Tensor:
-    """What a decoder reads: log-posteriors (..., c), -inf allowed, from -50 to 0 mapped to 0 to 1; float32 (..., c).
-
-    keep: the number of largest ones that are kept, the others are 0; None keeps all. Ties go either way.
-    Raises ValueError for `keep` outside 1..c.
-
-    The released code cuts at -1000 and adds 50, which feeds inputs of size 1000 to the decoder where posteriors
-    underflow, and its range is 0 to 50.
-    """
-    c = log_posteriors.shape[-1]
-    if keep is not None and not 1 <= keep <= c:
-        raise ValueError(f"keep is {keep}; it must be 1 to {c}, the number of classes, or None for all")
-    mapped = 1 - log_posteriors.clamp(min=FLOOR) / FLOOR
-    if keep is not None and keep < c:
-        kept = mapped.topk(keep, dim=-1).indices
-        mapped = torch.zeros_like(mapped).scatter(-1, kept, mapped.gather(-1, kept))
-    return mapped.float()
 
 
 def check_disjoint(private: Dataset, auxiliary: Dataset) -> None:
@@ -88,7 +69,7 @@ class Inversion:
             betas (0.5, 0.999), batches of 128 and 100 epochs: plain Adam at 3e-4 with betas (0.9, 0.999), batches of
             16, since our auxiliary sets hold hundreds of pictures, and 30 epochs; 10 do for thousands of pictures.
         width: factor on the decoders' filters, see `decoders.make`.
-        keep: how many of the largest log-posteriors the decoder reads, see `features`.
+        keep: how many of the largest log-posteriors the decoder reads, see `decoders.features`.
         device: where decoders are trained and asked.
         cache: default: the store at its default place.
     """
@@ -141,7 +122,7 @@ class Inversion:
 
     def _rows(self, answers: Tensor) -> Dataset:
         """What decoders read, one row for each classifier and example; it has no classes."""
-        x = features(answers, self.keep).flatten(0, 1)
+        x = decoders.features(answers, self.keep).flatten(0, 1)
         y = torch.zeros(len(x), dtype=torch.int64)
         return Dataset("answers", x, y, 1, torch.zeros(1), torch.ones(1)).to(self.device)
 

@@ -2,8 +2,14 @@
 
 from dataclasses import replace
 
-from mialib.attacks import blindmi, neural, threshold
+from mialib.attacks import blindmi, label_only, neural, threshold
 from mialib.loop import Recipe
+
+UNLEARNED = (
+    "gap",
+    "blindmi",
+    "swap_detector",
+)  # they learn nothing from shadow models, whatever these are like
 
 
 def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
@@ -46,3 +52,21 @@ def famili2023(networks: Recipe, **options) -> dict:
         networks, options: as above.
     """
     return threshold.ATTACKS | {"ranked_nn": neural.ranked_nn(networks, **options)}
+
+
+def yang2020(networks: Recipe, queries: int, **options) -> dict:
+    """Attack name -> attack, on served scores and on labels alone.
+
+    The threshold attacks, the network of ML-Leaks's first adversary on the three largest scores (Salem et al. 2019,
+    arXiv:1806.01246), BlindMI-Diff, robustness to noise, and the detector of label swappers.
+
+    Args:
+        networks, options: as above.
+        queries: of the label-only attack for each candidate, a multiple of 4.
+    """
+    learned = {"top3_nn": neural.attacks(networks, **options)["top3_nn"]}
+    labels = {
+        "noise_robustness": label_only.NoiseRobustness(queries=queries),
+        "swap_detector": label_only.SwapDetector(),
+    }
+    return threshold.ATTACKS | learned | {"blindmi": blindmi.BlindMIDiff()} | labels

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mialib import predict, splits
 from mialib.data import Dataset
-from mialib.population import Population
+from mialib.population import Population, pick
 from mialib.predict import Views
 from mialib.splits import Splits
 
@@ -63,3 +63,18 @@ def rows(answers: Views, seeds: Tensor, held_out: float = 0.0) -> tuple[Dataset,
     posteriors = answers.log_posteriors.exp().float().flatten(0, 1)
     data = Dataset("answers", posteriors, posteriors.argmax(1), c, torch.zeros(1), torch.ones(1))
     return data, splits.blocks(member, seeds)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Output defences one after the other, each with or without a state a network: a defence itself."""
+
+    defenses: tuple
+
+    def __getitem__(self, models: slice | list[int]) -> "Chain":
+        return Chain(tuple(pick(one, models) for one in self.defenses))
+
+    def __call__(self, log_posteriors: Tensor) -> Tensor:
+        for one in self.defenses:
+            log_posteriors = one(log_posteriors)
+        return log_posteriors

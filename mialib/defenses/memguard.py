@@ -19,11 +19,12 @@ As in the public code h sees posteriors in order of size, not by class. What we 
 - Log-posteriors below -20 are lifted to it before the search: 299 steps of 0.1 could not reach them, and saturated
   answers would go unprotected. That moves posteriors by 2e-9 a class.
 - h learns by Adam, 50 epochs (the code: SGD, 400), with both classes weighing the same if their numbers differ.
-- Phase II draws by the answer and a secret key (`keyed`), which stands for the paper's one draw for each query.
+- Phase II draws by the answer and a secret key (`keyed`), so the same query always gets the same reply. The budget
+  holds in expectation over keys; answers that share a fingerprint (all one-hot answers of a class) share their draw.
 
 The search stops just beyond one half. So h with a threshold is not brought to guessing but to the reverse: on digits
-from a balanced accuracy of 0.76 to 0.24 at budget 1. What falls to one half is its confidence; what protects is that
-other attackers see the answer move too, and one who retrains on served answers is the one to measure.
+from a balanced accuracy of 0.76 to 0.24 at budget 1. What falls to one half is its confidence. An attacker who learns
+from served answers may learn the reverse, and is the one to measure.
 """
 
 import math
@@ -178,7 +179,8 @@ def classifier(num_classes: int) -> nn.Module:
 
 def ranked(log_posteriors: Tensor) -> Tensor:
     """The posteriors in descending order, (..., c); a constant added to an answer makes no difference."""
-    return log_posteriors.softmax(-1).sort(-1, descending=True).values
+    # stable, so that it does not depend on the company which of two equals is pushed
+    return log_posteriors.softmax(-1).sort(dim=-1, descending=True, stable=True).values
 
 
 def balanced_cross_entropy(
@@ -203,8 +205,9 @@ def serve(score: Score, log_posteriors: Tensor, budget: float, key: int) -> Tens
 def noise_search(score: Score, log_posteriors: Tensor) -> Tensor:
     """Phase I: the answers with the noise that was found, z + e as log-posteriors (n, c) float64.
 
-    An answer for which none is found, or about which `score` is undecided, comes back as it was. Labels are kept, the
-    first of equals being the label. Takes 2 ms an answer of 10 classes on a CPU, nearly all of it in the classifier.
+    An answer for which none is found, or about which `score` is undecided, comes back as it was: steps of fixed length
+    can swing to and fro between the two largest classes until they are used up. Labels are kept, the first of equals
+    being the label. Takes 2 ms an answer of 10 classes on a CPU, nearly all of it in the classifier.
     """
     start = log_posteriors.clamp(min=FLOOR).log_softmax(-1)
     found = log_posteriors.clone()

@@ -83,7 +83,7 @@ class TopK:
         if self.k > classes:
             raise ValueError(f"top k: k is {self.k}; it must be at most the number of classes, {classes}")
         # a stable sort, since torch.topk leaves open which of equals it takes
-        order = log_posteriors.sort(-1, descending=True, stable=True).indices
+        order = log_posteriors.sort(dim=-1, descending=True, stable=True).indices
         return log_posteriors.scatter(-1, order[..., self.k :], -torch.inf).log_softmax(-1)
 
 
