@@ -21,13 +21,15 @@ def attack_mlp(in_features: int) -> nn.Module:
     return initialise(mlp((in_features, 512, 256, 128, 2), dropouts=(0.2, 0.2)))
 
 
-def nsh(num_classes: int) -> nn.Module:
+def nsh(num_classes: int, width: float = 1.0) -> nn.Module:
     """The attack network of the min-max game: (b, 2C) -> (b, 2), with C = `num_classes`.
 
     The input is [posterior (C), one-hot label (C)]. Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852; the
     layers are recalled from memory and not checked against the paper. Theirs ends in one sigmoid, ours in two logits.
+
+    width: factor on the hidden units; below 1 for small runs.
     """
-    return initialise(Nsh(num_classes))
+    return initialise(Nsh(num_classes, width))
 
 
 class Nsh(nn.Module):
@@ -36,11 +38,12 @@ class Nsh(nn.Module):
     ReLU after every layer but the last.
     """
 
-    def __init__(self, num_classes: int):
+    def __init__(self, num_classes: int, width: float = 1.0):
         super().__init__()
-        self.prediction = nn.Sequential(mlp((num_classes, 1024, 512, 64), dropouts=()), nn.ReLU())
-        self.label = nn.Sequential(mlp((num_classes, 512, 64), dropouts=()), nn.ReLU())
-        self.joint = mlp((128, 256, 64, 2), dropouts=())
+        d1024, d512, d256, d64 = (max(1, round(units * width)) for units in (1024, 512, 256, 64))
+        self.prediction = nn.Sequential(mlp((num_classes, d1024, d512, d64), dropouts=()), nn.ReLU())
+        self.label = nn.Sequential(mlp((num_classes, d512, d64), dropouts=()), nn.ReLU())
+        self.joint = mlp((2 * d64, d256, d64, 2), dropouts=())
 
     def forward(self, x: Tensor) -> Tensor:
         posterior, label = x.chunk(2, dim=1)

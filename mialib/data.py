@@ -133,48 +133,54 @@ def load_image_folder(
     return _finish(path.name, image_folder(path, size, grey=grey), subset, seed)
 
 
-def private_and_auxiliary(
-    data: Dataset, classes: int | None = None, share: float = 0.2, seed: int = 0
+def apart(
+    data: Dataset,
+    classes: int | None = None,
+    share: float = 0.2,
+    seed: int = 0,
+    names: tuple[str, str] = ("private", "auxiliary"),
 ) -> tuple[Dataset, Dataset]:
-    """What a classifier is made for, and what an attacker who inverts it has: two sets that share no class, or no example.
+    """Two sets that share no class, or no example: what a classifier is made for, and what an attacker has.
 
     Args:
-        classes: the first so many classes (people) are private and the others auxiliary, both numbered from 0; None
-            where every example is somebody of its own: a random `share` of the examples is auxiliary.
+        classes: the first set gets the first so many classes (people), the second the others, both numbered from 0; None
+            where every example is somebody of its own: a random `share` of the examples goes to the second set,
+            examples that are alike, byte for byte, to the same.
+        names: what the two are, added to the name of the data set.
 
     Raises:
-        ValueError: no class or all of them private, or a share outside (0, 1).
+        ValueError: no class or all of them in the first set, or a share outside (0, 1).
     """
     if classes is not None and not 1 <= classes < data.num_classes:
         raise ValueError(
-            f"classes is {classes}; {data.name} has {data.num_classes}, of which 1 to {data.num_classes - 1} can be private"
+            f"classes is {classes}; {data.name} has {data.num_classes}, of which 1 to {data.num_classes - 1} can be "
+            f"{names[0]}"
         )
     if not 0 < share < 1:
         raise ValueError(f"share is {share}; it must be in (0, 1)")
     if classes is None:
-        # examples that are alike, byte for byte, stay on one side
         _, alike = np.unique(data.x.cpu().flatten(1).numpy(), axis=0, return_inverse=True)
         order = torch.randperm(int(alike.max()) + 1, generator=torch.Generator().manual_seed(seed))
-        private = (order >= round(share * len(order)))[torch.from_numpy(alike.reshape(-1))]
+        first = (order >= round(share * len(order)))[torch.from_numpy(alike.reshape(-1))]
     else:
-        private = data.y.cpu() < classes
-    parts = []
-    for name, mask, first, last in (
-        ("private", private, 0, classes or data.num_classes),
-        ("auxiliary", ~private, classes or 0, data.num_classes),
-    ):
-        index = mask.nonzero()[:, 0].to(data.x.device)
-        parts.append(
-            replace(
-                data,
-                name=f"{data.name}, {name}",
-                x=data.x[index],
-                y=data.y[index] - first,
-                num_classes=last - first,
-                groups=None if data.groups is None else data.groups[index],
-            )
-        )
-    return tuple(parts)
+        first = data.y.cpu() < classes
+    cut = classes or 0
+    return _part(data, names[0], first, 0, classes or data.num_classes), _part(
+        data, names[1], ~first, cut, data.num_classes - cut
+    )
+
+
+def _part(data: Dataset, name: str, mask: Tensor, first_class: int, num_classes: int) -> Dataset:
+    index = mask.nonzero()[:, 0].to(data.x.device)
+    groups = None if data.groups is None else data.groups[index]
+    return replace(
+        data,
+        name=f"{data.name}, {name}",
+        x=data.x[index],
+        y=data.y[index] - first_class,
+        num_classes=num_classes,
+        groups=groups,
+    )
 
 
 def _finish(name: str, raw: Raw, subset: int | None, seed: int) -> Dataset:

@@ -102,6 +102,9 @@ class Vocabulary(BaseModel):
     purifier_widths: Widths = None
     purifier_epochs: Count = None
     purifier_lr: Strength = None
+    game_epochs: Count = None
+    judge_width: Strength = None
+    nsh_epochs: Count = None
     label_strengths: Tried = None
     inversion_strengths: Tried = None
     membership_strengths: Tried = None
@@ -117,7 +120,7 @@ class Vocabulary(BaseModel):
     selena_left_out: Count = None
     decoder_width: Strength = None
     decoder_epochs: Count = None
-    robustness_queries: Annotated[int, Field(ge=4, multiple_of=4)] = None
+    noisy_queries: Annotated[int, Field(ge=4, multiple_of=4)] = None
     attack_optimizer: Literal["adam", "sgd"] = None
     attack_epochs: Count = None
     attack_lr: Strength = None

@@ -23,13 +23,13 @@ from mialib.store import Store
 from mialib.train import Recipe
 
 
-def schedule(epochs: int, lr: float, optimizer: str) -> Recipe:
+def schedule(epochs: int, lr: float, optimizer: str, batch_size: int = 128) -> Recipe:
     """The official schedule at another length: the rate falls to a tenth at half and at three quarters of the epochs.
 
     Training is in bf16 (autocast), which takes two thirds of the time on a CPU; judging is in float32.
     """
     milestones = (epochs // 2, epochs * 3 // 4)
-    return Recipe(epochs, 128, lr, 5e-4, optimizer, milestones=milestones, precision="bf16")
+    return Recipe(epochs, batch_size, lr, 5e-4, optimizer, milestones=milestones, precision="bf16")
 
 
 SCHEDULE = schedule(epochs=100, lr=1e-3, optimizer="sgd")  # mia_prune: SGD with momentum 0.9, batches of 128
@@ -143,8 +143,8 @@ def _samia(features: int) -> Callable[[], nn.Module]:
     return partial(attack_models.samia, features // 3)
 
 
-def _nsh(features: int) -> Callable[[], nn.Module]:
-    return partial(attack_models.nsh, features // 2)
+def _nsh(features: int, width: float) -> Callable[[], nn.Module]:
+    return partial(attack_models.nsh, features // 2, width)
 
 
 def _one_hot(views: Views) -> Tensor:
@@ -166,6 +166,6 @@ def ranked_nn(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
     return NeuralAttack("ranked_nn", ranked, _mlp, recipe, **options)
 
 
-def nsh(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
+def nsh(recipe: Recipe = SCHEDULE, width: float = 1.0, **options) -> NeuralAttack:
     """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_models.nsh`."""
-    return NeuralAttack("nsh", posteriors_and_label, _nsh, recipe, **options)
+    return NeuralAttack("nsh", posteriors_and_label, partial(_nsh, width=width), recipe, **options)

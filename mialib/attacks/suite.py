@@ -32,15 +32,16 @@ def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
     return threshold.ATTACKS | {"blindmi": blindmi.BlindMIDiff()} | learned
 
 
-def nasr2018(networks: Recipe, **options) -> dict:
+def nasr2018(networks: Recipe, width: float = 1.0, **options) -> dict:
     """Attack name -> attack, for who knows half of the members: the threshold attacks, and the network of that paper.
 
     Made for `audit.known_half`, where each target needs networks of its own, so that only one is trained.
 
     Args:
         networks, options: as above.
+        width: share of the network's hidden units.
     """
-    return threshold.ATTACKS | {"nsh": neural.nsh(networks, **options)}
+    return threshold.ATTACKS | {"nsh": neural.nsh(networks, width, **options)}
 
 
 def famili2023(networks: Recipe, **options) -> dict:

@@ -77,6 +77,7 @@ def fit(
     *,
     inversion: "InversionHelper | None" = None,
     membership: "MembershipDiscriminator | None" = None,
+    start: Purifier | None = None,
     recipe: Recipe = SCHEDULE,
     cache: Store | None = None,
     what: str = "purifier",
@@ -87,6 +88,8 @@ def fit(
         widths: of G's hidden layers, see `autoencoder`.
         strength: weight of the label term (lambda), 0 or more; AIJack's default is 0.2.
         inversion, membership: the games that G also plays.
+        start: what G begins from; default: fresh weights. A base G is made special by playing on from it, and is to be
+            compared with one that went on as long without a game.
     """
     if not strength >= 0:
         raise ValueError(f"purifier: strength is {strength}; it must be 0 or more (0.05 to 1 are usual)")
@@ -100,9 +103,11 @@ def fit(
         objective=Faithful(strength),
         opponent=Games(games) if games else None,
         watch=("reserve",),
+        start=start and start.networks,
         cache=cache,
         what=what,
-        batched=True,  # so small that launching costs more than arithmetic: 1.5 to 2.3 times as fast on a CPU
+        # alone so small that launching costs more than arithmetic: 1.5 to 2.3 times as fast on a CPU
+        batched=None if games else True,
     )
     return Purifier(networks)
 
@@ -176,15 +181,18 @@ class MembershipDiscriminator:
     Args:
         strength: eta, 0 or more.
         num_classes: of F.
+        width: share of the network's hidden units.
         lr: of I's Adam.
     """
 
     strength: float
     num_classes: int
+    width: float = 1.0
     lr: float = 1e-3
 
     def begin(self, seeds: list[int], device: torch.device):
-        player = Player(partial(attack_models.nsh, self.num_classes), seeds, device, self.lr)
+        make = partial(attack_models.nsh, self.num_classes, self.width)
+        player = Player(make, seeds, device, self.lr)
 
         def play(forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int) -> Tensor:
             label = F.one_hot(batch.y, self.num_classes).to(batch.x)
