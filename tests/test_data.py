@@ -716,3 +716,33 @@ def test_real_imagenette(real_root):
 def test_replace_validates_again():
     with pytest.raises(ValueError, match="labels"):
         replace(tiny(), num_classes=2)
+
+
+# Private and auxiliary
+
+
+def test_apart_by_class_shares_no_class_and_numbers_both_from_0(digits):
+    private, auxiliary = data.apart(digits, 7)
+    assert private.num_classes == 7 and auxiliary.num_classes == 3
+    assert len(private) + len(auxiliary) == len(digits)
+    assert torch.equal(private.x, digits.x[digits.y < 7]) and torch.equal(private.y, digits.y[digits.y < 7])
+    assert torch.equal(auxiliary.x, digits.x[digits.y >= 7])
+    assert torch.equal(auxiliary.y, digits.y[digits.y >= 7] - 7)
+    assert private.name == "digits, private" and private.fingerprint != digits.fingerprint
+
+
+def test_apart_at_random_keeps_equal_examples_on_one_side(toy):
+    twice = data.Dataset("twice", toy.x.repeat(2, 1), toy.y.repeat(2), 3, toy.mean, toy.std)
+    first, second = data.apart(twice, share=0.25, seed=1, names=("a", "b"))
+    assert len(second) == 60 and len(first) == 180 and first.num_classes == 3
+    rows = [set(map(tuple, part.x.tolist())) for part in (first, second)]
+    assert len(rows[0]) == 90 and len(rows[1]) == 30 and not rows[0] & rows[1]
+    assert not torch.equal(data.apart(twice, share=0.25, seed=2)[1].x, second.x)
+
+
+def test_apart_refuses_what_leaves_a_side_empty(digits):
+    for classes in (0, 10):
+        with pytest.raises(ValueError, match=f"classes is {classes}; digits has 10, of which 1 to 9"):
+            data.apart(digits, classes)
+    with pytest.raises(ValueError, match="share is 1"):
+        data.apart(digits, share=1.0)

@@ -247,8 +247,7 @@ def test_means_by_hand():
     means = inversion.class_means(sample)
     assert means.shape == (3, 1, 8, 8)
     torch.testing.assert_close(means[1], (sample.x[[1, 4]] / 255).mean(0))
-    with pytest.raises(ValueError, match=r"classes \[3\] have no examples"):
-        inversion.class_means(replace(sample, num_classes=4))
+    assert bool(inversion.class_means(replace(sample, num_classes=4))[3].isnan().all())  # nobody is there
 
 
 def test_the_ceiling_is_the_ratio():

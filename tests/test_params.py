@@ -249,6 +249,10 @@ TOY = {
     "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
     "n_models": 2, "compressions": [2.0, 4.0], "compression": 2.0, "admm_iterations": 2, "admm_epochs": 1, "retrain_epochs": 1,
     "bits": [8, 2], "families": ["fine-tuned, activations too", "from scratch, activations too"],
+    "n_reserve": 32, "purifier_epochs": 2, "game_epochs": 1, "label_strengths": [0.2],
+    "inversion_strengths": [1.0], "membership_strengths": [0.3], "reformer_widths": [8, 16], "reformer_latent": 2,
+    "memguard_budgets": [1.0], "selena_sub_models": 3, "selena_left_out": 1, "decoder_width": 0.05, "decoder_epochs": 1,
+    "judge_width": 0.1, "nsh_epochs": 1, "noisy_queries": 4,
     "search_tolerances": [], "mmd_strengths": [1.0], "lira_models": 6,  # the search: digits, which nbval runs
     "device": "cpu", "n_jobs": 1,
 }  # fmt: skip
@@ -258,6 +262,8 @@ PLACES = {
     "location": "location/dataset_location.tgz",
     "mnist": "MNIST/raw",
     "imagenette": "imagenette-224",
+    "att_faces": "faces/att_faces.npz",
+    "lfw_faces": "faces/lfw_a_64x64_min5.npz",
 }
 # shape and number of classes, to stand in for what is not at hand
 SHAPES = {

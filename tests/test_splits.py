@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mialib import splits
+from mialib import predict, splits
 from mialib.splits import Splits
 
 
@@ -196,3 +196,21 @@ def test_impossible_requests_name_the_valid_range():
         splits.official(10, 7, 0, seed=0)
     with pytest.raises(ValueError, match=r"reserve_fraction is 1.0; it must lie in \[0, 1\)"):
         splits.random_halves(100, 2, seed=0, reserve_fraction=1.0)
+
+
+def test_reference_examples_stand_in_for_members():
+    split = splits.d1_d2_d3(60, 20, 10, 15, seed=0, n_models=2)
+    turned = splits.as_members(split)
+    assert torch.equal(turned.member, split.reserve) and torch.equal(turned.reserve, split.member)
+    assert torch.equal(turned.test, split.test) and torch.equal(turned.seeds, split.seeds)
+
+
+def test_no_example_is_attacked_twice_in_a_purifiers_split():
+    """Public code repeats non-members until there are as many as members; here each row is one example."""
+    split = splits.d1_d2_d3(200, 60, 40, 60, seed=3, n_models=3)
+    index, member = predict.candidates(split, seed=0)
+    for own, mask, row in zip(index, member, range(3), strict=True):
+        assert len(set(own.tolist())) == len(own) == 120 and int(mask.sum()) == 60
+        assert not bool(split.reserve[row][own].any())  # what the purifier learned from is not among them
+    known, scored = splits.known_half(split, seed=0)
+    assert known.sum(1).tolist() == [60] * 3 and not bool((known & scored).any())
