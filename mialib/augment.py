@@ -28,10 +28,7 @@ class FlipAndShift:
             raise ValueError(f"augment: padding is {self.padding}; it must be 0 or more pixels")
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        if x.ndim != 5:
-            raise ValueError(
-                f"augment: found {tuple(x.shape)}; only pictures (k, b, c, h, w) can be mirrored and moved"
-            )
+        _check_pictures(x, "mirrored and moved")
         pictures = x.flatten(0, 1)
         n, _, height, width = pictures.shape
 
@@ -46,3 +43,38 @@ class FlipAndShift:
         padded = F.pad(pictures, [self.padding] * 4).permute(0, 2, 3, 1)
         picture = torch.arange(n, device=x.device)[:, None, None]
         return padded[picture, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2).reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class Blurred:
+    """Made coarser by one of `factors`, each as often: averaged over so many pixels a side, and drawn smooth again.
+
+    Who learns so can name what a decoder draws, which lacks the fine detail of a photograph.
+
+    Raises:
+        ValueError: a factor below 1; on features, when it is called.
+    """
+
+    factors: tuple[int, ...] = (1, 2, 4, 8)
+
+    def __post_init__(self):
+        if not self.factors or min(self.factors) < 1:
+            raise ValueError(f"augment: factors are {self.factors}; at least one, each 1 pixel or more")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        _check_pictures(x, "blurred")
+        pictures = x.flatten(0, 1)
+        which = torch.randint(
+            len(self.factors), (len(pictures),), generator=generator, device=generator.device
+        ).to(x.device)
+        blurred = torch.empty_like(pictures)
+        for i, factor in enumerate(self.factors):
+            own = pictures[which == i]
+            coarse = F.avg_pool2d(own, min(factor, *x.shape[-2:])) if factor > 1 else own
+            blurred[which == i] = F.interpolate(coarse, x.shape[-2:], mode="bilinear")
+        return blurred.view(x.shape)
+
+
+def _check_pictures(x: Tensor, what: str) -> None:
+    if x.ndim != 5:
+        raise ValueError(f"augment: found {tuple(x.shape)}; only pictures (k, b, c, h, w) can be {what}")

@@ -103,6 +103,7 @@ class Vocabulary(BaseModel):
     purifier_epochs: Count = None
     purifier_lr: Strength = None
     game_epochs: Count = None
+    game_updates: Count = None
     judge_width: Strength = None
     nsh_epochs: Count = None
     label_strengths: Tried = None

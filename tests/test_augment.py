@@ -5,7 +5,7 @@ import torch
 
 from mialib import models, train
 from mialib import splits as splits_
-from mialib.augment import FlipAndShift
+from mialib.augment import Blurred, FlipAndShift
 
 
 @pytest.fixture
@@ -62,3 +62,23 @@ def test_features_and_negative_padding_are_refused():
         FlipAndShift(-1)
     with pytest.raises(ValueError, match="only pictures"):
         FlipAndShift()(torch.zeros(1, 4, 6), torch.Generator())
+
+
+def test_blurred_pictures_are_means_of_blocks_drawn_smooth_again():
+    x = torch.rand(2, 60, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = Blurred((1, 4))(x, torch.Generator().manual_seed(1))
+    same = (found == x).flatten(2).all(2)
+    assert 40 < int(same.sum()) < 80  # about half are left as they are
+    coarse = torch.nn.functional.avg_pool2d(x.flatten(0, 1), 4)
+    expected = torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear").view(x.shape)
+    assert torch.allclose(found[~same], expected[~same])
+    assert torch.equal(Blurred((1, 4))(x, torch.Generator().manual_seed(1)), found)
+    flat = Blurred((32,))(x, torch.Generator())  # coarser than the picture: its mean
+    assert torch.allclose(flat, x.mean((-1, -2), keepdim=True).expand_as(x), atol=1e-6)
+
+
+def test_blurring_refuses_features_and_factors_below_1():
+    with pytest.raises(ValueError, match="can be blurred"):
+        Blurred()(torch.zeros(1, 4, 6), torch.Generator())
+    with pytest.raises(ValueError, match=r"factors are \(0, 2\)"):
+        Blurred((0, 2))

@@ -249,7 +249,7 @@ TOY = {
     "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
     "n_models": 2, "compressions": [2.0, 4.0], "compression": 2.0, "admm_iterations": 2, "admm_epochs": 1, "retrain_epochs": 1,
     "bits": [8, 2], "families": ["fine-tuned, activations too", "from scratch, activations too"],
-    "n_reserve": 32, "purifier_epochs": 2, "game_epochs": 1, "label_strengths": [0.2],
+    "n_reserve": 32, "purifier_epochs": 2, "game_epochs": 1, "game_updates": 1, "label_strengths": [0.2],
     "inversion_strengths": [1.0], "membership_strengths": [0.3], "reformer_widths": [8, 16], "reformer_latent": 2,
     "memguard_budgets": [1.0], "selena_sub_models": 3, "selena_left_out": 1, "decoder_width": 0.05, "decoder_epochs": 1,
     "judge_width": 0.1, "nsh_epochs": 1, "noisy_queries": 4,

@@ -63,6 +63,14 @@ def posteriors_and_label(views: Views) -> Tensor:
     return torch.cat([posteriors(views), _one_hot(views)], dim=-1)
 
 
+def log_posteriors_and_label(views: Views) -> Tensor:
+    """Log-posteriors in tens of nats, none below -5, and the one-hot true class, (m, n, 2c).
+
+    As plain posteriors the answers of a saturated network are all alike to a network in float32.
+    """
+    return torch.cat([views.log_posteriors.clamp(min=-50.0).float() / 10, _one_hot(views)], dim=-1)
+
+
 def samia_features(views: Views) -> Tensor:
     """f(x), the sensitivity s(x) and the one-hot true class, (m, n, 3c): one token (f_c, s_c, y_c) for each class.
 
@@ -166,6 +174,10 @@ def ranked_nn(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
     return NeuralAttack("ranked_nn", ranked, _mlp, recipe, **options)
 
 
-def nsh(recipe: Recipe = SCHEDULE, width: float = 1.0, **options) -> NeuralAttack:
-    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_models.nsh`."""
-    return NeuralAttack("nsh", posteriors_and_label, partial(_nsh, width=width), recipe, **options)
+def nsh(recipe: Recipe = SCHEDULE, width: float = 1.0, logs: bool = False, **options) -> NeuralAttack:
+    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_models.nsh`.
+
+    logs: it sees log-posteriors, not posteriors, and is called nsh_log; not theirs.
+    """
+    name, features = ("nsh_log", log_posteriors_and_label) if logs else ("nsh", posteriors_and_label)
+    return NeuralAttack(name, features, partial(_nsh, width=width), recipe, **options)

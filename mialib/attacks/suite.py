@@ -55,6 +55,13 @@ def famili2023(networks: Recipe, **options) -> dict:
     return threshold.ATTACKS | {"ranked_nn": neural.ranked_nn(networks, **options)}
 
 
+def half_known(networks: Recipe, width: float, **options) -> dict:
+    """`nasr2018`, and its network on log-posteriors: for networks so certain that their posteriors are all alike."""
+    return nasr2018(networks, width, **options) | {
+        "nsh_log": neural.nsh(networks, width, logs=True, **options)
+    }
+
+
 def yang2020(networks: Recipe, queries: int, **options) -> dict:
     """Attack name -> attack, on served scores and on labels alone.
 

@@ -78,3 +78,17 @@ class Chain:
         for one in self.defenses:
             log_posteriors = one(log_posteriors)
         return log_posteriors
+
+
+@dataclass(frozen=True)
+class Each:
+    """An output defence for each network, as those whose secret key is not to be shared: (m, n, c) -> (m, n, c)."""
+
+    defenses: tuple
+
+    def __getitem__(self, models: slice | list[int]) -> "Each":
+        rows = range(len(self.defenses))[models] if isinstance(models, slice) else models
+        return Each(tuple(self.defenses[i] for i in rows))
+
+    def __call__(self, log_posteriors: Tensor) -> Tensor:
+        return torch.stack([one(own) for one, own in zip(self.defenses, log_posteriors, strict=True)])

@@ -151,12 +151,14 @@ class InversionHelper:
         pictures: (n, ...) float32 in [0, 1], what each row of the reference answers was an answer to, all networks' rows
             one after the other (`pictures`).
         make_decoder: zero-argument constructor of H, from `decoders.make`.
+        updates: of H for each step of G; an H that has not learned yet charges for nothing.
         lr: of H's Adam.
     """
 
     strength: float
     pictures: Tensor
     make_decoder: Callable[[], nn.Module]
+    updates: int = 1
     lr: float = 1e-3
 
     def begin(self, seeds: list[int], device: torch.device):
@@ -166,7 +168,8 @@ class InversionHelper:
         def play(forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int) -> Tensor:
             seen = decoders.features(forward(params, batch.x).log_softmax(-1))
             truth = pictures[batch.index]
-            player.learn(lambda answer: _squared_error(answer(seen.detach()), truth))
+            for _ in range(self.updates):
+                player.learn(lambda answer: _squared_error(answer(seen.detach()), truth))
             return -self.strength * _squared_error(player.judge(seen), truth)
 
         return play
@@ -182,12 +185,14 @@ class MembershipDiscriminator:
         strength: eta, 0 or more.
         num_classes: of F.
         width: share of the network's hidden units.
+        updates: of I for each step of G.
         lr: of I's Adam.
     """
 
     strength: float
     num_classes: int
     width: float = 1.0
+    updates: int = 1
     lr: float = 1e-3
 
     def begin(self, seeds: list[int], device: torch.device):
@@ -200,7 +205,8 @@ class MembershipDiscriminator:
             both = torch.cat([torch.cat([batch.x, label], dim=-1), purified.detach()], dim=1)
             real = torch.ones_like(batch.y)
             truth = torch.cat([real, torch.zeros_like(real)], dim=1)
-            player.learn(lambda answer: mean_cross_entropy(answer(both), truth))
+            for _ in range(self.updates):
+                player.learn(lambda answer: mean_cross_entropy(answer(both), truth))
             return self.strength * mean_cross_entropy(player.judge(purified), real)
 
         return play

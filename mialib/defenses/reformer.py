@@ -62,17 +62,18 @@ class Reformer:
 
     Args:
         noise: "keyed", drawn from a hash of the answer (`keyed`), so that asking again says nothing new; "none", z = mu;
-            "fresh", new with every question, as in the public code.
-        key: of the hash; secret.
+            "fresh", new with every question, as in the public code (from torch's global stream).
+        keys: of the hash, one for each network; secret.
     """
 
     networks: Population
     latent: int
+    keys: tuple[int, ...]
     noise: Noise = "keyed"
-    key: int = 0
 
     def __getitem__(self, models: slice | list[int]) -> "Reformer":
-        return replace(self, networks=self.networks[models])
+        rows = range(len(self.keys))[models] if isinstance(models, slice) else models
+        return replace(self, networks=self.networks[models], keys=tuple(self.keys[i] for i in rows))
 
     def __call__(self, log_posteriors: Tensor) -> Tensor:
         return self._answers(log_posteriors)[..., : -2 * self.latent].double().log_softmax(-1)
@@ -86,7 +87,8 @@ class Reformer:
     def _answers(self, log_posteriors: Tensor) -> Tensor:
         shape = (*log_posteriors.shape[:-1], self.latent)
         if self.noise == "keyed":
-            noise = keyed.normal(log_posteriors, self.key, self.latent)
+            asked = zip(log_posteriors, self.keys, strict=True)
+            noise = torch.stack([keyed.normal(own, key, self.latent) for own, key in asked])
         else:
             noise = torch.randn(shape) if self.noise == "fresh" else torch.zeros(shape)
         x = torch.cat([log_posteriors.exp(), noise.to(log_posteriors)], dim=-1).float()
@@ -112,6 +114,7 @@ def fit(
         widths, latent: of the network, see `cvae`.
         strength: weight of the label term (lambda), 0 or more.
         beta: weight of the KL, 0 or more; 1 and above: a table of the label on most data.
+        key: from 0; each network's is this and its seed.
     """
     for name, value in (("strength", strength), ("beta", beta)):
         if not value >= 0:
@@ -128,7 +131,7 @@ def fit(
         what=what,
         batched=True,  # so small that launching costs more than arithmetic: 1.5 to 2.3 times as fast on a CPU
     )
-    return Reformer(networks, latent, noise, key)
+    return Reformer(networks, latent, tuple(key + own for own in known.seeds.tolist()), noise)
 
 
 @dataclass(frozen=True)
