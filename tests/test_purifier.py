@@ -170,3 +170,11 @@ def test_widths_are_those_of_the_public_code():
 def test_a_negative_strength_is_refused(known):
     with pytest.raises(ValueError, match="strength is -1"):
         purifier.fit(known[2], WIDTHS, -1)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_as_on_the_cpu(known, base):
+    there = purifier.fit(known[2], WIDTHS, 0.2, recipe=RECIPE, device="cuda")
+    seen = known[2].reference.log_posteriors
+    assert torch.allclose(there(seen).exp(), base(seen).exp(), atol=0.05)

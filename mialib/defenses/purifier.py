@@ -60,8 +60,8 @@ class Purifier:
 
     @torch.no_grad()
     def __call__(self, log_posteriors: Tensor) -> Tensor:
-        posteriors = log_posteriors.exp().float()
-        logits = [in_batches(g, p) for g, p in zip(self.networks, posteriors, strict=True)]
+        posteriors = log_posteriors.exp().float().to(self.networks.device)
+        logits = [in_batches(g, p).cpu() for g, p in zip(self.networks, posteriors, strict=True)]
         return torch.stack(logits).double().log_softmax(-1)
 
     @property
@@ -79,6 +79,7 @@ def fit(
     membership: "MembershipDiscriminator | None" = None,
     start: Purifier | None = None,
     recipe: Recipe = SCHEDULE,
+    device: str = "cpu",
     cache: Store | None = None,
     what: str = "purifier",
 ) -> Purifier:
@@ -94,6 +95,7 @@ def fit(
     if not strength >= 0:
         raise ValueError(f"purifier: strength is {strength}; it must be 0 or more (0.05 to 1 are usual)")
     rows, split = defender.rows(known.reference, known.seeds, HELD_OUT)
+    rows = rows.to(device)
     games = tuple(game for game in (inversion, membership) if game is not None)
     networks = train.fit(
         partial(autoencoder, num_classes=rows.num_classes, widths=tuple(widths)),

@@ -92,7 +92,8 @@ class Reformer:
         else:
             noise = torch.randn(shape) if self.noise == "fresh" else torch.zeros(shape)
         x = torch.cat([log_posteriors.exp(), noise.to(log_posteriors)], dim=-1).float()
-        return torch.stack([in_batches(g, own) for g, own in zip(self.networks, x, strict=True)])
+        x = x.to(self.networks.device)
+        return torch.stack([in_batches(g, own).cpu() for g, own in zip(self.networks, x, strict=True)])
 
 
 def fit(
@@ -105,6 +106,7 @@ def fit(
     noise: Noise = "keyed",
     key: int = 0,
     recipe: Recipe = SCHEDULE,
+    device: str = "cpu",
     cache: Store | None = None,
     what: str = "reformer",
 ) -> Reformer:
@@ -122,7 +124,7 @@ def fit(
     rows, split = defender.rows(known.reference, known.seeds, HELD_OUT)
     networks = train.fit(
         partial(cvae, num_classes=rows.num_classes, widths=tuple(widths), latent=latent),
-        rows,
+        rows.to(device),
         split,
         recipe,
         objective=Evidence(rows.num_classes, strength, beta),
