@@ -112,6 +112,7 @@ class Vocabulary(BaseModel):
     label_budget: Annotated[float, Field(ge=0, lt=1)] = None
     reformer_widths: Widths = None
     reformer_latent: Count = None
+    reformer_lr: Strength = None
     reformer_strength: Strength = None
     table_strength: Strength = None
     swap_distance: Strength = None
