@@ -232,14 +232,15 @@ def attack(
 
     Args:
         suite: name -> attack. An attack that has `fit` learns first: it needs `name`, `trainings`, fit(shadows,
-            shadow_member, seeds) and judge(fitted, targets) -> (targets, trainings, n), as `NeuralAttack`.
+            shadow_member, seeds) and judge(fitted, targets) -> (targets, trainings, n), as `NeuralAttack`. One that
+            has learn(shadows, shadow_member, seed) -> margins(target) asks the shadows once for all targets.
         measures: name in the table -> measure(member, margin) -> Estimate; `decisions` has more. The caller
             names one with a parameter: {"precision_at_recall_0.5": partial(precision_at_recall, recall=0.5)}.
     """
     _train_networks(list(observations.values()), suite)
-    rows, margins = [], {}
+    rows, margins, learned = [], {}, {}
     for setting, seen in progress.follow(observations.items(), "attacks", "setting"):
-        margins[setting] = {name: _margins(seen, one) for name, one in suite.items()}
+        margins[setting] = {name: _margins(seen, name, one, learned) for name, one in suite.items()}
         for name, found in margins[setting].items():
             for target, trainings in enumerate(found):
                 for training, margin in enumerate(trainings):
@@ -256,12 +257,17 @@ def attack(
     return Measurements(rows, margins, {setting: seen.member for setting, seen in observations.items()})
 
 
-def _margins(seen: Observation, one) -> Tensor:
-    """(targets, trainings, n); attack networks are fetched once for all targets of an attacker."""
+def _margins(seen: Observation, name: str, one, learned: dict) -> Tensor:
+    """(targets, trainings, n); what is learned from shadows is learned once for all targets and settings they serve."""
     found = []
     for targets, shadows, member in seen.attackers():
         if hasattr(one, "fit"):
             found.append(one.judge(one.fit(shadows, member), predict.together(targets)))
+        elif hasattr(one, "learn"):
+            known = name, id(shadows)  # kept along below, so that no other views come to have its id
+            if known not in learned:
+                learned[known] = one.learn(shadows, member, 0), shadows
+            found += [learned[known][0](target)[None, None] for target in targets]
         else:
             found += [one(target, shadows, member, 0)[None, None] for target in targets]
     return torch.cat(found)

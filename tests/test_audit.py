@@ -662,3 +662,20 @@ def test_the_whole_way_on_real_models(digits, suite):
 
 def _net():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+def test_what_learns_from_shadows_learns_once_for_all_targets_and_beliefs():
+    asked = []
+
+    class Threshold:
+        def learn(self, shadows, shadow_member, seed):
+            asked.append(shadows)
+            return lambda target: target.labels[0].double() + len(asked)
+
+    seen, other = observation(compression="none"), observation(seed=10, compression="l1_filter")
+    settings = {"a": seen, "b": other, "b <- a": other.unaware(seen, attacker_compression="none")}
+    found = audit.attack(settings, {"mine": Threshold()})
+    assert [id(one) for one in asked] == [id(seen.shadows), id(other.shadows)]
+    assert found.margins["b <- a"]["mine"].shape == (2, 1, 40)
+    expected = torch.stack([target.labels.double() + 2 for target in other.targets])
+    assert torch.equal(found.margins["b"]["mine"], expected)

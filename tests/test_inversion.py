@@ -309,3 +309,10 @@ def test_cuda_learns_as_the_cpu_does(tmp_path):
     here = Inversion(SHORT, width=0.05, cache=Store(tmp_path / "cpu"))
     pictures = [attack.rebuild(attack.fit(answers(), tiny()), answers()) for attack in (there, here)]
     torch.testing.assert_close(*pictures, atol=1e-3, rtol=1e-3)
+
+
+def test_answers_of_a_class_that_the_decoder_never_saw_are_told():
+    to_learn = torch.eye(4).double()[torch.tensor([[0, 2, 2], [1, 1, 3]])]
+    asked = torch.eye(4).double()[torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])]
+    found = inversion.unseen(asked.log(), to_learn.log())
+    assert found.tolist() == [[False, True, False, True], [True, False, True, False]]

@@ -218,6 +218,17 @@ def mean_picture(auxiliary: Dataset) -> Tensor:
     return pixels(auxiliary, torch.arange(len(auxiliary))).mean(0)
 
 
+def unseen(answers: Tensor, to_learn: Tensor) -> Tensor:
+    """Answers (m, n, c) whose predicted class none of the answers (m, a, c) that a decoder learned from had, bool (m, n).
+
+    There a decoder that reads labels draws noise, and its owner, who knows, answers with the mean picture.
+    """
+    labels = answers.argmax(-1)
+    learned = torch.zeros(len(labels), answers.shape[-1], dtype=torch.bool)
+    learned.scatter_(1, to_learn.argmax(-1), True)
+    return ~learned.gather(1, labels)
+
+
 def class_means(private: Dataset) -> Tensor:
     """The mean picture of each class, (num_classes, ...) in [0, 1]. It needs the private set: no attack.
 

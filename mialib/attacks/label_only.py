@@ -10,6 +10,7 @@ a threshold, > 0 = "member"; with few copies many candidates share one value, an
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,17 +56,30 @@ class NoiseRobustness:
             )
 
     def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
-        _check_single(target)
-        for name, views in (("target", target), ("shadows", shadows)):
-            needs_door(views, name)
-            self._check_strengths(views)
+        self._check_target(target)
+        return self.learn(shadows, shadow_member, seed)(target)
+
+    def learn(self, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Callable[[Views], Tensor]:
+        """The attack on any target, margins(target) -> (n,): the shadows are asked once for all of them."""
+        needs_door(shadows, "shadows")
+        self._check_strengths(shadows)
         if shadow_member.shape != shadows.labels.shape:
             raise ValueError(
                 f"shadow_member must have shape {tuple(shadows.labels.shape)} as the shadows' labels, "
                 f"found {tuple(shadow_member.shape)}"
             )
-        learned = self.robustness(shadows, seed).flatten()
-        return self.robustness(target, seed)[0] - best_threshold(learned, shadow_member.flatten())
+        threshold = best_threshold(self.robustness(shadows, seed).flatten(), shadow_member.flatten())
+
+        def margins(target: Views) -> Tensor:
+            self._check_target(target)
+            return self.robustness(target, seed)[0] - threshold
+
+        return margins
+
+    def _check_target(self, target: Views) -> None:
+        _check_single(target)
+        needs_door(target, "target")
+        self._check_strengths(target)
 
     def robustness(self, views: Views, seed: int = 0) -> Tensor:
         """Share of noisy copies that each model gives their true label, (m, n) float64 in [0, 1]."""
