@@ -11,13 +11,16 @@ not differences of noise. No noise depends on who is a member.
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mialib import progress
-from mialib.observation import Observation
 from mialib.predict import Views
+
+if TYPE_CHECKING:
+    from mialib.observation import Observation
 
 ROWS, VALUES = (
     4096,
@@ -103,8 +106,8 @@ def averaged(views: Views, queries: int, epsilon: float, seed: int = 0) -> Views
 
 
 def averaged_observation(
-    seen: Observation, queries: int, epsilon: float, seed: int = 0, **columns
-) -> Observation:
+    seen: "Observation", queries: int, epsilon: float, seed: int = 0, **columns
+) -> "Observation":
     """`averaged` for targets and shadows: the attacker treats its shadows as it treats the target.
 
     Args:
