@@ -111,10 +111,7 @@ def dispersion(seen: Observation) -> list[dict]:
             answers = target.log_posteriors[0][mask]
             found = scores.dispersion(answers)._asdict()
             found["beyond_the_label"] = scores.beyond_the_label(answers)
-            rows += [
-                results.row(f"{side}_{metric}", value, **seen.columns, target=i)
-                for metric, value in found.items()
-            ]
+            rows += _of_side(side, found, seen.columns, i)
     return rows
 
 
@@ -129,10 +126,7 @@ def distortion(seen: Observation, before: Observation) -> list[dict]:
         for side, mask in (("member", member), ("test", ~member)):
             pair = raw.log_posteriors[0][mask], target.log_posteriors[0][mask]
             found = {"distortion": scores.distortion(*pair), "label_loss": scores.label_loss(*pair)}
-            rows += [
-                results.row(f"{side}_{metric}", value, **seen.columns, target=i)
-                for metric, value in found.items()
-            ]
+            rows += _of_side(side, found, seen.columns, i)
     return rows
 
 
@@ -162,10 +156,15 @@ def rebuilt(
         for side, mask in (("member", member), ("test", ~member)):
             found = {metric: values[i, mask].mean() for metric, values in of.items()}
             found["named"] = inversion.named(classifier, data, drawn[[i]][:, mask], labels[None, mask])[0]
-            rows += [
-                results.row(f"{side}_{metric}", value, **columns, target=i) for metric, value in found.items()
-            ]
+            rows += _of_side(side, found, columns, i)
     return rows
+
+
+def _of_side(side: str, found: Mapping, columns: Mapping, target: int) -> list[dict]:
+    """A row for each measure of one side of a target's candidates, named member_... or test_..."""
+    return [
+        results.row(f"{side}_{metric}", value, **columns, target=target) for metric, value in found.items()
+    ]
 
 
 def per_class(seen: Observation, margins: Tensor, metric: str = "auc", **columns) -> list[dict]:

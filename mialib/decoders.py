@@ -73,6 +73,18 @@ def features(log_posteriors: Tensor, keep: int | None = None) -> Tensor:
     return mapped.float()
 
 
+def pixels(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of a data set's inputs as decoders draw them, float32: pictures uint8 (n, c, h, w) in [0, 1], or features as
+    they are, (n, d)."""
+    chosen = x[index].float()
+    return chosen / 255 if x.ndim == 4 else chosen
+
+
+def squared_error(drawn: Tensor, truth: Tensor) -> Tensor:
+    """Mean over the pixels of (drawn - truth)^2 of each example: (m, n, ...) twice -> (m, n), in [0, 1]."""
+    return (drawn - truth).square().flatten(2).mean(2)
+
+
 def convolutional(channels: int, side: int, num_classes: int, width: float = 1.0) -> nn.Module:
     """Transposed convolutions 512-256-128-channels, 1024 before them at 64x64, and 512-channels alone at 8x8.
 

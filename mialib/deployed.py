@@ -8,7 +8,7 @@ from mialib import progress
 from mialib.compression import int8
 from mialib.compression.int8 import Deployed
 from mialib.data import Dataset
-from mialib.population import Population
+from mialib.population import Population, pick
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Deployment:
         """Network number `models` as a module without parameters, x (n, ...) -> logits (n, c), or some of them."""
         if isinstance(models, int):
             return _Network(self.models[models])
-        rows = range(len(self))[models] if isinstance(models, slice) else models
-        return Deployment([self.models[i] for i in rows])
+        return Deployment(pick(self.models, models))
 
 
 class _Network(nn.Module):

@@ -38,13 +38,12 @@ class Population:
     def __getitem__(self, models: int | slice | list[int]) -> "nn.Module | Population":
         """Model number `models` as a plain module (a copy), or a smaller population for a slice or a list."""
         if not isinstance(models, int):
-            rows = range(len(self))[models] if isinstance(models, slice) else models
             return replace(
                 self,
                 params=pick(self.params, models),
                 buffers=pick(self.buffers, models),
-                records=[self.records[i] for i in rows] if self.records else [],
-                keys=[self.keys[i] for i in rows] if self.keys else [],
+                records=pick(self.records, models) if self.records else [],
+                keys=pick(self.keys, models) if self.keys else [],
             )
         module = self.make_model()
         state = {name: tensor[models] for name, tensor in (self.params | self.buffers).items()}
@@ -69,11 +68,14 @@ class Population:
 def pick(per_model, models: slice | list[int]):
     """`models` of something that may hold one state a model.
 
-    Dictionaries of tensors and objects with `__getitem__` (masks, soft targets, a Population) are indexed; None and
-    plain functions are the same for all models and come back as they are. A list keeps the model axis.
+    Dictionaries of tensors, lists and tuples of one thing a model, and objects with `__getitem__` (masks, soft targets,
+    a Population) are indexed; None and plain functions are the same for all models and come back as they are. A list of
+    models keeps the model axis.
     """
     if isinstance(per_model, dict):
         return {name: tensor[models] for name, tensor in per_model.items()}
+    if isinstance(per_model, list | tuple) and not isinstance(models, slice):
+        return type(per_model)(per_model[i] for i in models)
     return per_model[models] if hasattr(per_model, "__getitem__") else per_model
 
 

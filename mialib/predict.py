@@ -58,6 +58,11 @@ class Views:
         parts = (self.log_posteriors, self.labels, self.sensitivity, self.x)
         return Views(*(None if part is None else part[models] for part in parts), pick(self.query, models))
 
+    def check_single(self) -> None:
+        """Raises ValueError for the views of more models than one, or of none, where a target's are needed."""
+        if len(self) != 1:
+            raise ValueError(f"target must be the views of one model, (1, n, c), found {len(self)} models")
+
     def answers(self) -> "Views":
         """The same without the candidates' inputs and the door: small enough to be sent to other processes."""
         return replace(self, x=None, query=None)
@@ -218,8 +223,7 @@ class Door:
     memory: list[dict] | None = None
 
     def __getitem__(self, models: slice | list[int]) -> "Door":
-        rows = range(len(self.population))[models] if isinstance(models, slice) else models
-        return Door(self.population[models], self.memory and [self.memory[i] for i in rows])
+        return Door(self.population[models], pick(self.memory, models))
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:

@@ -163,8 +163,8 @@ def d1_d2_d3(n: int, n_members: int, n_reserve: int, n_test: int, seed: int, n_m
     """Each model cuts the same pool anew into D1 | D2 | D3: members, reserve (trains a purifier) and test.
 
     Yang et al. 2020 cut once, for one model, and give the attacker half of D1 and D3. Here an attacker's shadow models
-    draw from the pool that the target was drawn from, which favours the attacker. Models with one number share neither
-    members nor seed with those of another, so that a row says nothing about the next.
+    draw from the pool that the target was drawn from, which favours the attacker. A row depends on the seed and on its
+    own number only, so that it says nothing about the others.
 
     Raises:
         ValueError: the three parts need more examples than there are.

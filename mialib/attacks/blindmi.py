@@ -91,10 +91,7 @@ class BlindMIDiff:
         return margins
 
     def _check(self, target: Views) -> None:
-        if len(target.labels) != 1:
-            raise ValueError(
-                f"target must be the views of one model, (1, n, c), found {len(target.labels)} models"
-            )
+        target.check_single()
         for name in ("x", "query"):
             if getattr(target, name) is None:
                 raise ValueError(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mialib import decoders, predict, splits, train
 from mialib.data import Dataset
+from mialib.decoders import squared_error
 from mialib.loop import Batch, Forward
 from mialib.population import Population, Tensors
 from mialib.store import Store
@@ -141,7 +142,7 @@ class SquaredError:
 
     def __call__(self, forward: Forward, params: Tensors, batch: Batch, step: int) -> Tensor:
         """(k,)."""
-        truth = _unit(self.x, batch.index % len(self.x))
+        truth = decoders.pixels(self.x, batch.index % len(self.x))
         return squared_error(forward(params, batch.x).sigmoid(), truth).mean(1)
 
 
@@ -154,12 +155,7 @@ def pixels(dataset: Dataset, index: Tensor) -> Tensor:
     Raises ValueError for features outside [0, 1].
     """
     _check_unit(dataset)
-    return _unit(dataset.x, index.to(dataset.x.device))
-
-
-def squared_error(rebuilt: Tensor, truth: Tensor) -> Tensor:
-    """Mean over the pixels of (rebuilt - truth)^2 of each example: (m, n, ...) twice -> (m, n), in [0, 1]."""
-    return (rebuilt - truth).square().flatten(2).mean(2)
+    return decoders.pixels(dataset.x, index.to(dataset.x.device))
 
 
 def psnr(rebuilt: Tensor, truth: Tensor) -> Tensor:
@@ -252,12 +248,6 @@ def ceiling(undefended_error: float, mean_error: float) -> float:
     if not undefended_error > 0:
         raise ValueError(f"undefended_error is {undefended_error}; it must be positive")
     return mean_error / undefended_error
-
-
-def _unit(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of a data set's inputs in [0, 1]: pictures uint8 (n, c, h, w) or features (n, d)."""
-    chosen = x[index].float()
-    return chosen / 255 if x.ndim == 4 else chosen
 
 
 def _check_unit(dataset: Dataset) -> None:

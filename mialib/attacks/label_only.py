@@ -77,7 +77,7 @@ class NoiseRobustness:
         return margins
 
     def _check_target(self, target: Views) -> None:
-        _check_single(target)
+        target.check_single()
         needs_door(target, "target")
         self._check_strengths(target)
 
@@ -128,7 +128,7 @@ class SwapDetector:
     def __call__(
         self, target: Views, shadows: Views | None = None, shadow_member: Tensor | None = None, seed: int = 0
     ) -> Tensor:
-        _check_single(target)
+        target.check_single()
         needs_door(target, "target")
         change = gaussian(torch.full((self.queries,), self.epsilon))
         kept = share_labelled(target, target.log_posteriors.argmax(-1), self.queries, change, seed)
@@ -156,11 +156,6 @@ def replaced_features(probabilities: Tensor) -> Change:
         return torch.where(replaced.to(x.device), others, x[rows])
 
     return change
-
-
-def _check_single(target: Views) -> None:
-    if len(target) != 1:
-        raise ValueError(f"target must be the views of one model, (1, n, c), found {len(target)} models")
 
 
 noise_robustness = NoiseRobustness()

@@ -131,8 +131,7 @@ def _log_density(signal: Tensor, side: _Side, fixed: bool) -> Tensor:
 
 
 def _check(target: Views, shadows: Views, shadow_member: Tensor) -> None:
-    if len(target) != 1:
-        raise ValueError(f"target must be the views of one model, (1, n, c), found {len(target)} models")
+    target.check_single()
     if shadows.labels.shape[1] != target.labels.shape[1]:
         raise ValueError(
             f"LiRA compares models on the same candidates: the target has {target.labels.shape[1]}, "

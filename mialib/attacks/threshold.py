@@ -92,7 +92,7 @@ def gap(
     Its balanced accuracy is 1/2 + (train accuracy - test accuracy) / 2. It needs no shadow models and ignores
     any. Source: Yeom et al. 2018, arXiv:1709.01604.
     """
-    _check_single(target)
+    target.check_single()
     return signals.correctness(target.log_posteriors[0], target.labels[0])
 
 
@@ -170,15 +170,8 @@ def _flat(signal: Tensor, member: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
     return signal.double(), member, labels
 
 
-def _check_single(target: Views) -> None:
-    if len(target.labels) != 1:
-        raise ValueError(
-            f"target must be the views of one model, (1, n, c), found {len(target.labels)} models"
-        )
-
-
 def _check(target: Views, shadows: Views, shadow_member: Tensor) -> None:
-    _check_single(target)
+    target.check_single()
     if shadow_member.dtype != torch.bool or shadow_member.shape != shadows.labels.shape:
         raise ValueError(
             f"shadow_member must be bool of shape {tuple(shadows.labels.shape)} as the shadows' labels, "

@@ -87,8 +87,7 @@ class Each:
     defenses: tuple
 
     def __getitem__(self, models: slice | list[int]) -> "Each":
-        rows = range(len(self.defenses))[models] if isinstance(models, slice) else models
-        return Each(tuple(self.defenses[i] for i in rows))
+        return Each(pick(self.defenses, models))
 
     def __call__(self, log_posteriors: Tensor) -> Tensor:
         return torch.stack([one(own) for one, own in zip(self.defenses, log_posteriors, strict=True)])

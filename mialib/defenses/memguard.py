@@ -42,7 +42,7 @@ from mialib.defenses import keyed
 from mialib.defenses.defender import Defender
 from mialib.loop import Batch, Forward
 from mialib.models import initialise, mlp
-from mialib.population import Population, Tensors
+from mialib.population import Population, Tensors, pick
 from mialib.store import Store
 from mialib.train import Recipe
 
@@ -91,8 +91,7 @@ class MemGuard:
 
     def __getitem__(self, models: slice | list[int]) -> "MemGuard":
         """The defence of some of the networks only."""
-        rows = range(len(self))[models] if isinstance(models, slice) else models
-        return MemGuard(self.classifiers[models], self.budget, tuple(self.keys[i] for i in rows))
+        return MemGuard(self.classifiers[models], self.budget, pick(self.keys, models))
 
     def __call__(self, log_posteriors: Tensor) -> Tensor:
         """What is served of the answers (m, n, c) float64.

@@ -167,12 +167,15 @@ class InversionHelper:
         player = Player(self.make_decoder, seeds, device, self.lr)
         pictures = self.pictures.to(device)
 
+        def error(logits: Tensor, truth: Tensor) -> Tensor:
+            return decoders.squared_error(logits.sigmoid(), truth).mean(1)
+
         def play(forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int) -> Tensor:
             seen = decoders.features(forward(params, batch.x).log_softmax(-1))
             truth = pictures[batch.index]
             for _ in range(self.updates):
-                player.learn(lambda answer: _squared_error(answer(seen.detach()), truth))
-            return -self.strength * _squared_error(player.judge(seen), truth)
+                player.learn(lambda answer: error(answer(seen.detach()), truth))
+            return -self.strength * error(player.judge(seen), truth)
 
         return play
 
@@ -217,10 +220,4 @@ class MembershipDiscriminator:
 def pictures(known: Defender) -> Tensor:
     """What the reference answers are answers to, for `InversionHelper`: (k * n, ...) float32 in [0, 1]."""
     inputs = known.reference.x
-    x = inputs.data.x[inputs.index.flatten().to(inputs.data.x.device)].float()
-    return x / 255 if inputs.data.is_image else x
-
-
-def _squared_error(logits: Tensor, truth: Tensor) -> Tensor:
-    """Per pixel, between sigmoid(logits) and truth (k, b, ...) -> (k,)."""
-    return (logits.sigmoid() - truth).square().flatten(1).mean(1)
+    return decoders.pixels(inputs.data.x, inputs.index.flatten().to(inputs.data.x.device))

@@ -21,7 +21,7 @@ from mialib.defenses import defender, keyed
 from mialib.defenses.defender import Defender
 from mialib.defenses.purifier import HELD_OUT, SCHEDULE, faithful, mlp_with_norms
 from mialib.loop import Batch, Forward, Recipe
-from mialib.population import Population, Tensors, in_batches
+from mialib.population import Population, Tensors, in_batches, pick
 from mialib.store import Store
 
 Noise = Literal["keyed", "none", "fresh"]
@@ -72,8 +72,7 @@ class Reformer:
     noise: Noise = "keyed"
 
     def __getitem__(self, models: slice | list[int]) -> "Reformer":
-        rows = range(len(self.keys))[models] if isinstance(models, slice) else models
-        return replace(self, networks=self.networks[models], keys=tuple(self.keys[i] for i in rows))
+        return replace(self, networks=self.networks[models], keys=pick(self.keys, models))
 
     def __call__(self, log_posteriors: Tensor) -> Tensor:
         return self._answers(log_posteriors)[..., : -2 * self.latent].double().log_softmax(-1)

@@ -50,21 +50,18 @@ class Swapper:
         return replace(self, keys=self.keys[models], flagged=self.flagged[models], other=self.other[models])
 
     def __call__(self, log_posteriors: Tensor) -> Tensor:
-        return torch.stack([self._one(i, own) for i, own in enumerate(log_posteriors)])
+        swap, index = self.swaps(log_posteriors)
+        ranking = log_posteriors.argsort(dim=-1, descending=True, stable=True)
+        place = self.other.gather(1, index)[..., None]
+        pair = torch.cat([ranking[..., :1], ranking.gather(-1, place)], dim=-1)
+        swapped = log_posteriors.scatter(-1, pair, log_posteriors.gather(-1, pair.flip(-1)))
+        return torch.where(swap[..., None], swapped, log_posteriors)
 
-    def matched(self, log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest member of each answer (m, n, c) and whether it is near enough: int64 and bool (m, n)."""
+    def swaps(self, log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the answers (m, n, c) are swapped, bool (m, n), and the member nearest to each, int64 (m, n)."""
         found = [self._nearest(i, own) for i, own in enumerate(log_posteriors)]
         near, index = (torch.stack(part) for part in zip(*found, strict=True))
-        return index, near < self.distance
-
-    def _one(self, i: int, log_posteriors: Tensor) -> Tensor:
-        near, index = self._nearest(i, log_posteriors)
-        swap = (near < self.distance) & self.flagged[i, index]
-        ranking = log_posteriors.argsort(dim=1, descending=True, stable=True)
-        pair = torch.stack([ranking[:, 0], ranking.gather(1, self.other[i, index, None])[:, 0]], dim=1)
-        swapped = log_posteriors.scatter(1, pair, log_posteriors.gather(1, pair.flip(1)))
-        return torch.where(swap[:, None], swapped, log_posteriors)
+        return (near < self.distance) & self.flagged.gather(1, index), index
 
     def _nearest(self, i: int, log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
         """Distance to the nearest key of network i, and its index; the exact differences, no matrix product."""
@@ -112,11 +109,9 @@ def error_rates(swapper: Swapper, members: Tensor, others: Tensor) -> tuple[Tens
         members: (m, n1, c), fresh answers to the members in the order of the keys.
         others: (m, n, c), answers to examples that are no members.
     """
-    index, near = swapper.matched(members)
-    swapped = near & swapper.flagged.gather(1, index)
+    swapped, _ = swapper.swaps(members)
     missed = (swapper.flagged & ~swapped).sum(1) / swapper.flagged.sum(1)
-    index, near = swapper.matched(others)
-    wrongly = torch.cat([swapped & ~swapper.flagged, near & swapper.flagged.gather(1, index)], dim=1)
+    wrongly = torch.cat([swapped & ~swapper.flagged, swapper.swaps(others)[0]], dim=1)
     free = (~swapper.flagged).sum(1) + others.shape[1]
     return missed.double(), wrongly.sum(1) / free.double()
 
