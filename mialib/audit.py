@@ -236,24 +236,34 @@ def attack(
         measures: name in the table -> measure(member, margin) -> Estimate; `decisions` has more. The caller
             names one with a parameter: {"precision_at_recall_0.5": partial(precision_at_recall, recall=0.5)}.
     """
-    _train_networks(list(observations.values()), suite)
     rows, margins, learned = [], {}, {}
-    for setting, seen in progress.follow(observations.items(), "attacks", "setting"):
-        margins[setting] = {name: _margins(seen, name, one, learned) for name, one in suite.items()}
-        for name, found in margins[setting].items():
-            for target, trainings in enumerate(found):
-                for training, margin in enumerate(trainings):
-                    rows += results.attack_rows(
-                        seen.member[target].numpy(),
-                        margin.numpy(),
-                        measures,
-                        **seen.columns,
-                        attack=name,
-                        target=target,
-                        seed=training,
-                        n_shadows=seen.n_shadows(target),
-                    )
+    with progress.bar(2, "attacks", "half") as shown:  # the networks learn, then all judge
+        _train_networks(list(observations.values()), suite)
+        shown.update()
+        for setting, seen in progress.follow(observations.items(), "settings", "setting"):
+            margins[setting] = {name: _margins(seen, name, one, learned) for name, one in suite.items()}
+            rows += _rows(seen, margins[setting], measures)
     return Measurements(rows, margins, {setting: seen.member for setting, seen in observations.items()})
+
+
+def _rows(seen: Observation, margins: Mapping[str, Tensor], measures: Mapping[str, Callable]) -> list[dict]:
+    """A row for each attack, target, training and measure of one setting."""
+    return [
+        row
+        for name, of_targets in margins.items()
+        for target, trainings in enumerate(of_targets)
+        for training, margin in enumerate(trainings)
+        for row in results.attack_rows(
+            seen.member[target].numpy(),
+            margin.numpy(),
+            measures,
+            **seen.columns,
+            attack=name,
+            target=target,
+            seed=training,
+            n_shadows=seen.n_shadows(target),
+        )
+    ]
 
 
 def _margins(seen: Observation, name: str, one, learned: dict) -> Tensor:

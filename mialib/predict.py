@@ -181,11 +181,11 @@ def views(
         probes: also give the inputs and the door to query the models with inputs of the attacker's own.
         remember: the door remembers its answers, see `Door`.
     """
-    seen = Views(
-        log_posteriors(population, data, index),
-        data.y.cpu()[index],
-        sensitivity(population, data, index, seed=seed) if sensitive else None,
-    )
+    with progress.bar(1 + sensitive, "queries", "question") as shown:
+        answers = log_posteriors(population, data, index)
+        shown.update()
+        moved = sensitivity(population, data, index, seed=seed) if sensitive else None
+    seen = Views(answers, data.y.cpu()[index], moved)
     if not probes:
         return seen
     memory = [{} for _ in range(len(population))] if remember else None
@@ -266,8 +266,8 @@ def _of_each(question, population: Population, data: Dataset, index: Tensor, *op
         n_jobs=None if data.x.device.type == "cpu" and len(population) > 1 else 1, return_as="generator"
     )
     answers = run(delayed(question)(population[i], data, index[i], *options) for i in range(len(population)))
-    what = question.__name__.strip("_")
-    return torch.stack(list(progress.follow(answers, f"queries, {what}", "model", len(population))))
+    what = f"queries, {question.__name__.strip('_')}"
+    return torch.stack(list(progress.follow(answers, what, "model", len(population))))
 
 
 def _logits(module: nn.Module, data: Dataset, index: Tensor) -> Tensor:

@@ -2,12 +2,39 @@
 
 import os
 import tempfile
+from collections import Counter
+
+import pytest
+from nbval.kernel import RunningKernel
 
 for _variable in ("MIALIB_CACHE", "MIALIB_OUTPUTS"):
     os.environ[_variable] = tempfile.mkdtemp(prefix="mialib-")
 os.environ["OMP_NUM_THREADS"] = "1"  # notebooks run side by side
 
+MOST_MESSAGES = 100  # of a cell; nbval reads them when the cell is done, and its socket drops what is beyond 1,000
+_received = Counter()
+_get_message = RunningKernel.get_message
+
+
+def _counted(kernel, stream, timeout=None):
+    message = _get_message(kernel, stream, timeout)
+    _received[stream] += 1
+    return message
+
+
+RunningKernel.get_message = _counted
+
 
 def pytest_collectstart(collector):
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr",)  # progress bars
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    _received.clear()
+    result = yield
+    assert _received["iopub"] <= MOST_MESSAGES, (
+        f"{item.name} sent {_received['iopub']} messages, at most {MOST_MESSAGES} are well: a progress bar that moves too often"
+    )
+    return result
