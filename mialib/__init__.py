@@ -1,14 +1,27 @@
 """mialib: does compressing or post-processing a neural network protect its training data, or expose it?
 
-The data's way is one way:
-data -> splits -> train -> predict -> defend the outputs -> attack -> metrics -> claims, plots -> outputs.
+The data's way is one way, and the rooms tell it in this order; a room imports from those before it only:
+
+    data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
+
+Beside them stand `params` (of notebooks), `store` (what is computed once), `progress` and `cli`. A room is imported when
+it is first used; what it says aloud stands in its `__init__.pyi`.
 """
 
 import os
 import warnings
 from pathlib import Path
 
+import lazy_loader
+
+ROOMS = (
+    "data", "models", "training", "asking", "measures", "compression", "defenses", "attacks", "study", "reporting", "figures",
+)  # fmt: skip
 REPO_ROOT = Path(__file__).resolve().parents[1]  # notebooks/, params/ and outputs/ stand beside the package
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=(*ROOMS, "params", "store", "progress", "cli")
+)
 
 
 def outputs_root() -> Path:

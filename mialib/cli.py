@@ -19,7 +19,9 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from mialib import REPO_ROOT, faces, outputs_root, params, results, store, tables
+from mialib import REPO_ROOT, outputs_root, params, reporting, store
+from mialib.data import faces
+from mialib.reporting import tables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,7 +89,7 @@ def execute(notebook: Path, parameters: dict) -> int:
         )
         return 1
     _without_home(executed)
-    print(tables.headline(results.load(folder / "metrics.json")))
+    print(tables.headline(reporting.load(folder / "metrics.json")))
     print(
         f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}"
     )

@@ -13,9 +13,9 @@ import torch
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from mialib import models, quantized
-from mialib.compression import pruning, quantization
-from mialib.loaders import LOADERS
+from mialib.compression import pruning, quantization, schemes
+from mialib.data.loaders import LOADERS
+from mialib.models import classifiers
 
 Count = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(ge=0, lt=1)]  # a sparsity
@@ -26,7 +26,7 @@ Times = Annotated[float, Field(ge=1)]  # all weights / kept weights
 Tried = Annotated[list[Strength], Field(min_length=1)]  # strengths, of which one is chosen
 Widths = Annotated[list[Count], Field(min_length=1)]  # of hidden layers
 Sets = Literal[tuple(LOADERS)]
-Nets = Literal[tuple(models.NAMES)]
+Nets = Literal[tuple(classifiers.NAMES)]
 Pruner = Literal[pruning.METHODS]
 Bits = Literal[quantization.WIDTHS]
 
@@ -81,7 +81,7 @@ class Vocabulary(BaseModel):
     bits: Annotated[list[Bits], Field(min_length=2), AfterValidator(_different)] = None
     headline_bits: Bits = None
     edge_bits: Literal[tuple(quantization.WHOLE)] | None = None
-    families: list[Literal[quantized.FAMILIES]] = None
+    families: list[Literal[schemes.FAMILIES]] = None
     search_tolerances: list[Annotated[float, Field(ge=0, lt=1)]] = None
     search_epochs: Count = None
     mmd_strengths: list[Strength] = None

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mialib import data
+from mialib.data import Dataset
 
 torch.set_num_threads(1)
 
@@ -42,7 +43,7 @@ def toy():
     generator = torch.Generator().manual_seed(0)
     y = torch.arange(120) % 3
     x = torch.randn(120, 6, generator=generator) + torch.eye(3, 6)[y]
-    return data.Dataset("toy", x, y, 3, torch.zeros(1), torch.ones(1))
+    return Dataset.of_features("toy", x, y, 3)
 
 
 @pytest.fixture(scope="session")

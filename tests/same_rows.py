@@ -56,7 +56,9 @@ def _tree(name: str, keep: Path) -> tuple[Path, Path]:
         shutil.rmtree(outputs, ignore_errors=True)
         return ROOT, outputs
     git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", name], check=True, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        [*git, "rev-parse", name], check=True, capture_output=True, text=True
+    ).stdout.strip()
     tree = keep / commit / "tree"
     if not tree.exists():
         tree.mkdir(parents=True)
@@ -78,7 +80,9 @@ def _rows(name: str, tree: Path, outputs: Path) -> collections.Counter:
                 "MIALIB_PROGRESS": os.devnull,
                 "OMP_NUM_THREADS": "1",
             }
-            subprocess.run([sys.executable, "-c", RUN, name, str(outputs)], cwd=tree, env=environment, check=True)
+            subprocess.run(
+                [sys.executable, "-c", RUN, name, str(outputs)], cwd=tree, env=environment, check=True
+            )
     rows = json.loads(metrics.read_text())["rows"]
     return collections.Counter(json.dumps(row) for row in rows if row["metric"] not in TIMINGS)
 

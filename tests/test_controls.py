@@ -3,12 +3,15 @@
 import pytest
 import torch
 
-from mialib import audit, metrics, models, predict, splits, train
+from mialib import asking, models, study, training
 from mialib.attacks import neural, threshold
+from mialib.data import splits
+from mialib.measures import metrics
 from mialib.store import Store
+from mialib.training import Recipe
 
 N_TARGETS, N_SHADOWS = 2, 2
-ATTACKS = dict(threshold.ATTACKS) | neural.attacks(train.Recipe(3, 32), trainings=1)
+ATTACKS = dict(threshold.ATTACKS) | neural.attacks(Recipe(3, 32), trainings=1)
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +20,9 @@ def setting(digits, tmp_path_factory):
     split = splits.target_shadow(len(digits), N_TARGETS, N_SHADOWS, seed=0, n_train=100)
 
     def observed(epochs):
-        recipe = train.Recipe(epochs, batch_size=32)
-        population = train.fit(models.make("small_cnn", digits), digits, split, recipe, cache=store)
-        return population, audit.observe(population, digits, split, N_TARGETS)
+        recipe = Recipe(epochs, batch_size=32)
+        population = training.fit(models.make("small_cnn", digits), digits, split, recipe, cache=store)
+        return population, study.observe(population, digits, split, N_TARGETS)
 
     return digits, split, observed
 
@@ -37,7 +40,7 @@ def test_an_overfit_model_is_found(setting, overfit):
     digits, split, _ = setting
     population, seen = overfit
     assert (
-        float(predict.accuracy(population, digits, split.member).min()) > 0.99
+        float(asking.accuracy(population, digits, split.member).min()) > 0.99
     )  # it has learned its members by heart
     for target, margins in enumerate(margins_of(threshold.confidence_global, seen)):
         estimate = metrics.auc(seen.member[target], margins)
@@ -46,7 +49,7 @@ def test_an_overfit_model_is_found(setting, overfit):
         metrics.auc(m, c).value for m, c in zip(seen.member, seen.true_class("confidence"), strict=True)
     ]
     assert min(posterior_auc) > 0.7
-    assert all(row["value"] > 0 for row in audit.divergence(seen) if row["class"] is None)
+    assert all(row["value"] > 0 for row in study.divergence(seen) if row["class"] is None)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

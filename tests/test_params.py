@@ -8,7 +8,9 @@ import nbformat
 import papermill
 import pytest
 
-from mialib import REPO_ROOT, cli, params, results, tables
+from mialib import REPO_ROOT, cli, params, reporting
+from mialib.reporting import tables
+from mialib.study import COLUMNS
 
 FILES = sorted((REPO_ROOT / "params").glob("*/*.yaml"))
 
@@ -140,7 +142,7 @@ def repository(tmp_path, monkeypatch):
             "if epochs == 7: raise RuntimeError('seven is too many')\n"
             "folder = pathlib.Path(os.environ['MIALIB_OUTPUTS']) / 'small' / run\n"
             "row = {'metric': 'auc', 'value': epochs / 10, 'attack': 'gap', 'compression': 'none', 'target': 0}\n"
-            f"row = {{name: row.get(name) for name in {results.COLUMNS!r}}}\n"
+            f"row = {{name: row.get(name) for name in {COLUMNS!r}}}\n"
             "content = dict(notebook='small', run=run, parameters={}, provenance={}, rows=[row],\n"
             "    claims=[dict(claim='it works', source='', paper='', ours='', verdict='reproduced')])\n"
             "(folder / 'metrics.json').write_text(json.dumps(content))\n"
@@ -315,7 +317,7 @@ def test_every_run_works_from_top_to_bottom_at_toy_size(path, tmp_path, monkeypa
         kernel_name="python3",
         progress_bar=False,
     )
-    content = results.load(outputs / path.parent.name / path.stem / "metrics.json")
+    content = reporting.load(outputs / path.parent.name / path.stem / "metrics.json")
     assert content["run"] == path.stem and content["parameters"]["epochs"] == 1
     assert content["rows"] and content["claims"]
     assert list((outputs / path.parent.name / path.stem / "figures").glob("*.png"))

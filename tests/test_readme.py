@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mialib import REPO_ROOT
-from mialib.predict import Views
+from mialib.asking import Views
 
 README = (REPO_ROOT / "README.md").read_text()
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mialib import models, store
+from mialib import store
 from mialib.defenses import adversarial, differential_privacy
+from mialib.models import classifiers
 from mialib.store import Store, describe, key, sources
 
 TENSORS = {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(3), "flag": torch.tensor([True, False])}
@@ -209,10 +210,10 @@ def test_the_sources_of_a_partials_parts_count(monkeypatch):
     read = []
     monkeypatch.setattr(store, "_tree", lambda module: read.append(module) or module)
     nested = functools.partial(
-        differential_privacy._with_group_norm, functools.partial(models.small_cnn, 1, 10, image_size=8)
+        differential_privacy._with_group_norm, functools.partial(classifiers.small_cnn, 1, 10, image_size=8)
     )
     store.sources(nested)
-    assert sorted(read) == ["mialib.defenses.differential_privacy", "mialib.models"]
+    assert sorted(read) == ["mialib.defenses.differential_privacy", "mialib.models.classifiers"]
     read.clear()
     store.sources(adversarial.AdversarialRegularization(1.0, 10), None)
-    assert sorted(read) == ["mialib.attack_models", "mialib.defenses.adversarial"]
+    assert sorted(read) == ["mialib.defenses.adversarial", "mialib.models.attackers"]

@@ -1,1 +1,6 @@
-"""Membership inference attacks, all with the one signature attack(target, shadows, shadow_member, seed) -> margins."""
+"""Answers in, one margin per candidate out: attack(target, shadows, shadow_member, seed) -> margins."""
+
+import lazy_loader
+
+# the names are in __init__.pyi; a file is imported when one of its names is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

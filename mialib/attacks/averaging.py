@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from mialib import progress
-from mialib.predict import Views
+from mialib.asking import Views
 
 if TYPE_CHECKING:
-    from mialib.observation import Observation
+    pass
 
 ROWS, VALUES = (
     4096,
@@ -62,7 +62,7 @@ def needs_door(views: Views, name: str = "views") -> None:
         if getattr(views, part) is None:
             raise ValueError(
                 f"copies of the candidates are asked about: {name}.{part} is needed, found None. Take "
-                "predict.views(..., probes=True) or audit.observe"
+                "asking.ask(..., probes=True) or study.observe"
             )
     if views.x.shape[:2] != views.labels.shape:
         raise ValueError(
@@ -103,30 +103,6 @@ def averaged(views: Views, queries: int, epsilon: float, seed: int = 0) -> Views
         seed,
     )
     return replace(views, log_posteriors=mean, sensitivity=None)
-
-
-def averaged_observation(
-    seen: "Observation", queries: int, epsilon: float, seed: int = 0, **columns
-) -> "Observation":
-    """`averaged` for targets and shadows: the attacker treats its shadows as it treats the target.
-
-    Args:
-        seen: of `observe` or `observe_halves`, behind a defence or not. The shadows of `known_half` have no door: take
-            the known half afterwards.
-        columns: what they say of the setting now.
-
-    Raises:
-        ValueError: as `averaged`, before any query.
-    """
-    for name, views in (("target", seen.targets), ("shadows", [seen.shadows])):
-        for one in views:
-            needs_door(one, name)
-    return replace(
-        seen,
-        targets=[averaged(one, queries, epsilon, seed) for one in seen.targets],
-        shadows=averaged(seen.shadows, queries, epsilon, seed),
-        columns=seen.columns | columns,
-    )
 
 
 def _blocks(views: Views, model: int, queries: int, change: Change, summary, seed: int):

@@ -35,7 +35,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mialib.predict import Views
+from mialib.asking import Views
+from mialib.measures.kernels import gaussian
 
 # Widths w of the kernels, on the scale of squared distances; from the public code.
 WIDTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6)
@@ -145,9 +146,9 @@ def differential_comparison(seen: Tensor, valid: Tensor, reference: Tensor) -> T
     them, so that a sweep is one product.
     """
     r, own = len(reference), float(len(WIDTHS))  # kernel of a sample with itself: 1 for each width
-    within_reference = _kernel(reference, reference).sum()
-    to_reference = _kernel(seen, reference).sum(-1)  # (b, s)
-    kernel = _kernel(seen, seen)  # (b, s, s)
+    within_reference = gaussian(reference, reference, WIDTHS).sum()
+    to_reference = gaussian(seen, reference, WIDTHS).sum(-1)  # (b, s)
+    kernel = gaussian(seen, seen, WIDTHS)  # (b, s, s)
     member = valid
     while True:
         count = member.sum(-1, keepdim=True)  # (b, 1)
@@ -166,12 +167,6 @@ def differential_comparison(seen: Tensor, valid: Tensor, reference: Tensor) -> T
         if not grows.any():
             return member
         member = member & ~grows
-
-
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over the widths of exp(-d^2 / (2 w)): (..., s, f), (..., t, f) -> (..., s, t)."""
-    squared = (a[..., :, None, :] - b[..., None, :, :]).square().sum(-1)
-    return sum((squared / (-2 * width)).exp() for width in WIDTHS)
 
 
 def _mmd2(within_a: Tensor, a: int, within_b: Tensor, b: Tensor, between: Tensor) -> Tensor:

@@ -22,13 +22,12 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from mialib import decoders, predict, splits, train
-from mialib.data import Dataset
-from mialib.decoders import squared_error
-from mialib.loop import Batch, Forward
-from mialib.population import Population, Tensors
+from mialib import asking, training
+from mialib.data import Dataset, splits
+from mialib.models import decoders
+from mialib.models.decoders import squared_error
 from mialib.store import Store
-from mialib.train import Recipe
+from mialib.training import Batch, Forward, Population, Recipe, Tensors
 
 WINDOW = 7  # pixels; side of the window of the structural similarity, as in scikit-image
 
@@ -100,7 +99,7 @@ class Inversion:
             raise ValueError(f"seeds must be one for each of {m} classifiers, found {len(seeds)}")
         _check_unit(auxiliary)
         auxiliary = auxiliary.to(self.device)
-        return train.fit(
+        return training.fit(
             decoders.make(auxiliary.x.shape[1:], c, self.width),
             self._rows(answers),
             splits.blocks(torch.ones(m, n, dtype=torch.bool), torch.tensor(seeds)),
@@ -110,22 +109,22 @@ class Inversion:
             what="decoder",
         )
 
-    def rebuild(self, decoders: Population, answers: Tensor) -> Tensor:
+    def rebuild(self, networks: Population, answers: Tensor) -> Tensor:
         """Each decoder's pictures of what its classifier was asked: log-posteriors (m, n, c) -> (m, n, ...) in [0, 1].
 
         Raises ValueError where the answers are not those of as many classifiers as there are decoders.
         """
-        if len(decoders) != len(answers):
-            raise ValueError(f"there are {len(decoders)} decoders and answers of {len(answers)} classifiers")
+        if len(networks) != len(answers):
+            raise ValueError(f"there are {len(networks)} decoders and answers of {len(answers)} classifiers")
         rows = self._rows(answers)
         own = torch.arange(len(rows)).view(answers.shape[:2])
-        return predict.logits(decoders, rows, own).sigmoid()
+        return asking.logits(networks, rows, own).sigmoid()
 
     def _rows(self, answers: Tensor) -> Dataset:
         """What decoders read, one row for each classifier and example; it has no classes."""
         x = decoders.features(answers, self.keep).flatten(0, 1)
         y = torch.zeros(len(x), dtype=torch.int64)
-        return Dataset("answers", x, y, 1, torch.zeros(1), torch.ones(1)).to(self.device)
+        return Dataset.of_features("answers", x, y, 1).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def named(classifier: Population, data: Dataset, rebuilt: Tensor, labels: Tensor
     if data.is_image:
         x = (255 * x).round().to(torch.uint8)
     pictures = replace(data.to("cpu"), x=x, y=labels.flatten().cpu(), groups=None).to(classifier.device)
-    answers = predict.logits(classifier, pictures, torch.arange(len(x)))[0]
+    answers = asking.logits(classifier, pictures, torch.arange(len(x)))[0]
     return (answers.argmax(1) == pictures.y.cpu()).double().view(labels.shape).mean(1)
 
 

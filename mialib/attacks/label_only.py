@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mialib.asking import Views
 from mialib.attacks.averaging import Change, gaussian, needs_door, of_copies
 from mialib.attacks.blindmi import shuffled_features
 from mialib.attacks.threshold import best_threshold
-from mialib.predict import Views
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ arXiv:2112.03570; public code tensorflow/privacy `research/mi_lira_2021`. Attack
     attack(target, shadows, shadow_member, seed) -> margins (n,) float64
 
 target: Views of one model on n candidates; shadows: Views of s models on the same n candidates in the same order,
-as `audit.observe_halves` gives them; shadow_member bool (s, n). Nothing here is random, `seed` is part of the
+as `study.observe_halves` gives them; shadow_member bool (s, n). Nothing here is random, `seed` is part of the
 signature only.
 
 The offline score of the paper is Pr[N(mu_out, var_out) <= phi]. The z-value has the same order and does not saturate
@@ -28,9 +28,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mialib.asking import Views
 from mialib.attacks import signals
 from mialib.attacks.threshold import best_threshold
-from mialib.predict import Views
 
 FEW = 64  # shadow models; below, the paper finds one variance for all candidates better than one for each
 FLOOR = 1e-6  # smallest variance, squared log-odds: where shadows agree to the last bit, margins stay finite
@@ -135,12 +135,12 @@ def _check(target: Views, shadows: Views, shadow_member: Tensor) -> None:
     if shadows.labels.shape[1] != target.labels.shape[1]:
         raise ValueError(
             f"LiRA compares models on the same candidates: the target has {target.labels.shape[1]}, "
-            f"the shadows have {shadows.labels.shape[1]}. Take audit.observe_halves"
+            f"the shadows have {shadows.labels.shape[1]}. Take study.observe_halves"
         )
     if not (shadows.labels == target.labels).all():
         raise ValueError(
             "LiRA compares models on the same candidates in the same order, and the shadows' labels are not the "
-            "target's. Take audit.observe_halves"
+            "target's. Take study.observe_halves"
         )
     if shadow_member.dtype != torch.bool or shadow_member.shape != shadows.labels.shape:
         raise ValueError(

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mialib import attack_models, predict, splits, train
-from mialib.data import Dataset
-from mialib.population import Population
-from mialib.predict import Views
+from mialib import asking, training
+from mialib.asking import Views
+from mialib.asking.posteriors import with_label
+from mialib.data import Dataset, splits
+from mialib.models import attackers
 from mialib.store import Store
-from mialib.train import Recipe
+from mialib.training import Population, Recipe
 
 
 def schedule(epochs: int, lr: float, optimizer: str, batch_size: int = 128) -> Recipe:
@@ -60,7 +60,7 @@ def ranked(views: Views) -> Tensor:
 
 def posteriors_and_label(views: Views) -> Tensor:
     """f(x) and the one-hot true class, (m, n, 2c)."""
-    return torch.cat([posteriors(views), _one_hot(views)], dim=-1)
+    return with_label(posteriors(views), views.labels)
 
 
 def log_posteriors_and_label(views: Views) -> Tensor:
@@ -68,7 +68,7 @@ def log_posteriors_and_label(views: Views) -> Tensor:
 
     As plain posteriors the answers of a saturated network are all alike to a network in float32.
     """
-    return torch.cat([views.log_posteriors.clamp(min=-50.0).float() / 10, _one_hot(views)], dim=-1)
+    return with_label(views.log_posteriors.clamp(min=-50.0).float() / 10, views.labels)
 
 
 def samia_features(views: Views) -> Tensor:
@@ -81,7 +81,7 @@ def samia_features(views: Views) -> Tensor:
         raise ValueError(
             "samia needs the sensitivity, and these views hold none; take views(..., sensitive=True)"
         )
-    return torch.cat([posteriors(views), views.sensitivity.float(), _one_hot(views)], dim=-1)
+    return torch.cat([posteriors(views), with_label(views.sensitivity.float(), views.labels)], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class NeuralAttack:
             )
         return self.judge(self.fit(shadows, shadow_member, [seed]), target)[0, 0]
 
-    def judge(self, attackers: Population, targets: Views) -> Tensor:
+    def judge(self, networks: Population, targets: Views) -> Tensor:
         """Margins of the candidates of m targets by each trained attack network, (m, trainings, n) float64."""
         rows = self._rows(targets, torch.zeros(targets.labels.shape, dtype=torch.bool)).to(self.device)
-        logits = predict.logits(attackers, rows, torch.arange(len(rows))).double()
+        logits = asking.logits(networks, rows, torch.arange(len(rows))).double()
         margins = logits[..., 1] - logits[..., 0]
         return margins.unflatten(1, targets.labels.shape).transpose(0, 1)
 
@@ -125,7 +125,7 @@ class NeuralAttack:
         """The trained attack networks: those of the trainings `seeds`, by default all."""
         rows = self._rows(shadows, shadow_member).to(self.device)
         everyone = splits.everyone(len(rows), list(range(self.trainings)) if seeds is None else seeds)
-        return train.fit(
+        return training.fit(
             self.network(rows.x.shape[1]),
             rows,
             everyone,
@@ -140,23 +140,19 @@ class NeuralAttack:
                 f"{self.name}: membership must be {tuple(views.labels.shape)}, found {tuple(member.shape)}"
             )
         x = self.features(views).flatten(0, 1).contiguous()
-        return Dataset(self.name, x, member.flatten().long(), 2, torch.zeros(1), torch.ones(1))
+        return Dataset.of_features(self.name, x, member.flatten().long(), 2)
 
 
 def _mlp(features: int) -> Callable[[], nn.Module]:
-    return partial(attack_models.attack_mlp, features)
+    return partial(attackers.attack_mlp, features)
 
 
 def _samia(features: int) -> Callable[[], nn.Module]:
-    return partial(attack_models.samia, features // 3)
+    return partial(attackers.samia_network, features // 3)
 
 
 def _nsh(features: int, width: float) -> Callable[[], nn.Module]:
-    return partial(attack_models.nsh, features // 2, width)
-
-
-def _one_hot(views: Views) -> Tensor:
-    return F.one_hot(views.labels, views.log_posteriors.shape[-1]).float()
+    return partial(attackers.nsh_network, features // 2, width)
 
 
 def attacks(recipe: Recipe = SCHEDULE, **options) -> dict[str, NeuralAttack]:
@@ -175,7 +171,7 @@ def ranked_nn(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
 
 
 def nsh(recipe: Recipe = SCHEDULE, width: float = 1.0, logs: bool = False, **options) -> NeuralAttack:
-    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_models.nsh`.
+    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attackers.nsh_network`.
 
     logs: it sees log-posteriors, not posteriors, and is called nsh_log; not theirs.
     """

@@ -21,8 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mialib.asking.posteriors import LIMIT, check_labels, checked, log_odds, true_class
+
 BLOCK = 1024  # rows; 135,000 x 100 posteriors take a quarter of the time of one piece
-LIMIT = 1000.0  # log-odds; beyond what a trained model's logits say, finite so that inf - inf never arises
 NEGLIGIBLE = -40.0  # e**-40 is below float64's resolution beside 1: log(-log1p(-e**q)) and q agree
 
 
@@ -35,7 +36,7 @@ class Gap(NamedTuple):
 
 def correctness(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     """+1 where the largest posterior is that of the true class, else -1."""
-    log_p = _checked(log_posteriors, labels)
+    log_p = checked(log_posteriors, labels)
     return (log_p.argmax(-1) == labels).double() * 2 - 1
 
 
@@ -45,13 +46,13 @@ def confidence(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     Source: the logit-scaled confidence of Carlini et al. 2022, arXiv:2112.03570; as a ranking, the same as
     the posterior of the true class and as minus the cross-entropy.
     """
-    return _log_odds_of(_checked(log_posteriors, labels), labels)
+    return log_odds(checked(log_posteriors, labels), labels)
 
 
 def top1(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     """Log-odds of the largest posterior, whichever class it is. The labels are only checked, never used."""
-    log_p = _checked(log_posteriors, labels)
-    return _log_odds_of(log_p, log_p.argmax(-1))
+    log_p = checked(log_posteriors, labels)
+    return log_odds(log_p, log_p.argmax(-1))
 
 
 def _in_blocks(signal):
@@ -59,7 +60,7 @@ def _in_blocks(signal):
 
     @functools.wraps(signal)
     def blocked(log_posteriors: Tensor, labels: Tensor) -> Tensor:
-        log_p = _checked(log_posteriors, labels)
+        log_p = checked(log_posteriors, labels)
         rows = zip(log_p.flatten(0, -2).split(BLOCK), labels.flatten().split(BLOCK), strict=True)
         return torch.cat([signal(*block) for block in rows]).view(labels.shape)
 
@@ -74,7 +75,7 @@ def entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     Source: Song and Mittal 2021, arXiv:2003.10595. The README of mia_prune calls it "Xent", but it is no
     cross-entropy.
     """
-    log_p = _checked(log_posteriors, labels)
+    log_p = checked(log_posteriors, labels)
     terms = log_p + _log_surprisal(log_p, log_complement(log_p))
     terms = terms.masked_fill(log_p == -math.inf, -math.inf)  # 0 log 0 = 0
     return _log_odds(terms.logsumexp(-1))
@@ -88,7 +89,7 @@ def modified_entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     Source: Song and Mittal 2021, arXiv:2003.10595. Their code and mia_prune's clip the logarithms at log
     1e-30, so that all posteriors beyond look alike; here they stay exact, and only the result is clamped.
     """
-    log_p = _checked(log_posteriors, labels)
+    log_p = checked(log_posteriors, labels)
     log_q = log_complement(log_p)
     y = labels[..., None]
     of_class_y = log_q.gather(-1, y) + _log_surprisal(log_p.gather(-1, y), log_q.gather(-1, y))
@@ -107,17 +108,12 @@ def log_complement(log_p: Tensor) -> Tensor:
     return torch.log1p(-others.exp()).scatter(-1, largest, others.logsumexp(-1, keepdim=True))
 
 
-def true_class(values: Tensor, labels: Tensor) -> Tensor:
-    """The true class's entry: values (..., n, c), labels (..., n) -> (..., n)."""
-    return values.gather(-1, labels[..., None]).squeeze(-1)
-
-
 def confidence_gap(log_posteriors: Tensor, labels: Tensor, member: Tensor) -> Gap:
     """Mean posterior of the true class over members minus the same over non-members; member bool (..., n).
 
     Source: the prediction divergence of Yuan and Zhang 2022, arXiv:2202.03335.
     """
-    return _gap(_checked(log_posteriors, labels).exp(), labels, member)
+    return _gap(checked(log_posteriors, labels).exp(), labels, member)
 
 
 def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
@@ -126,14 +122,8 @@ def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
     The sign is turned, since a model is less sensitive on what it has memorised. Sensitivities (..., n, c)
     are >= 0. Source: as for `confidence_gap`; the notebook divergence_plot.ipynb of mia_prune.
     """
-    _check_labels(sensitivity, labels, "sensitivity")
+    check_labels(sensitivity, labels, "sensitivity")
     return _gap(-sensitivity.double(), labels, member)
-
-
-def _log_odds_of(log_p: Tensor, index: Tensor) -> Tensor:
-    """log(p / (1 - p)) of the class at `index` (..., n); the others' logsumexp never saturates."""
-    others = log_p.scatter(-1, index[..., None], -math.inf)  # out of place: the caller's tensor stays whole
-    return (true_class(log_p, index) - others.logsumexp(-1)).clamp(-LIMIT, LIMIT)
 
 
 def _log_surprisal(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -162,28 +152,3 @@ def _gap(values: Tensor, labels: Tensor, member: Tensor) -> Gap:
     of_members, of_nonmembers = sums / counts
     overall = sums.sum(-1) / counts.sum(-1)
     return Gap(overall[0] - overall[1], of_members - of_nonmembers)
-
-
-def _checked(log_posteriors: Tensor, labels: Tensor) -> Tensor:
-    """The log-posteriors in float64, after the checks that the module's docstring names."""
-    _check_labels(log_posteriors, labels, "log_posteriors")
-    if log_posteriors.numel() and not (highest := log_posteriors.max()) <= 1e-6:  # a nan fails this too
-        raise ValueError(
-            f"log_posteriors must be at most 0, found {highest.item():.4g}: pass log_softmax of the logits"
-        )
-    return log_posteriors.double()
-
-
-def _check_labels(values: Tensor, labels: Tensor, name: str) -> None:
-    if values.ndim < 2 or labels.shape != values.shape[:-1]:
-        raise ValueError(
-            f"labels must have the shape of {name} without its last axis (classes), "
-            f"found labels {tuple(labels.shape)} and {name} {tuple(values.shape)}"
-        )
-    if labels.dtype != torch.int64:
-        raise ValueError(f"labels must be int64, found {labels.dtype}")
-    if labels.numel() and not (labels.min() >= 0 and labels.max() < values.shape[-1]):
-        raise ValueError(
-            f"labels must lie in [0, {values.shape[-1]}), "
-            f"found {labels.min().item()} to {labels.max().item()}"
-        )

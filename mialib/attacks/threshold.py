@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mialib.asking import Views
 from mialib.attacks import signals
-from mialib.predict import Views
 
 
 def best_threshold(signal: Tensor, member: Tensor) -> Tensor:

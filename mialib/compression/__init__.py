@@ -1,1 +1,6 @@
-"""Ways to make a trained network smaller: masks and quantisers as pure functions on a population's parameters."""
+"""Fewer or coarser weights: masks, quantisers and schedules as pure functions on a population's parameters."""
+
+import lazy_loader
+
+# the names are in __init__.pyi; a file is imported when one of its names is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mialib.compression.pruning import Masks
-from mialib.population import Tensors
+from mialib.training import Tensors
 
 
 @dataclass(frozen=True)

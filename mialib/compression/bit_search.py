@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mialib import loop, models, progress, store
+from mialib import progress, store
 from mialib.compression import quantization
+from mialib.models import classifiers
 from mialib.store import Store
+from mialib.training import loop
 
 SMALLEST_COST = 0.005  # accuracy; a step that seems to cost less is ranked as if it cost this
 
@@ -149,7 +151,7 @@ def remembered(
             the models that are tried, their data, the recipe (see `store.describe`).
     """
     cache = cache or Store()
-    code = store.sources(loop, models, quantization)
+    code = store.sources(loop, classifiers, quantization)
 
     def ask(bits: Mapping[str, float]) -> Measured:
         key = store.key(what="bit search", bits=dict(bits), code=code, **made_of)

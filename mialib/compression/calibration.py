@@ -9,10 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mialib import population
-from mialib.compression import activations
+from mialib.compression import quantized_relu
 from mialib.data import Dataset
-from mialib.population import Population
+from mialib.training import Population, population
 
 _KEPT = 100_000  # activations of a ReLU that its range is found on
 _TRIED = 40  # ranges
@@ -51,8 +50,10 @@ def clips(
     are measured in the network before its activations are quantised.
     """
     _check(models, index)
-    make_model = activations.quantized(models.make_model, bits, last)
-    widths = {n: m.bits for n, m in make_model().named_modules() if isinstance(m, activations.QuantizedReLU)}
+    make_model = quantized_relu.quantized(models.make_model, bits, last)
+    widths = {
+        n: m.bits for n, m in make_model().named_modules() if isinstance(m, quantized_relu.QuantizedReLU)
+    }
     ranges = []
     for module, rows in zip(models, index.to(data.x.device), strict=True):
         seen = _activations(module.eval(), data.inputs(rows), list(widths))
@@ -84,7 +85,7 @@ def _best_range(values: Tensor, bits: int) -> Tensor:
     if largest <= 0:
         return torch.ones_like(largest)
     tried = largest * torch.arange(1, _TRIED + 1, device=values.device) / _TRIED
-    errors = torch.stack([(activations.clipped(values, c, bits) - values).square().mean() for c in tried])
+    errors = torch.stack([(quantized_relu.clipped(values, c, bits) - values).square().mean() for c in tried])
     return tried[errors.argmin()]
 
 

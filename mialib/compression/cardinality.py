@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from mialib.compression.pruning import Masks, prune_smallest, weights_of
-from mialib.population import Tensors, skeleton
+from mialib.compression.pruning import Masks, as_weight, keep_largest, weights_of
+from mialib.training import Tensors
+from mialib.training.population import skeleton
 
 
 @dataclass(frozen=True)
 class LargestWeights:
-    """Keep the l_i = round(density * n_i) largest magnitudes of each named layer, at least one.
+    """Keep the l_i largest magnitudes of each named layer: all but round((1 - density) * n_i), at least one.
 
     Each of the k models is ranked on its own; of equal magnitudes those with the smaller index go first.
 
@@ -42,7 +43,11 @@ class LargestWeights:
                 )
 
     def __call__(self, params: Tensors) -> Masks:
-        return Masks({name: _largest(params[name].detach(), d) for name, d in self.densities.items()})
+        weights = {name: params[name].detach() for name in self.densities}
+        scores = {name: weight.abs().flatten(1) for name, weight in weights.items()}
+        return Masks(
+            {n: as_weight(keep_largest(scores[n], 1 - d), weights[n]) for n, d in self.densities.items()}
+        )
 
     def partly(self, share: float) -> "LargestWeights":
         """The projection at `share` (0 to 1) of the way from keeping everything to these densities."""
@@ -58,7 +63,7 @@ def layers(make_model: Callable[[], nn.Module]) -> dict[str, int]:
     }
 
 
-def uniform(make_model: Callable[[], nn.Module], compression: float) -> LargestWeights:
+def everywhere(make_model: Callable[[], nn.Module], compression: float) -> LargestWeights:
     """The same share kept of every layer, 1 / compression.
 
     Raises:
@@ -87,9 +92,3 @@ def compression(masks: Masks) -> Tensor:
     """All masked weights / kept weights of each model, (k,) float64."""
     total = sum(kept[0].numel() for kept in masks.kept.values())
     return total / sum(kept.flatten(1).sum(1) for kept in masks.kept.values()).double()
-
-
-def _largest(weight: Tensor, density: float) -> Tensor:
-    n = weight[0].numel()
-    removed = min(n - round(density * n), n - 1)
-    return prune_smallest(weight.abs().flatten(1), removed).view(weight.shape)

@@ -17,8 +17,9 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from mialib.compression.pruning import Masks, prune_smallest
-from mialib.population import Tensors, skeleton
+from mialib.compression.pruning import Masks, as_weight, keep_largest
+from mialib.training import Tensors
+from mialib.training.population import skeleton
 
 # Operations without parameters; `smaller` checks that they turn zeros into zeros.
 _PASSING = (
@@ -66,7 +67,7 @@ class LargestChannels:
     """Masks that keep the channels with the largest weights, each group and each model on its own.
 
     A channel's rank is the L2 norm of its slices of all the group's weights of two or more dimensions together
-    (convolutions and Linear layers; neither BatchNorm nor biases). Of n channels max(1, round(density * n)) stay; of
+    (convolutions and Linear layers; neither BatchNorm nor biases). Of n channels all but round((1 - density) * n) stay; of
     equal ones those with the smaller index go first. Source: magnitude of coupled channels, Fang et al. 2023.
 
     Args:
@@ -92,10 +93,9 @@ class LargestChannels:
         for group in self.groups:
             slices = [params[n].detach().flatten(2) for n in group.outputs if params[n].dim() > 2]
             norms = torch.cat(slices, dim=2).norm(dim=2)  # (k, size)
-            stay = prune_smallest(norms, group.size - max(1, round(self.density * group.size)))
+            stay = keep_largest(norms, 1 - self.density)
             for name in group.outputs:
-                ones = [1] * (params[name].dim() - 2)
-                kept[name] = stay.view(*stay.shape, *ones).expand(params[name].shape).clone()
+                kept[name] = as_weight(stay, params[name])
         return Masks(kept)
 
     def at(self, density: float) -> "LargestChannels":

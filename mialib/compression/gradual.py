@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mialib.compression.pruning import Masks
-from mialib.population import Tensors
+from mialib.training import Tensors
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from mialib import population
-from mialib.compression import deployment
+from mialib.compression import cost
+from mialib.training import population
 
 # What becomes integer: all that can but norms, whose few numbers a channel lose much by 8 bits and save nothing.
 _KINDS = [kind for kind in sorted(QLinearOpsRegistry | QDQRegistry) if not kind.endswith("Normalization")]
@@ -63,7 +63,7 @@ def float_model(module: nn.Module, example: Tensor) -> bytes:
                 f"int8: {_unknown_layer(module, example[:2])} has no form in ONNX ({reason}); "
                 "use layers and operations that torch.onnx.export knows, or stay with PyTorch"
             ) from error
-    found = Deployed(model).logits(example)
+    found = OnnxNetwork(model).logits(example)
     if found.shape != expected.shape or (found - expected).abs().max() > 1e-3 * expected.abs().max():
         raise ValueError(
             f"int8: the ONNX form of {type(module).__name__} answers otherwise than the module; a forward pass that "
@@ -104,7 +104,7 @@ def int8_model(module: nn.Module, calibration: Tensor) -> bytes:
 
 
 @dataclass(frozen=True)
-class Deployed:
+class OnnxNetwork:
     """An ONNX model that answers on one CPU thread: x (n, ...) float32 -> log-posteriors (n, c) float64.
 
     Pickles as its bytes.
@@ -126,7 +126,7 @@ class Deployed:
         return _session(self.model, exact=_overflows())
 
     def __reduce__(self):
-        return Deployed, (self.model,)
+        return OnnxNetwork, (self.model,)
 
 
 def compare(
@@ -136,14 +136,14 @@ def compare(
 
     Columns PyTorch float32, ONNX float32, ONNX int8 and ratio (ONNX float32 / ONNX int8, > 1 = a gain). Rows are file
     (KB) of 1000 bytes and "CPU latency, <name> (ms)" for each of `examples`, name -> batch (b, ...): medians of
-    `repeats` forward passes on one thread, in turns (`deployment.latencies`).
+    `repeats` forward passes on one thread, in turns (`cost.latencies`).
     """
     models = [float_model(module, calibration), int8_model(module, calibration)]
-    answers = [module, *(Deployed(model).logits for model in models)]
-    sizes = [deployment.size(module)["file_bytes"], *map(len, models)]
+    answers = [module, *(OnnxNetwork(model).logits for model in models)]
+    sizes = [cost.file_size(module)["file_bytes"], *map(len, models)]
     rows = {"file (KB)": [size / 1000 for size in sizes]}
     for name, example in examples.items():
-        rows[f"CPU latency, {name} (ms)"] = deployment.latencies(answers, example, repeats)
+        rows[f"CPU latency, {name} (ms)"] = cost.latencies(answers, example, repeats)
     columns = ["PyTorch float32", "ONNX float32", "ONNX int8"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
     return table.assign(ratio=table["ONNX float32"] / table["ONNX int8"])

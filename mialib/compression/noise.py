@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from mialib.population import Population, Tensors
+from mialib.training import Population, Tensors
 
 
 def like_error(models: Population, compressed: Tensors, names: Iterable[str], seed: int = 0) -> Population:

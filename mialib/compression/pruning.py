@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mialib.loop import Batch, Forward, cross_entropy
-from mialib.population import Population, Tensors, initial, skeleton
+from mialib.training import Batch, Forward, Population, Tensors, cross_entropy
+from mialib.training.population import initial, skeleton
 
 METHODS = ("l1_unstructured", "l1_global", "l1_filter", "l2_filter", "slimming", "slimming_l1")
 
@@ -98,7 +98,7 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
             kept = _ranked_together(scores, sparsity, "weights")
             return Masks({name: kept[name].view(weights[name].shape) for name in names})
         return Masks(
-            {name: _largest(weights[name].abs().flatten(1), sparsity, weights[name]) for name in names}
+            {n: as_weight(keep_largest(weights[n].abs().flatten(1), sparsity), weights[n]) for n in names}
         )
     names = weights_of(module, nn.Conv2d)
     if not names:
@@ -108,8 +108,8 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
     order = 1 if method == "l1_filter" else 2
     return Masks(
         {
-            name: _largest(weights[name].flatten(2).norm(order, dim=2), sparsity, weights[name])
-            for name in names
+            n: as_weight(keep_largest(weights[n].flatten(2).norm(order, dim=2), sparsity), weights[n])
+            for n in names
         }
     )
 
@@ -172,11 +172,6 @@ def weights_of(module: nn.Module, *kinds: type[nn.Module]) -> list[str]:
     return [f"{n}.weight".lstrip(".") for n, layer in module.named_modules() if isinstance(layer, kinds)]
 
 
-def _count(sparsity: float, n: int) -> int:
-    """Number to prune of n; at least one entry stays, whatever the rounding says."""
-    return min(round(sparsity * n), n - 1)
-
-
 def prune_smallest(scores: Tensor, count: int) -> Tensor:
     """Scores (k, n) -> kept bool (k, n), False for the `count` smallest of each row, ties by index."""
     if count == 0:
@@ -189,9 +184,18 @@ def prune_smallest(scores: Tensor, count: int) -> Tensor:
     return ~(below | (tied & (tied.cumsum(1, dtype=torch.int32) <= wanted)))
 
 
-def _largest(scores: Tensor, sparsity: float, weight: Tensor) -> Tensor:
-    """Scores (k, n) of a layer's entries or filters -> kept bool, shaped as `weight` (k, *shape)."""
-    kept = prune_smallest(scores, _count(sparsity, scores.shape[1]))
+def removed(sparsity: float, n: int) -> int:
+    """How many of n entries go: round(sparsity * n), but at least one stays, whatever the rounding says."""
+    return min(round(sparsity * n), n - 1)
+
+
+def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
+    """Scores (k, n) -> kept bool (k, n): all of each row but the smallest, see `removed`; ties by index."""
+    return prune_smallest(scores, removed(sparsity, scores.shape[1]))
+
+
+def as_weight(kept: Tensor, weight: Tensor) -> Tensor:
+    """kept bool (k, n), of a layer's n entries or of its n filters, in the shape of its weight (k, *shape)."""
     if kept.numel() == weight.numel():
         return kept.view(weight.shape)
     return kept.view(*kept.shape, *[1] * (weight.dim() - 2)).expand(weight.shape).clone()
@@ -210,7 +214,7 @@ def _slimming(weights: Tensors, names: list[str], sparsity: float) -> Masks:
 def _ranked_together(scores: Tensors, sparsity: float, what: str) -> Tensors:
     """Layer name -> scores (k, n) of all layers to layer name -> kept bool (k, n); each layer keeps its largest."""
     sizes = [s.shape[1] for s in scores.values()]
-    count = _count(sparsity, sum(sizes))
+    count = removed(sparsity, sum(sizes))
     if count > sum(sizes) - len(sizes):
         raise ValueError(
             f"sparsity: {sparsity} removes {count} of {sum(sizes)} {what}, which would leave one of the "

@@ -12,7 +12,7 @@ for full precision, which is no quantisation at all, exactly.
     ternary      w^ = sign(w) a where |w| > t, else 0                         t = 0.7 mean |w|, a = mean of those |w|
 
 Backward all are straight-through: rounding and sign count as the identity, scales and ranges as constants. Zero is not
-on DoReFa's grid: where weights are pruned too, the mask comes after the quantiser (`Chain`).
+on DoReFa's grid: where weights are pruned too, the mask comes after the quantiser.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from mialib.compression.cardinality import layers
-from mialib.population import Tensors
+from mialib.training import Tensors
 
 FULL = 32
 TERNARY = 1.58  # log2(3)
@@ -38,7 +38,7 @@ def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
     )  # the bracket is exactly 0; values + (...) would round anew
 
 
-def uniform(u: Tensor, bits: int) -> Tensor:
+def nearest_level(u: Tensor, bits: int) -> Tensor:
     """Q_k of u in [0, 1]: the nearest of 2^bits equally spaced values, 0 and 1 among them."""
     steps = 2**bits - 1
     return straight_through(u, (u * steps).round() / steps)
@@ -51,9 +51,9 @@ def dorefa(w: Tensor, bits: int) -> Tensor:
     rescaled even at 16 bits, and what that does to its confidence would look like an effect of quantisation.
     """
     squashed = w.tanh()
-    m = _largest(squashed.abs())
+    m = _peak(squashed.abs())
     u = squashed / (2 * torch.where(m > 0, m, 1.0)) + 0.5
-    return torch.where(m > 0, m * (2 * uniform(u, bits) - 1), w)  # an all-zero layer stays as it is
+    return torch.where(m > 0, m * (2 * nearest_level(u, bits) - 1), w)  # an all-zero layer stays as it is
 
 
 def affine(w: Tensor, bits: int, per_channel: bool = True) -> Tensor:
@@ -143,22 +143,6 @@ class Quantizer:
         }
 
 
-@dataclass(frozen=True)
-class Chain:
-    """Compressions one after the other, as one: Chain((quantizer, masks)) quantises, then prunes."""
-
-    parts: tuple
-
-    def __call__(self, params: Tensors) -> Tensors:
-        for part in self.parts:
-            params = part(params)
-        return params
-
-    def __getitem__(self, models: slice | list[int]) -> "Chain":
-        """The same for some of the models; parts that are alike for all of them stay."""
-        return Chain(tuple(p[models] if hasattr(p, "__getitem__") else p for p in self.parts))
-
-
 def widths(
     make_model: Callable[[], nn.Module],
     bits: float,
@@ -217,6 +201,6 @@ def stored_bytes(params: Tensors, method: str, bits: Mapping[str, float]) -> int
     return round(total)
 
 
-def _largest(magnitude: Tensor) -> Tensor:
+def _peak(magnitude: Tensor) -> Tensor:
     """The largest entry of each model's layer, (k, 1, ...), without a gradient."""
     return magnitude.detach().flatten(1).amax(1).view(-1, *[1] * (magnitude.ndim - 1))

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mialib.population import Population
+from mialib.training import Population
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,6 @@
-"""Defences: objectives for training, and maps from log-posteriors to log-posteriors."""
+"""In training (objectives, opponents, descents), or between answer and asker (log-posteriors to log-posteriors)."""
+
+import lazy_loader
+
+# the names are in __init__.pyi; a file is imported when one of its names is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mialib import attack_models, loop
+from mialib.asking.posteriors import with_label
 from mialib.defenses.player import Player
-from mialib.loop import Batch, Forward, mean_cross_entropy
-from mialib.population import Tensors
+from mialib.models import attackers
+from mialib.training import Batch, Forward, Tensors, descent, mean_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class AdversarialRegularization:
 
     strength: float
     num_classes: int
-    network: Callable[[int], nn.Module] = attack_models.attack_mlp
+    network: Callable[[int], nn.Module] = attackers.attack_mlp
     updates: int = 1
     lr: float = 1e-3
     weight_decay: float = 5e-4
@@ -73,9 +73,9 @@ class _Opponent:
     def __call__(
         self, forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int
     ) -> Tensor:
-        members = self._features(forward(params, batch.x), batch.y)
+        members = with_label(forward(params, batch.x).softmax(-1), batch.y)
         with torch.no_grad():
-            others = self._features(forward(params, reference.x), reference.y)
+            others = with_label(forward(params, reference.x).softmax(-1), reference.y)
         both = torch.cat([members.detach(), others], dim=1)
         truth = torch.zeros(both.shape[:2], dtype=torch.long, device=both.device)
         truth[:, : members.shape[1]] = 1
@@ -83,9 +83,6 @@ class _Opponent:
             self.player.learn(lambda answer: mean_cross_entropy(answer(both), truth))
         found = self.player.judge(members).log_softmax(-1)[..., 1]  # log h
         return self.game.strength * found.mean(1)
-
-    def _features(self, logits: Tensor, y: Tensor) -> Tensor:
-        return torch.cat([logits.softmax(-1), F.one_hot(y, self.game.num_classes).to(logits)], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,13 @@ class OneUpdate:
     """
 
     batches: int = 7
+    alone: ClassVar[bool] = False
+
+    def check(self, make_model: Callable[[], nn.Module]) -> None:
+        """Every architecture will do."""
 
     def begin(self, members: Tensor, batch_size: int, generators: list[torch.Generator]):
-        shuffled, backward = loop.Shuffling().begin(members, batch_size, generators)
+        shuffled, backward = descent.Shuffling().begin(members, batch_size, generators)
         left = 0
 
         def first_batches():

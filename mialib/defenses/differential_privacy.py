@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
-from mialib.loop import Batch
-from mialib.population import Tensors, skeleton
+from mialib.training import Batch, Tensors
+from mialib.training.population import skeleton
 
 # Per-example gradients kept at once, in numbers: what stays in a CPU's cache (twice as fast as what does not), half a
 # gigabyte on a GPU.

@@ -13,6 +13,8 @@ takes a keyed hash that is made for the purpose.
 import torch
 from torch import Tensor
 
+from mialib.asking.posteriors import log_odds
+
 STEP = 0.01  # of the log-odds: float32 logits are rounded to about 1e-6 of their size
 LARGEST = 100.0  # log-odds beyond it are all alike, a one-hot answer's among them
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2^64 over the golden ratio, wrapped to int64 as all arithmetic here
@@ -49,10 +51,8 @@ def normal(log_posteriors: Tensor, key: int, count: int) -> Tensor:
 
 def fingerprint(log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
     """The predicted class (the first of equals) and its log-odds in steps of 0.01, (..., c) -> two int64 (...)."""
-    largest, predicted = log_posteriors.amax(-1), log_posteriors.argmax(-1)
-    others = log_posteriors.scatter(-1, predicted[..., None], -torch.inf).logsumexp(-1)
-    odds = (largest - others).clamp(-LARGEST, LARGEST)
-    return predicted, (odds / STEP).round().long()
+    predicted = log_posteriors.argmax(-1)
+    return predicted, (log_odds(log_posteriors, predicted, LARGEST) / STEP).round().long()
 
 
 def check(key: int) -> None:

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mialib.loop import Batch, Forward, mean_cross_entropy
-from mialib.population import Tensors
+from mialib.training import Batch, Forward, Tensors, mean_cross_entropy
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mialib import splits, train
-from mialib.data import Dataset
+from mialib import training
+from mialib.data import Dataset, splits
 from mialib.defenses import keyed
-from mialib.defenses.defender import Defender
-from mialib.loop import Batch, Forward
-from mialib.models import initialise, mlp
-from mialib.population import Population, Tensors, pick
+from mialib.defenses.state import Defender
+from mialib.models.layers import initialise, mlp
 from mialib.store import Store
-from mialib.train import Recipe
+from mialib.training import Batch, Forward, Population, Recipe, Tensors, pick
 
 RECIPE = Recipe(epochs=50, batch_size=64, lr=1e-3, weight_decay=0.0)
 
@@ -153,9 +151,9 @@ def fit(
     x = torch.cat([members, reference], dim=1).float()
     k, n, c = x.shape
     y = (torch.arange(n) < members.shape[1]).long().repeat(k)
-    rows = Dataset("answers to members and reference", x.flatten(0, 1), y, 2, torch.zeros(1), torch.ones(1))
+    rows = Dataset.of_features("answers to members and reference", x.flatten(0, 1), y, 2)
     counts = (reference.shape[1], members.shape[1])
-    classifiers = train.fit(
+    classifiers = training.fit(
         partial(classifier, c),
         rows.to(device),
         splits.blocks(torch.ones(k, n, dtype=torch.bool), defender.seeds),

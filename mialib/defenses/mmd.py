@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mialib.loop import Batch, Forward
-from mialib.population import Tensors
+from mialib.measures.kernels import gaussian
+from mialib.training import Batch, Forward, Tensors
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,8 @@ def squared_mmd(a: Tensor, b: Tensor, widths: tuple[float, ...]) -> Tensor:
 
     The mean over all pairs, an example with itself included (the V-statistic of Gretton et al. 2012).
     """
-    return sum(sign * _kernel(x, y, widths).mean((1, 2)) for sign, x, y in ((1, a, a), (1, b, b), (-2, a, b)))
-
-
-def _kernel(a: Tensor, b: Tensor, widths: tuple[float, ...]) -> Tensor:
-    squared = (a[:, :, None] - b[:, None]).square().sum(-1)  # not cdist: its root has no gradient at 0
-    return sum((squared / (-2 * s**2)).exp() for s in widths) / len(widths)
+    variances = [width**2 for width in widths]
+    return sum(
+        sign * (gaussian(x, y, variances) / len(widths)).mean((1, 2))
+        for sign, x, y in ((1, a, a), (1, b, b), (-2, a, b))
+    )

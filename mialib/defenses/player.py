@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mialib import population
+from mialib.training import population
 
 
 class Player:

@@ -17,16 +17,18 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mialib import attack_models, decoders, models, train
-from mialib.defenses import defender
-from mialib.defenses.defender import Defender
+from mialib import training
+from mialib.asking.posteriors import with_label
+from mialib.defenses import state
 from mialib.defenses.player import Player
-from mialib.loop import Batch, Forward, Recipe, mean_cross_entropy
-from mialib.population import Population, Tensors, in_batches, pick
+from mialib.defenses.state import Defender
+from mialib.models import attackers, decoders
+from mialib.models.layers import initialise
 from mialib.store import Store
+from mialib.training import Batch, Forward, Population, Recipe, Tensors, mean_cross_entropy, pick
+from mialib.training.population import in_batches
 
 HELD_OUT = 0.2  # share of the reference set that G does not learn from: there its label loss is measured
 SCHEDULE = Recipe(epochs=300, batch_size=128, lr=1e-3, weight_decay=0.0)  # ours; the paper's is unknown
@@ -38,7 +40,7 @@ def autoencoder(num_classes: int, widths: tuple[int, ...]) -> nn.Module:
     Widths in the authors' public code: 20, 7, 4, 7 for 10 classes and for 100; 1024, 512, 256, 128 for Purchase100;
     200 for FaceScrub530. 7, 4, 7 for CIFAR-10 in AIJack.
     """
-    return models.initialise(mlp_with_norms((num_classes, *widths), num_classes))
+    return initialise(mlp_with_norms((num_classes, *widths), num_classes))
 
 
 def mlp_with_norms(widths: tuple[int, ...], out: int) -> nn.Sequential:
@@ -94,10 +96,10 @@ def fit(
     """
     if not strength >= 0:
         raise ValueError(f"purifier: strength is {strength}; it must be 0 or more (0.05 to 1 are usual)")
-    rows, split = defender.rows(known.reference, known.seeds, HELD_OUT)
+    rows, split = state.rows(known.reference, known.seeds, HELD_OUT)
     rows = rows.to(device)
     games = tuple(game for game in (inversion, membership) if game is not None)
-    networks = train.fit(
+    networks = training.fit(
         partial(autoencoder, num_classes=rows.num_classes, widths=tuple(widths)),
         rows,
         split,
@@ -184,7 +186,7 @@ class InversionHelper:
 class MembershipDiscriminator:
     """I, which tells F's answers from G's: penalty strength * BCE(I(q, l), 1).
 
-    Its network is the one of Nasr, Shokri & Houmansadr 2018, `attack_models.nsh`.
+    Its network is the one of Nasr, Shokri & Houmansadr 2018, `attackers.nsh_network`.
 
     Args:
         strength: eta, 0 or more.
@@ -201,13 +203,12 @@ class MembershipDiscriminator:
     lr: float = 1e-3
 
     def begin(self, seeds: list[int], device: torch.device):
-        make = partial(attack_models.nsh, self.num_classes, self.width)
+        make = partial(attackers.nsh_network, self.num_classes, self.width)
         player = Player(make, seeds, device, self.lr)
 
         def play(forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int) -> Tensor:
-            label = F.one_hot(batch.y, self.num_classes).to(batch.x)
-            purified = torch.cat([forward(params, batch.x).softmax(-1), label], dim=-1)
-            both = torch.cat([torch.cat([batch.x, label], dim=-1), purified.detach()], dim=1)
+            purified = with_label(forward(params, batch.x).softmax(-1), batch.y)
+            both = torch.cat([with_label(batch.x, batch.y), purified.detach()], dim=1)
             real = torch.ones_like(batch.y)
             truth = torch.cat([real, torch.zeros_like(real)], dim=1)
             for _ in range(self.updates):

@@ -6,7 +6,7 @@
 Source: Yang et al. 2023, arXiv:2212.00612 (abstract), and their public code zyyrrr/purifier. There the KL is a sum over
 batch and latent dimensions beside a mean over batch and classes: it outweighs the reconstruction by orders of magnitude,
 and the released network has collapsed into a table of the predicted label. Here all three terms are means over the
-examples, so that beta says what it weighs, and `Reformer.kl` and `scores.beyond_the_label` show a collapse.
+examples, so that beta says what it weighs, and `Reformer.kl` and `measures.beyond_the_label` show a collapse.
 """
 
 from dataclasses import dataclass, replace
@@ -16,13 +16,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mialib import models, train
-from mialib.defenses import defender, keyed
-from mialib.defenses.defender import Defender
+from mialib import training
+from mialib.defenses import keyed, state
 from mialib.defenses.purifier import HELD_OUT, SCHEDULE, faithful, mlp_with_norms
-from mialib.loop import Batch, Forward, Recipe
-from mialib.population import Population, Tensors, in_batches, pick
+from mialib.defenses.state import Defender
+from mialib.models.layers import initialise
 from mialib.store import Store
+from mialib.training import Batch, Forward, Population, Recipe, Tensors, pick
+from mialib.training.population import in_batches
 
 Noise = Literal["keyed", "none", "fresh"]
 
@@ -53,7 +54,7 @@ class CVAE(nn.Module):
 def cvae(num_classes: int, widths: tuple[int, ...], latent: int) -> nn.Module:
     """`CVAE`, initialised. Public code: widths 32, 64, 128 and latent 2 for CIFAR-10; 128, 256, 512 and 20 for tabular
     sets; 512, 1024, 2048 and 100 for FaceScrub530 and CIFAR-100."""
-    return models.initialise(CVAE(num_classes, widths, latent))
+    return initialise(CVAE(num_classes, widths, latent))
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ def fit(
     for name, value in (("strength", strength), ("beta", beta)):
         if not value >= 0:
             raise ValueError(f"reformer: {name} is {value}; it must be 0 or more")
-    rows, split = defender.rows(known.reference, known.seeds, HELD_OUT)
-    networks = train.fit(
+    rows, split = state.rows(known.reference, known.seeds, HELD_OUT)
+    networks = training.fit(
         partial(cvae, num_classes=rows.num_classes, widths=tuple(widths), latent=latent),
         rows.to(device),
         split,

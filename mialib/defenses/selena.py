@@ -16,13 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mialib import predict, splits, train
-from mialib.data import Dataset
+from mialib import asking, training
+from mialib.data import Dataset, Splits, splits
 from mialib.defenses.losses import SoftTargets
-from mialib.loop import Recipe
-from mialib.population import Population
-from mialib.splits import Splits
 from mialib.store import Store
+from mialib.training import Population, Recipe
 
 
 def fit(
@@ -44,26 +42,26 @@ def fit(
 
     Args:
         sub_models, left_out: K and L; 25 and 10 in the paper.
-        options: of `train.fit`, for sub-models and distilled networks alike (augment, watch, batched and the like).
+        options: of `training.fit`, for sub-models and distilled networks alike (augment, watch, batched and the like).
 
     Raises:
         ValueError: fewer than two sub-models, left_out outside 1..K - 1, an objective among the options, or what
-            `train.fit` refuses.
+            `training.fit` refuses.
     """
     if "objective" in options:
         raise ValueError(
             f"{what}: objective is {options['objective']!r}; the networks learn soft targets, so leave it out"
         )
     own = sub_splits(split, sub_models, left_out)
-    trained = train.fit(make_model, data, own, recipe, cache=cache, what=f"{what}, sub-models", **options)
+    trained = training.fit(make_model, data, own, recipe, cache=cache, what=f"{what}, sub-models", **options)
     members = splits.indices(split.member)
     targets = torch.full((*split.member.shape, data.num_classes), torch.nan)  # nan: nobody's business
     for i, index in enumerate(members):
         block = slice(i * sub_models, (i + 1) * sub_models)
-        posteriors = predict.log_posteriors(trained[block], data, index).exp()
+        posteriors = asking.log_posteriors(trained[block], data, index).exp()
         targets[i, index] = split_ai(posteriors, own.member[block, index]).float()
     objective = SoftTargets(targets.to(data.x.device))
-    return train.fit(
+    return training.fit(
         make_model,
         data,
         split,

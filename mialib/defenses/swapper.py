@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mialib.defenses.defender import Defender
+from mialib.defenses.state import Defender
 
 FLOOR = -100.0  # log-posteriors below it are alike as keys
 BLOCK = 2**25  # entries of the largest temporary (queries x members): 256 MiB

@@ -8,9 +8,12 @@ where the mean paired difference over the targets, three trainings of each netwo
 
 from dataclasses import replace
 
-from mialib import audit, data, metrics, models, splits, tables, train
+from mialib import data, models, study, training
 from mialib.attacks import neural
 from mialib.compression import pruning
+from mialib.data import splits
+from mialib.measures import metrics
+from mialib.training import Recipe
 
 TARGETS = 6
 SCHEDULES = {
@@ -21,27 +24,27 @@ SCHEDULES = {
 
 
 def main() -> None:
-    train.use_processes(2)
+    training.use_processes(2)
     location = data.load("location")
     split = splits.target_shadow(len(location), TARGETS, n_shadows=5, seed=0)
     make_model = models.make("columnfc", location)
-    recipe = train.Recipe(50, select_best=True, patience=5)
-    original = train.fit(make_model, location, split, recipe)
+    recipe = Recipe(50, select_best=True, patience=5)
+    original = training.fit(make_model, location, split, recipe)
     masks = pruning.mask(original, "l1_unstructured", 0.7)
-    pruned = train.fit(
+    pruned = training.fit(
         make_model, location, split, replace(recipe, epochs=25), start=original, compress=masks
     )
     seen = {
-        "pruned": audit.observe(pruned, location, split, TARGETS, compression="l1_unstructured", level=0.7)
+        "pruned": study.observe(pruned, location, split, TARGETS, compression="l1_unstructured", level=0.7)
     }
 
     values = {}
     for title, schedule in {"official": neural.SCHEDULE, **SCHEDULES}.items():
         suite = {name: one for name, one in neural.attacks(schedule).items() if name in ("nn_class", "samia")}
-        rows = audit.attack(seen, suite).rows
+        rows = study.attack(seen, suite).rows
         for name in suite:
             for metric in ("balanced_accuracy", "auc"):
-                values[name, metric, title] = tables.by_target(rows, attack=name, metric=metric)
+                values[name, metric, title] = study.by_target(rows, attack=name, metric=metric)
     print("| network | metric | schedule | mean | minus official, points |\n|---|---|---|---|---|")
     for (name, metric, title), found in values.items():
         change = metrics.over_targets(100 * (found - values[name, metric, "official"]))

@@ -40,23 +40,23 @@ import public_design as public
 import torch
 from joblib import Parallel, delayed
 
-from mialib import data, loop, models, population, predict, splits, train
+from mialib import asking, data, models, training
 from mialib.attacks import neural, threshold
 from mialib.compression import pruning
+from mialib.data import Dataset, splits
 from mialib.store import Store
+from mialib.training import Recipe, loop, population
 
 NETWORKS = ("nn", "top3_nn", "nn_class", "samia")
 EPOCHS, FINE_TUNING, ATTACK_EPOCHS, SPARSITY, SHADOWS = 50, 25, 100, 0.7, 5
-ORIGINAL = train.Recipe(
-    EPOCHS, select_best=True
-)  # Adam, 1e-3, decay 5e-4, batches of 128: the recipe's defaults
+ORIGINAL = Recipe(EPOCHS, select_best=True)  # Adam, 1e-3, decay 5e-4, batches of 128: the recipe's defaults
 PRUNED = replace(ORIGINAL, epochs=FINE_TUNING)
 FLOAT32 = "four attack networks, float32"
 BF16 = "four attack networks, bf16"
 BUSY = "four attack networks, bf16, two of each at once, for one"
 SHORT = {  # schedules for the multilayer perceptrons and for SAMIA
-    "short SGD (10 epochs), bf16": (train.Recipe(10, lr=1e-2, optimizer="sgd", milestones=(5, 7)),) * 2,
-    "short Adam (10 epochs), bf16": (train.Recipe(10, milestones=(5, 7)),) * 2,
+    "short SGD (10 epochs), bf16": (Recipe(10, lr=1e-2, optimizer="sgd", milestones=(5, 7)),) * 2,
+    "short Adam (10 epochs), bf16": (Recipe(10, milestones=(5, 7)),) * 2,
 }
 HOOKS = ("compress", "constraint", "opponent", "descent", "augment")
 THRESHOLDS = [
@@ -85,7 +85,7 @@ class Clock:
         return statistics.median(self.seconds[stage])
 
 
-def location() -> data.Dataset:
+def location() -> Dataset:
     """Location-30, or random binary data of its shape."""
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     for root in (os.environ.get("MIALIB_DATA"), beside):
@@ -95,13 +95,13 @@ def location() -> data.Dataset:
     return random_data(5010, 30, seed=0)
 
 
-def random_data(n: int, num_classes: int, seed: int) -> data.Dataset:
+def random_data(n: int, num_classes: int, seed: int) -> Dataset:
     """Binary features (n, 446), classes told apart by noisy prototypes."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.randint(num_classes, (n,), generator=generator)
     rate = torch.rand(num_classes, 446, generator=generator) * 0.3
     x = torch.bernoulli(rate[y], generator=generator)
-    return data.Dataset(f"random{num_classes}", x, y, num_classes, torch.zeros(1), torch.ones(1))
+    return Dataset.of_features(f"random{num_classes}", x, y, num_classes)
 
 
 # --- the public design ---------------------------------------------------------------------------------------------
@@ -180,32 +180,34 @@ def warm_up(processes: int) -> None:
         loop.train,
         models.make("columnfc", rows),
         rows,
-        train.Recipe(1),
+        Recipe(1),
         **dict.fromkeys(HOOKS),
         start=None,
         watch=(),
         tick=None,
     )
     everyone = splits.everyone(len(rows), [0])
-    Parallel()(delayed(fit)(split=everyone, objective=train.cross_entropy) for _ in range(2 * processes))
+    Parallel()(delayed(fit)(split=everyone, objective=training.cross_entropy) for _ in range(2 * processes))
 
 
 def run_ours(dataset, split, plan, clock: Clock, folder: Path, short: bool) -> None:
     torch.set_num_threads(1)
     cache = Store(folder)
     make_model = models.make("columnfc", dataset)
-    original = clock("ours: training", lambda: train.fit(make_model, dataset, split, ORIGINAL, cache=cache))
+    original = clock(
+        "ours: training", lambda: training.fit(make_model, dataset, split, ORIGINAL, cache=cache)
+    )
 
     def prune():
         masks = pruning.mask(original, "l1_unstructured", SPARSITY)
-        return train.fit(make_model, dataset, split, PRUNED, start=original, compress=masks, cache=cache)
+        return training.fit(make_model, dataset, split, PRUNED, start=original, compress=masks, cache=cache)
 
     pruned = clock("ours: pruning, fine-tuning", prune)
 
     def answers():
-        index, member = predict.candidates(split, 0)
-        target = predict.views(pruned[:1], dataset, index[:1])
-        return target, predict.views(pruned[1:], dataset, index[1:]), member
+        index, member = splits.candidates(split, 0)
+        target = asking.ask(pruned[:1], dataset, index[:1])
+        return target, asking.ask(pruned[1:], dataset, index[1:]), member
 
     target, shadows, member = clock("ours: prediction, sensitivity", answers)
     clock(
@@ -252,10 +254,10 @@ def many_rows(clock: Clock) -> list[str]:
     for num_classes in (10, 100):
         dataset = random_data(60_000, num_classes, seed=1)
         shadows = population.initial(models.make("columnfc", dataset), list(range(SHADOWS)))
-        index, member = predict.candidates(splits.target_shadow(len(dataset), 1, SHADOWS, 0), 0)
+        index, member = splits.candidates(splits.target_shadow(len(dataset), 1, SHADOWS, 0), 0)
         index, member = index[1:], member[1:]
         label = f"{index.numel():,} rows, {num_classes} classes"
-        ask = partial(predict.views, shadows, dataset, index, sensitive=False)
+        ask = partial(asking.ask, shadows, dataset, index, sensitive=False)
         for _ in range(3):
             seen = clock(f"ours: {label}, posteriors", ask)
             cuts = [partial(threshold.ATTACKS[name], seen[:1], seen, member, 0) for name in THRESHOLDS]
@@ -292,7 +294,7 @@ def run_cuda(dataset, split, plan, folder: Path) -> None:
             clock.seconds.clear()
         for batched in (False, True):
             kind = "batched" if batched else "one by one"
-            fit = partial(train.fit, cache=Store(folder / f"{kind} {repeat}"), batched=batched)
+            fit = partial(training.fit, cache=Store(folder / f"{kind} {repeat}"), batched=batched)
 
             def audit(fit=fit):
                 original = fit(make_model, dataset, split, ORIGINAL)
@@ -301,9 +303,9 @@ def run_cuda(dataset, split, plan, folder: Path) -> None:
 
             pruned = clock(f"cuda: training and pruning {kind}", audit, synchronise=torch.cuda.synchronize)
             if not views:
-                index, member = predict.candidates(split, 0)
+                index, member = splits.candidates(split, 0)
                 seen = clock(
-                    "cuda: prediction, sensitivity", lambda p=pruned, i=index: predict.views(p, dataset, i)
+                    "cuda: prediction, sensitivity", lambda p=pruned, i=index: asking.ask(p, dataset, i)
                 )
                 views = {"shadows": seen[1:], "member": member[1:]}
             for precision in ("float32", "bf16"):
@@ -311,7 +313,7 @@ def run_cuda(dataset, split, plan, folder: Path) -> None:
                 for name, attack in neural.attacks().items():
                     x = attack.features(views["shadows"]).flatten(0, 1)
                     y = views["member"].flatten().long()
-                    rows = data.Dataset(name, x, y, 2, torch.zeros(1), torch.ones(1)).to("cuda")
+                    rows = Dataset.of_features(name, x, y, 2).to("cuda")
                     three = splits.everyone(len(rows), [0, 1, 2])
                     clock(
                         f"cuda: {name}, {precision}, three trainings {kind}",
@@ -402,7 +404,7 @@ def main() -> None:
         if plan.cuda or torch.cuda.is_available():
             run_cuda(dataset, split, plan, folder / "cuda")
         clock = Clock()
-        train.use_processes(plan.processes)
+        training.use_processes(plan.processes)
         clock("ours: processes started, once", lambda: warm_up(plan.processes))
         for repeat in range(plan.repeats):
             print(f"repeat {repeat + 1} of {plan.repeats}, load {os.getloadavg()}")

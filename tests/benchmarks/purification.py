@@ -13,9 +13,10 @@ import time
 
 import torch
 
-from mialib import models, population, predict, splits, train
-from mialib.data import Dataset
-from mialib.defenses import defender, memguard, purifier, reformer, swapper
+from mialib import asking, defenses, models
+from mialib.data import Dataset, splits
+from mialib.defenses import memguard, purifier, reformer, swapper
+from mialib.training import Recipe, population
 
 ROUNDS = 5
 ANSWERS = 512
@@ -32,8 +33,8 @@ def main() -> None:
     pool = Dataset("noise", x, y, 10, torch.zeros(3), torch.ones(3)).to(device)
     split = splits.d1_d2_d3(2000, 500, 500, 500, seed=0)
     network = population.initial(models.make("resnet18", pool), [0]).to(device)
-    known = defender.defender(network, pool, split)
-    short = train.Recipe(2, 64)
+    known = defenses.defender(network, pool, split)
+    short = Recipe(2, 64)
     guards = {
         "F + purifier": purifier.fit(known, (20, 7, 4, 7), 0.2, recipe=short),
         "F + reformer": reformer.fit(known, (32, 64, 128), 2, 0.2, 1e-3, recipe=short),
@@ -41,8 +42,8 @@ def main() -> None:
         "F + MemGuard": memguard.fit(known, 1.0, recipe=short),
     }
     index = split.test.nonzero()[:ANSWERS, 1][None]
-    raw = predict.log_posteriors(network, pool, index)
-    works = {"F": lambda: predict.log_posteriors(network, pool, index)}
+    raw = asking.log_posteriors(network, pool, index)
+    works = {"F": lambda: asking.log_posteriors(network, pool, index)}
     works |= {name: lambda guard=guard: guard(raw) for name, guard in guards.items()}
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(ROUNDS + 1):

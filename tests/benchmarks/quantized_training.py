@@ -11,8 +11,11 @@ import time
 
 import torch
 
-from mialib import data, models, quantized, splits, train
+from mialib import data, models
+from mialib.compression import schemes
+from mialib.data import splits
 from mialib.store import Store
+from mialib.training import Recipe
 
 ROUNDS = 5
 NETWORKS = {"small_cnn": "digits", "lenet5": "digits", "columnfc": "location"}
@@ -35,14 +38,14 @@ def main() -> None:
         split = splits.target_shadow(len(pool), 1, 1, 0, 400 if dataset == "digits" else None)
         make_model = models.make(name, pool)
         schemes = {
-            what: quantized.scheme(make_model, **{"bits": 4} | options) for what, options in SETTINGS.items()
+            what: schemes.scheme(make_model, **{"bits": 4} | options) for what, options in SETTINGS.items()
         }
-        schemes = {"full precision": quantized.scheme(make_model, 32)} | schemes
+        schemes = {"full precision": schemes.scheme(make_model, 32)} | schemes
         seconds: dict[str, list[float]] = {what: [] for what in schemes}
         for turn in range(ROUNDS + 1):
             for what, scheme in schemes.items():
                 began = time.perf_counter()
-                quantized.aware(make_model, pool, split, train.Recipe(2, 64), scheme, cache=_Forgets())
+                schemes.aware(make_model, pool, split, Recipe(2, 64), scheme, cache=_Forgets())
                 if turn:  # the first warms up
                     seconds[what].append(time.perf_counter() - began)
         base = statistics.median(seconds["full precision"])

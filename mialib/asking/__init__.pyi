@@ -1,0 +1,14 @@
+from . import answers as answers
+from . import doors as doors
+from . import views as views
+from .answers import accuracy as accuracy
+from .answers import log_posteriors as log_posteriors
+from .answers import logits as logits
+from .answers import sensitivity as sensitivity
+from .doors import Door as Door
+from .doors import Guarded as Guarded
+from .views import Inputs as Inputs
+from .views import Views as Views
+from .views import ask as ask
+from .views import serve as serve
+from .views import together as together

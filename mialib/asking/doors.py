@@ -1,0 +1,61 @@
+"""Doors: models asked about inputs of the attacker's own, as they are or behind an output defence."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mialib.asking.answers import ROWS, full_precision
+from mialib.training import Population, pick
+from mialib.training.population import in_batches
+
+
+@dataclass(frozen=True)
+class Door:
+    """Asks each model of a population about inputs of the attacker's own, (m, b, ...) -> log-posteriors (m, b, c).
+
+    Args:
+        memory: one dictionary a model, for answers to be remembered in (by a hash of the inputs): whoever asks the same
+            of the same model again, behind whatever output defence, costs nothing. It grows with every question.
+    """
+
+    population: Population
+    memory: list[dict] | None = None
+
+    def __getitem__(self, models: slice | list[int]) -> "Door":
+        return Door(self.population[models], pick(self.memory, models))
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        memory = self.memory or [None] * len(self.population)
+        asked = zip(self.population, x, memory, strict=True)
+        return torch.stack([self._answer(*one) for one in asked]).double().log_softmax(-1)
+
+    def _answer(self, module: nn.Module, x: Tensor, memory: dict | None) -> Tensor:
+        if memory is None:
+            return self._ask(module, x)
+        question = hashlib.blake2b(x.cpu().contiguous().numpy(), digest_size=16).digest()
+        if question not in memory:
+            memory[question] = self._ask(module, x)
+        return memory[question]
+
+    def _ask(self, module: nn.Module, x: Tensor) -> Tensor:
+        device = next(module.parameters(), x).device  # a deployed network has no parameters
+        with full_precision():
+            return torch.cat([in_batches(module, part.to(device)).cpu() for part in x.split(ROWS)])
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A door behind an output defence."""
+
+    door: Callable[[Tensor], Tensor]
+    defense: Callable[[Tensor], Tensor]
+
+    def __getitem__(self, models: slice | list[int]) -> "Guarded":
+        return Guarded(pick(self.door, models), pick(self.defense, models))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.defense(self.door(x))

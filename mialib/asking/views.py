@@ -1,0 +1,143 @@
+"""What an attacker gets to see of models: their answers to the candidates, and the doors for questions of its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mialib import progress
+from mialib.asking.answers import log_posteriors, sensitivity
+from mialib.asking.doors import Door, Guarded
+from mialib.data import Dataset
+from mialib.training import Population, pick
+
+
+@dataclass(frozen=True)
+class Views:
+    """What an attacker sees of m models, each on n candidates.
+
+    Args:
+        log_posteriors: (m, n, c) float64, may hold -inf behind an output defence.
+        labels: (m, n) int64, the true classes.
+        sensitivity: (m, n, c) float64, `sensitivity` below; None where the attacker may not query.
+        x: (m, n, ...) float32, the candidates' normalised inputs; only for attacks that build probes from them. A
+            tensor, or `Inputs`, which has its shape and makes x[i] when asked.
+        query: query(x (m, b, ...)) -> log_posteriors (m, b, c), each model's answers to inputs of the attacker's own.
+            Indexed by model if the m models differ, as `Door`.
+    """
+
+    log_posteriors: Tensor
+    labels: Tensor
+    sensitivity: Tensor | None = None
+    x: "Tensor | Inputs | None" = None
+    query: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self):
+        m, n, _ = self.log_posteriors.shape
+        if self.log_posteriors.dtype != torch.float64:
+            raise ValueError(f"views: log_posteriors must be float64, found {self.log_posteriors.dtype}")
+        if self.labels.shape != (m, n):
+            raise ValueError(
+                f"views: labels must be {(m, n)} as the log-posteriors, found {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.log_posteriors)
+
+    def __getitem__(self, models: slice | list[int]) -> "Views":
+        parts = (self.log_posteriors, self.labels, self.sensitivity, self.x)
+        return Views(*(None if part is None else part[models] for part in parts), pick(self.query, models))
+
+    def check_single(self) -> None:
+        """Raises ValueError for the views of more models than one, or of none, where a target's are needed."""
+        if len(self) != 1:
+            raise ValueError(f"target must be the views of one model, (1, n, c), found {len(self)} models")
+
+    def answers(self) -> "Views":
+        """The same without the candidates' inputs and the door: small enough to be sent to other processes."""
+        return replace(self, x=None, query=None)
+
+    def rows(self, index: Tensor) -> "Views":
+        """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
+        model = torch.arange(len(index))[:, None]
+        x = self.x.rows(index) if isinstance(self.x, Inputs) else self.x
+        return Views(
+            self.log_posteriors[model, index],
+            self.labels[model, index],
+            None if self.sensitivity is None else self.sensitivity[model, index],
+            x[model, index] if isinstance(x, Tensor) else x,
+            self.query,
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The normalised inputs of candidates (m, n), made on demand: dozens of views of one data set share its memory."""
+
+    data: Dataset
+    index: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size([*self.index.shape, *self.data.x.shape[1:]])
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, models: int | slice | list[int]) -> "Tensor | Inputs":
+        """The inputs of one model's candidates (n, ...), or those of some of the models, not yet made."""
+        if not isinstance(models, int):
+            return Inputs(self.data, self.index[models])
+        return self.data.inputs(self.index[models].to(self.data.x.device)).cpu()
+
+    def rows(self, index: Tensor) -> "Inputs":
+        """The inputs of some of the candidates, `index` int64 (m, r)."""
+        return Inputs(self.data, self.index.gather(1, index))
+
+
+def ask(
+    population: Population,
+    data: Dataset,
+    index: Tensor,
+    *,
+    sensitive: bool = True,
+    probes: bool = False,
+    remember: bool = False,
+    seed: int = 0,
+) -> Views:
+    """What an attacker sees of the models on `index` (m, n).
+
+    Args:
+        sensitive: also measure the sensitivity (10 further queries an example).
+        probes: also give the inputs and the door to query the models with inputs of the attacker's own.
+        remember: the door remembers its answers, see `Door`.
+    """
+    with progress.bar(1 + sensitive, "queries", "question") as shown:
+        answers = log_posteriors(population, data, index)
+        shown.update()
+        moved = sensitivity(population, data, index, seed=seed) if sensitive else None
+    seen = Views(answers, data.y.cpu()[index], moved)
+    if not probes:
+        return seen
+    memory = [{} for _ in range(len(population))] if remember else None
+    return replace(seen, x=Inputs(data, index), query=Door(population, memory))
+
+
+def together(targets: list[Views]) -> Views:
+    """What is seen of several models in one Views, without the doors to query them."""
+    return Views(
+        torch.cat([target.log_posteriors for target in targets]),
+        torch.cat([target.labels for target in targets]),
+        None if targets[0].sensitivity is None else torch.cat([target.sensitivity for target in targets]),
+    )
+
+
+def serve(served: Views, defense: Callable[[Tensor], Tensor]) -> Views:
+    """The views behind an output defence that maps log-posteriors to log-posteriors, without their sensitivity.
+
+    A defence that holds one state a model is indexed by model and takes the answers of all of them, (m, n, c).
+    """
+    query = served.query and Guarded(served.query, defense)
+    return replace(served, log_posteriors=defense(served.log_posteriors), sensitivity=None, query=query)

@@ -1,0 +1,9 @@
+from . import averaging as averaging
+from . import blindmi as blindmi
+from . import inversion as inversion
+from . import label_only as label_only
+from . import likelihood as likelihood
+from . import neural as neural
+from . import signals as signals
+from . import suites as suites
+from . import threshold as threshold

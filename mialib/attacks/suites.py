@@ -1,0 +1,80 @@
+"""The attacks of one paper together, by name."""
+
+from dataclasses import replace
+
+from mialib.attacks import blindmi, label_only, neural, threshold
+from mialib.training import Recipe
+
+UNLEARNED = (
+    "gap",
+    "blindmi",
+    "swap_detector",
+)  # they learn nothing from shadow models, whatever these are like
+
+
+def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
+    """Attack name -> attack(target, shadows, shadow_member, seed) -> margins: eight rivals, a floor, and SAMIA.
+
+    The threshold attacks, BlindMI-Diff, NN, Top3-NN, NN + class and SAMIA. Where the networks are trained with SGD,
+    `nn_class_adam` is added: NN + class with ten epochs of Adam, so that no defence looks good only because SGD stalls
+    on what it leaves.
+
+    Args:
+        networks: how NN, Top3-NN and NN + class are trained, `neural.schedule(...)`; the paper: `neural.SCHEDULE`.
+        samia: how SAMIA is.
+        options: further fields of NeuralAttack (trainings, device, cache).
+    """
+    learned = neural.attacks(networks, **options)
+    learned["samia"] = replace(learned["samia"], recipe=samia)
+    if networks.optimizer != "adam":
+        adam = neural.schedule(epochs=10, lr=1e-3, optimizer="adam")
+        learned["nn_class_adam"] = replace(learned["nn_class"], name="nn_class_adam", recipe=adam)
+    return threshold.ATTACKS | {"blindmi": blindmi.BlindMIDiff()} | learned
+
+
+def nasr2018(networks: Recipe, width: float = 1.0, **options) -> dict:
+    """Attack name -> attack, for who knows half of the members: the threshold attacks, and the network of that paper.
+
+    Made for `study.known_half`, where each target needs networks of its own, so that only one is trained.
+
+    Args:
+        networks, options: as above.
+        width: share of the network's hidden units.
+    """
+    return threshold.ATTACKS | {"nsh": neural.nsh(networks, width, **options)}
+
+
+def famili2023(networks: Recipe, **options) -> dict:
+    """Attack name -> attack: the threshold attacks of that paper's forerunner, and a classifier trained on shadows.
+
+    Which statistic was thresholded and what the classifier saw is not known: these are our reconstruction.
+
+    Args:
+        networks, options: as above.
+    """
+    return threshold.ATTACKS | {"ranked_nn": neural.ranked_nn(networks, **options)}
+
+
+def half_known(networks: Recipe, width: float, **options) -> dict:
+    """`nasr2018`, and its network on log-posteriors: for networks so certain that their posteriors are all alike."""
+    return nasr2018(networks, width, **options) | {
+        "nsh_log": neural.nsh(networks, width, logs=True, **options)
+    }
+
+
+def yang2020(networks: Recipe, queries: int, **options) -> dict:
+    """Attack name -> attack, on served scores and on labels alone.
+
+    The threshold attacks, the network of ML-Leaks's first adversary on the three largest scores (Salem et al. 2019,
+    arXiv:1806.01246), BlindMI-Diff, robustness to noise, and the detector of label swappers.
+
+    Args:
+        networks, options: as above.
+        queries: of the label-only attack for each candidate, a multiple of 4.
+    """
+    learned = {"top3_nn": neural.attacks(networks, **options)["top3_nn"]}
+    labels = {
+        "noise_robustness": label_only.NoiseRobustness(queries=queries),
+        "swap_detector": label_only.SwapDetector(),
+    }
+    return threshold.ATTACKS | learned | {"blindmi": blindmi.BlindMIDiff()} | labels

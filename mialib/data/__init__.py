@@ -1,0 +1,6 @@
+"""What we learn from, and who is a member: data sets as two tensors, their loaders and files, membership as masks."""
+
+import lazy_loader
+
+# the names are in __init__.pyi; a file is imported when one of its names is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

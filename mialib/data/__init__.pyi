@@ -1,0 +1,11 @@
+from . import datasets as datasets
+from . import download as download
+from . import faces as faces
+from . import formats as formats
+from . import loaders as loaders
+from . import splits as splits
+from .datasets import Dataset as Dataset
+from .datasets import apart as apart
+from .datasets import load as load
+from .datasets import load_image_folder as load_image_folder
+from .splits import Splits as Splits

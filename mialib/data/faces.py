@@ -1,0 +1,138 @@
+"""Build the face sets that `data.load` reads, from the original pictures: a folder, a .zip or a .tar(.gz).
+
+`build("att", ...)` makes att_faces.npz, `build("lfw", ...)` makes lfw_a_64x64_min5.npz; they belong in the
+folder faces/ of the data root. Pixels are uint8 (n, h, w), labels int64 (n,), 0-based.
+"""
+
+import io
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mialib.data import download
+from mialib.progress import follow
+
+ATT_NAME = re.compile(r"(?:^|/)s(?P<person>\d+)/(?P<number>\d+)\.pgm$")
+LFW_NAME = re.compile(r"(?:^|/)(?P<person>[^/]+)/(?P=person)_(?P<number>\d{4})\.jpg$")
+ATT_SIZE = (92, 112)  # width, height
+LFW_SIZE = (250, 250)
+LFW_BOX = (69, 69, 181, 181)  # left, upper, right, lower of the face in LFW-a; right and lower exclusive
+LFW_SIDE = 64
+LFW_MIN_PICTURES = 5
+COMPLETE = {"att": (400, 40), "lfw": (13233, 5749)}  # pictures and people of the originals
+FILES = {"att": "att_faces.npz", "lfw": "lfw_a_64x64_min5.npz"}
+
+Pictures = dict[tuple[str, int], bytes]  # (person, number) -> the file's content
+
+
+def build(kind: str, archive_path: str | Path, out_dir: str | Path) -> Path:
+    """Read the original of `kind` ("att" or "lfw"), write its .npz and a checksum beside it, return its path.
+
+    att: AT&T (ORL) Database of Faces, sK/J.pgm, https://cam-orl.co.uk/facedatabase.html.
+    lfw: LFW-a, NAME/NAME_000N.jpg, https://talhassner.github.io/home/projects/lfwa/index.html.
+    Raises ValueError for an unknown kind, pictures that are missing, broken or of another size,
+    FileNotFoundError where there is no archive, FileExistsError where the .npz is there already.
+    """
+    if kind not in FILES:
+        raise ValueError(f"kind is {kind!r}, must be one of {sorted(FILES)}")
+    out = Path(out_dir) / FILES[kind]
+    if out.exists():
+        raise FileExistsError(f"{out} is there already; move it away to build it again")
+    pictures = read_pictures(Path(archive_path), ATT_NAME if kind == "att" else LFW_NAME)
+    found = (len(pictures), len({person for person, _ in pictures}))
+    if found != COMPLETE[kind]:
+        raise ValueError(
+            f"{archive_path}: found {found[0]} pictures of {found[1]} people, the original of {kind!r} has"
+            f" {COMPLETE[kind][0]} of {COMPLETE[kind][1]}; unpack it again, or get the original archive"
+        )
+    arrays = att_arrays(pictures) if kind == "att" else lfw_arrays(pictures)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    with open(part, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(part, out)  # a stopped build leaves no file that looks whole
+    download.record(out)
+    return out
+
+
+def read_pictures(path: Path, pattern: re.Pattern) -> Pictures:
+    """The files below `path` whose names match: the groups `person` and `number` are the key."""
+    pictures: Pictures = {}
+    for name, content in _files(path, pattern):
+        match = pattern.search(name)
+        key = match["person"], int(match["number"])
+        if key in pictures:
+            raise ValueError(f"{path}: two files for picture {key[1]} of {key[0]!r}, the second is {name}")
+        pictures[key] = content
+    return pictures
+
+
+def att_arrays(pictures: Pictures) -> dict[str, np.ndarray]:
+    """x (n, 112, 92), y (n,): person sK is label K - 1; by person, then number. Pixels as in the files."""
+    keys = sorted(pictures, key=lambda key: (int(key[0]), key[1]))
+    x = np.stack([np.asarray(_grey(pictures, key, ATT_SIZE)) for key in follow(keys, "faces", "image")])
+    y = np.array([int(person) - 1 for person, _ in keys])
+    return {"x": x, "y": y}
+
+
+def lfw_arrays(pictures: Pictures, min_pictures: int = LFW_MIN_PICTURES) -> dict[str, np.ndarray]:
+    """x (n, 64, 64), y (n,), name (people,), image_no int16 (n,).
+
+    Only people with at least `min_pictures` pictures. Label 0 is the person with the most, ties by name; rows
+    by label, then number. Each 250x250 picture is cropped to the face and scaled with a Lanczos filter.
+    """
+    people, counts = np.unique([person for person, _ in pictures], return_counts=True)
+    order = [i for i in np.lexsort((people, -counts)) if counts[i] >= min_pictures]
+    label = {str(people[i]): rank for rank, i in enumerate(order)}
+    keys = sorted((key for key in pictures if key[0] in label), key=lambda key: (label[key[0]], key[1]))
+    side = (LFW_SIDE, LFW_SIDE)
+
+    def face(key: tuple[str, int]) -> np.ndarray:
+        return np.asarray(_grey(pictures, key, LFW_SIZE).crop(LFW_BOX).resize(side, Image.Resampling.LANCZOS))
+
+    return {
+        "x": np.stack([face(key) for key in follow(keys, "faces", "image")]),
+        "y": np.array([label[person] for person, _ in keys]),
+        "name": people[order],
+        "image_no": np.array([number for _, number in keys], np.int16),
+    }
+
+
+def _grey(pictures: Pictures, key: tuple[str, int], size: tuple[int, int]) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(pictures[key])).convert("L")
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on broken files
+        raise ValueError(f"picture {key[1]} of {key[0]!r} cannot be decoded: {error}") from error
+    if image.size != size:
+        raise ValueError(
+            f"picture {key[1]} of {key[0]!r} is {image.size} (width, height), the original is {size}"
+        )
+    return image
+
+
+def _files(path: Path, pattern: re.Pattern) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file in a folder, zip or tar whose name matches."""
+    if path.is_dir():
+        for file in path.rglob("*"):
+            name = file.relative_to(path).as_posix()
+            if pattern.search(name) and file.is_file():
+                yield name, file.read_bytes()
+    elif not path.is_file():
+        raise FileNotFoundError(f"no such archive or folder: {path}")
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in filter(pattern.search, archive.namelist()):
+                yield name, archive.read(name)
+    elif tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            for member in archive:  # in the archive's order: seeking back in a compressed one is slow
+                if member.isfile() and pattern.search(member.name):
+                    yield member.name, archive.extractfile(member).read()
+    else:
+        raise ValueError(f"{path} is neither a folder nor a .zip nor a .tar(.gz)")

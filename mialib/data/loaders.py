@@ -1,0 +1,273 @@
+"""Every data set by name: where its official files are, how they are read, how its inputs are normalised.
+
+A loader takes the data root and returns `Raw`. Train and test parts are joined into one pool, train first.
+Files are verified by `download.fetch`, paths below the root are torchvision's where torchvision knows the
+set. `LOADERS` at the end is the registry: a new data set is a function and a line there.
+"""
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torchvision.datasets as tv
+from sklearn.datasets import load_digits
+from torchvision.datasets.utils import extract_archive
+
+from mialib.data import formats
+from mialib.data.download import Source, fetch, missing, reading
+
+Rows = Callable[[np.ndarray], np.ndarray]
+
+
+class Raw(NamedTuple):
+    """A data set as its loader leaves it; shapes and units as in `data.Dataset`."""
+
+    x: (
+        np.ndarray | Rows
+    )  # all examples, or where decoding is slow, a function of the positions int64 (m,) wanted
+    y: np.ndarray
+    num_classes: int
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
+    groups: np.ndarray | None = None
+
+
+CIFAR = (
+    (0.4914, 0.4822, 0.4465),
+    (0.2023, 0.1994, 0.2010),
+)  # for CIFAR-100 too, as in mia_prune's datasets.py
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as in torchvision's classification presets
+UNIT = ((0.0,), (1.0,))  # pixels stay in [0, 1]
+
+SHOKRI = (
+    "https://github.com/privacytrustlab/datasets/raw/master/"  # the three tabular sets of Shokri et al. 2017
+)
+
+
+def digits(root: Path) -> Raw:
+    """scikit-learn's 1,797 handwritten digits, 8x8; its values 0..16 become round(255 v / 16), all different.
+
+    Mean and standard deviation are the set's own.
+    """
+    raw = load_digits()
+    x = np.rint(raw.images * 255 / 16).astype(np.uint8)[:, None]
+    return Raw(x, raw.target, 10, (0.3053,), (0.3759,))
+
+
+def cifar10(root: Path) -> Raw:
+    return _cifar("cifar10", tv.CIFAR10, root, 10)
+
+
+def cifar100(root: Path) -> Raw:
+    """The 100 fine classes."""
+    return _cifar("cifar100", tv.CIFAR100, root, 100)
+
+
+def _cifar(name: str, kind, root: Path, num_classes: int) -> Raw:
+    if not (root / kind.base_folder).is_dir():
+        archive = Source(name, kind.filename, kind.url, f"md5:{kind.tgz_md5}", f"(holds {kind.base_folder}/)")
+        extract_archive(fetch(archive, root), root)
+    try:
+        parts = [kind(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError:  # torchvision does not say which file it is
+        advice = (
+            f"It is part of {kind.url} (md5 {kind.tgz_md5}),"
+            f" which is unpacked here when there is no folder {kind.base_folder}."
+        )
+        listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+        for file, md5 in listed:
+            fetch(Source(name, f"{kind.base_folder}/{file}", None, f"md5:{md5}", advice), root)
+        raise
+    x = np.concatenate([part.data for part in parts]).transpose(0, 3, 1, 2)
+    return Raw(x, np.concatenate([part.targets for part in parts]), num_classes, *CIFAR)
+
+
+def mnist(root: Path) -> Raw:
+    """Normalised by its training pixels' mean and standard deviation, as in PyTorch's MNIST example."""
+    return _idx("mnist", tv.MNIST, root, (0.1307,), (0.3081,))
+
+
+def fashion_mnist(root: Path) -> Raw:
+    """Normalised by its training pixels' mean and standard deviation, rounded to four digits as usual."""
+    return _idx("fashion_mnist", tv.FashionMNIST, root, (0.2860,), (0.3530,))
+
+
+def _idx(name: str, kind, root: Path, mean: Sequence[float], std: Sequence[float]) -> Raw:
+    # torchvision's own class needs the files unpacked beside the .gz ones, which a read-only root cannot give
+    arrays = []
+    for file, md5 in kind.resources:  # train images, train labels, test images, test labels
+        source = Source(name, f"{kind.__name__}/raw/{file}", kind.mirrors[0] + file, f"md5:{md5}")
+        with reading(source, fetch(source, root)) as path:
+            arrays.append(formats.read_idx(path))
+    return Raw(np.concatenate(arrays[0::2])[:, None], np.concatenate(arrays[1::2]), 10, mean, std)
+
+
+def svhn(root: Path) -> Raw:
+    """Cropped street view digits, train and test, no "extra"; the digit 0 is class 0 (10 in the files)."""
+    parts = []
+    for split in ("train", "test"):
+        url, file, md5 = tv.SVHN.split_list[split]
+        fetch(Source("svhn", file, url, f"md5:{md5}"), root)
+        parts.append(tv.SVHN(root, split=split, download=False))
+    x, y = (np.concatenate([getattr(part, field) for part in parts]) for field in ("data", "labels"))
+    return Raw(x, y, 10, (0.5,) * 3, (0.5,) * 3)
+
+
+def location(root: Path) -> Raw:
+    """Location-30: 446 binary features of check-ins, 30 classes.
+
+    Seen in the real file: one member `bangkok`, column 0 the class "1".."30" in quotes, no header. The origin
+    publishes no checksum; this one is of the file as its repository holds it, git blob 0cfc2caa0c8c.
+    """
+    checksum = "sha256:927203f85a868f8ee17a0ded1dc61699efe602167beabe34fbf45b4b1de94b33"
+    source = Source("location", "location/dataset_location.tgz", SHOKRI + "dataset_location.tgz", checksum)
+    with reading(source, fetch(source, root)) as path:
+        table = formats.read_tar_table(path, "bangkok", 1 + 446)
+    return Raw(table[:, 1:], table[:, 0] - 1, 30)
+
+
+def purchase100(root: Path) -> Raw:
+    """Purchase-100: 600 binary features, 100 classes.
+
+    Relied on, from public code that reads it and not seen in the real file: one member `dataset_purchase`,
+    column 0 the class 1..100, no header. No checksum is published.
+    """
+    source = Source("purchase100", "purchase/dataset_purchase.tgz", SHOKRI + "dataset_purchase.tgz", None)
+    with reading(source, fetch(source, root)) as path:
+        table = formats.read_tar_table(path, "dataset_purchase", 1 + 600)
+    return Raw(table[:, 1:], table[:, 0] - 1, 100)
+
+
+def texas100(root: Path) -> Raw:
+    """Texas-100: 6,169 binary features of hospital stays, 100 procedures.
+
+    Relied on, from public code that reads it and not seen in the real file: members `texas/100/feats`
+    (features only) and `texas/100/labels` (one class 1..100 a line), no header. No checksum is published.
+    """
+    source = Source("texas100", "texas/dataset_texas.tgz", SHOKRI + "dataset_texas.tgz", None)
+    with reading(source, fetch(source, root)) as path:
+        x = formats.read_tar_table(path, "texas/100/feats", 6169)
+        y = formats.read_tar_table(path, "texas/100/labels", 1)
+    return Raw(x, y[:, 0] - 1, 100)
+
+
+def chmnist(root: Path) -> Raw:
+    """Kather et al. 2016, textures in colorectal cancer histology: 5,000 tiles of 8 tissues, made 32x32.
+
+    Relied on, from its Zenodo record and not seen in the real file: 150x150 .tif files in one folder a class,
+    the folders' names beginning with 01_ to 08_. The checksum is the one TensorFlow Datasets lists for it
+    (url_checksums/colorectal_histology.txt). Resized and normalised as in mia_prune's datasets.py.
+    """
+    file = "Kather_texture_2016_image_tiles_5000.zip"
+    checksum = "sha256:936d0b95ae0f04f1f7b18a2b7e8c55776c3e887d102f645bcee752d1a6626a32"
+    source = Source("chmnist", f"chmnist/{file}", f"https://zenodo.org/records/53169/files/{file}", checksum)
+    path = fetch(source, root)
+    with reading(source, path), zipfile.ZipFile(path) as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".tif"))
+        classes, y = np.unique([name.split("/")[-2] for name in names], return_inverse=True)
+        if len(classes) != 8:
+            raise ValueError(f"expected tiles in 8 folders, found {classes.tolist()}")
+
+    def rows(index: np.ndarray) -> np.ndarray:
+        chosen = [names[i] for i in index]
+        with reading(source, path), zipfile.ZipFile(path) as archive:
+            return formats.decode_images(chosen, archive.open, 32, grey=False, title="chmnist")
+
+    return Raw(rows, y, 8, *IMAGENET)
+
+
+def att_faces(root: Path) -> Raw:
+    """AT&T (ORL) faces, grey 112x92, 40 people with 10 pictures each; class and group are the person.
+
+    Pixels stay in [0, 1], as in the public code of Yang et al. 2019 (model inversion, CCS).
+    """
+    checksum = "sha256:94465b8054a90947226d3f7ad842ce86127c6b028be641034fbc7a9cc5044d4b"
+    return _faces(
+        "att_faces", "faces/att_faces.npz", checksum, "att", "https://cam-orl.co.uk/facedatabase.html", root
+    )
+
+
+def lfw_faces(root: Path) -> Raw:
+    """LFW-a, grey 64x64, the 423 people with at least 5 pictures; class and group are the person.
+
+    Class 0 is the person with the most pictures, so `y < k` are the k people with the most. Pixels stay in
+    [0, 1], as for `att_faces`.
+    """
+    checksum = "sha256:a3d638bfce89f8cd5283ad653e0b7767f5498d9efa6b89a1782bb3c33a348d12"
+    page = "https://talhassner.github.io/home/projects/lfwa/index.html"
+    return _faces("lfw_faces", "faces/lfw_a_64x64_min5.npz", checksum, "lfw", page, root)
+
+
+def _faces(name: str, file: str, checksum: str, kind: str, page: str, root: Path) -> Raw:
+    advice = f'Download the original from {page} and call faces.build("{kind}", archive, root / "faces").'
+    source = Source(name, file, None, checksum, advice)
+    with reading(source, fetch(source, root)) as path, np.load(path, allow_pickle=False) as arrays:
+        x, y = arrays["x"], arrays["y"]
+    return Raw(x[:, None], y, int(y.max()) + 1, *UNIT, groups=y)
+
+
+def imagenette(root: Path) -> Raw:
+    """Ten ImageNet classes at 224x224, from imagenette-224/{train,val}/<wordnet id>/*.JPEG."""
+    advice = "Unpack imagenette2-320.tgz of https://github.com/fastai/imagenette, rename it imagenette-224."
+    return image_folder(_folder("imagenette", "imagenette-224", advice, root), 224)
+
+
+def imagenet(root: Path) -> Raw:
+    """ImageNet (ILSVRC 2012) at 224x224, from imagenet/{train,val}/<wordnet id>/*.JPEG; use a subset."""
+    advice = (
+        "Register at https://image-net.org, sort both parts into folders with torchvision.datasets.ImageNet."
+    )
+    return image_folder(_folder("imagenet", "imagenet", advice, root), 224)
+
+
+def facescrub(root: Path) -> Raw:
+    """FaceScrub at grey 64x64 in [0, 1], from facescrub/<person>/*; class and group are the person."""
+    advice = (
+        "It is a list of addresses, https://vintage.winklerbros.net/facescrub.html: put one folder a person."
+    )
+    raw = image_folder(_folder("facescrub", "facescrub", advice, root), 64, grey=True)
+    return raw._replace(groups=raw.y)
+
+
+def _folder(name: str, folder: str, advice: str, root: Path) -> Path:
+    if not (root / folder).is_dir():
+        raise missing(Source(name, folder, None, None, advice), root / folder)
+    return root / folder
+
+
+def image_folder(path: Path, size: int, *, grey: bool = False) -> Raw:
+    """Pictures in one folder a class; see `formats.list_image_folder` and `formats.decode_images`.
+
+    Colour is normalised with ImageNet's mean and standard deviation, grey pixels stay in [0, 1].
+    """
+    files, y, classes = formats.list_image_folder(path)
+
+    def rows(index: np.ndarray) -> np.ndarray:
+        chosen = [files[i] for i in index]
+        return formats.decode_images(chosen, lambda name: open(name, "rb"), size, grey=grey, title=path.name)
+
+    return Raw(rows, y, len(classes), *(UNIT if grey else IMAGENET))
+
+
+LOADERS: dict[str, Callable[[Path], Raw]] = {
+    loader.__name__: loader
+    for loader in (
+        digits,
+        mnist,
+        fashion_mnist,
+        svhn,
+        cifar10,
+        cifar100,
+        chmnist,
+        location,
+        purchase100,
+        texas100,
+        att_faces,
+        lfw_faces,
+        imagenette,
+        imagenet,
+        facescrub,
+    )
+}

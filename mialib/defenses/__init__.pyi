@@ -1,0 +1,16 @@
+from . import adversarial as adversarial
+from . import differential_privacy as differential_privacy
+from . import keyed as keyed
+from . import losses as losses
+from . import memguard as memguard
+from . import mmd as mmd
+from . import outputs as outputs
+from . import player as player
+from . import purifier as purifier
+from . import reformer as reformer
+from . import selena as selena
+from . import stacking as stacking
+from . import state as state
+from . import swapper as swapper
+from .state import Defender as Defender
+from .state import defender as defender

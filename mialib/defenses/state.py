@@ -1,0 +1,92 @@
+"""What a defender who guards k networks knows of them, to build an output defence from.
+
+An output defence with state is built by `fit(defender, ...)` and serves afterwards: serve(log_posteriors (m, n, c)
+float64) -> (m, n, c), -inf allowed. It holds one state a network and is indexed by network (`training.pick`), so that
+it stands before targets and shadow models alike (`Observation.served`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mialib import asking
+from mialib.asking import Views
+from mialib.data import Dataset, Splits, splits
+from mialib.training import Population, pick
+
+
+@dataclass(frozen=True)
+class Defender:
+    """The answers of k networks to what each one's defender holds.
+
+    Args:
+        members: Views (k, n1, c) of each network's training set, D1 in Yang et al. 2020.
+        reference: Views (k, n2, c) of its reserve, non-members that are never attacked: their D2. With the inputs.
+        seeds: int64 (k,), one for each network.
+    """
+
+    members: Views
+    reference: Views
+    seeds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+def defender(population: Population, data: Dataset, split: Splits) -> Defender:
+    """Ask every network about its own members and reserve examples.
+
+    Raises:
+        ValueError: the networks have different numbers of members or reserve examples, or no reserve.
+    """
+    if not bool(split.reserve.any(1).all()):
+        raise ValueError("an output defence learns from reserve examples, and a network has none")
+    known = [
+        asking.ask(population, data, splits.indices(mask), sensitive=False, probes=True)
+        for mask in (split.member, split.reserve)
+    ]
+    return Defender(*known, split.seeds)
+
+
+def rows(answers: Views, seeds: Tensor, held_out: float = 0.0) -> tuple[Dataset, Splits]:
+    """A training set for networks that learn from answers: posteriors (k * n, c), labelled with the predicted class.
+
+    Network i learns from its own n rows (`splits.blocks`); a share `held_out` of them, drawn by its seed, is its reserve.
+    """
+    k, n, c = answers.log_posteriors.shape
+    member = torch.ones(k, n, dtype=torch.bool)
+    for i, seed in enumerate(seeds.tolist()):
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        member[i, order[: round(held_out * n)]] = False
+    posteriors = answers.log_posteriors.exp().float().flatten(0, 1)
+    data = Dataset.of_features("answers", posteriors, posteriors.argmax(1), c)
+    return data, splits.blocks(member, seeds)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Output defences one after the other, each with or without a state a network: a defence itself."""
+
+    defenses: tuple
+
+    def __getitem__(self, models: slice | list[int]) -> "Chain":
+        return Chain(tuple(pick(one, models) for one in self.defenses))
+
+    def __call__(self, log_posteriors: Tensor) -> Tensor:
+        for one in self.defenses:
+            log_posteriors = one(log_posteriors)
+        return log_posteriors
+
+
+@dataclass(frozen=True)
+class Each:
+    """An output defence for each network, as those whose secret key is not to be shared: (m, n, c) -> (m, n, c)."""
+
+    defenses: tuple
+
+    def __getitem__(self, models: slice | list[int]) -> "Each":
+        return Each(pick(self.defenses, models))
+
+    def __call__(self, log_posteriors: Tensor) -> Tensor:
+        return torch.stack([one(own) for one, own in zip(self.defenses, log_posteriors, strict=True)])

@@ -1,0 +1,6 @@
+"""Numbers and their intervals: how well an attack does, what its decisions are worth, how far answers spread."""
+
+import lazy_loader
+
+# the names are in __init__.pyi; a file is imported when one of its names is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

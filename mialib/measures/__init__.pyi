@@ -1,0 +1,10 @@
+from . import decisions as decisions
+from . import dispersion as dispersion
+from . import metrics as metrics
+from .dispersion import Dispersion as Dispersion
+from .dispersion import beyond_the_label as beyond_the_label
+from .dispersion import distortion as distortion
+from .dispersion import label_loss as label_loss
+from .dispersion import normalised_entropy as normalised_entropy
+from .dispersion import spread as spread
+from .metrics import Estimate as Estimate

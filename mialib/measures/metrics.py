@@ -1,0 +1,218 @@
+"""How well an attack tells members from non-members, with intervals; `decisions` has more of the same kind.
+
+Every measure of an attack takes `member` (n,), bool or 0/1 with 1 = member, and `margin` (n,), real numbers
+or +-inf where larger means more likely a member and > 0 is the attacker's decision; numpy arrays or tensors.
+Rates are 0..1. Every interval is 95%: over examples for one target model, over targets in `over_targets`;
+these are different things. What cannot be resolved is nan. Bad input (unequal lengths, nan margins, one group
+empty) raises ValueError. Inputs are never changed.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+_Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+
+
+class Estimate(NamedTuple):
+    """A value and the ends of its 95% interval; nan where there is none."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+def auc(member, margin) -> Estimate:
+    """Area under the ROC curve: the chance that a member's margin exceeds a non-member's, ties counting half.
+
+    The interval is value +- 1.96 standard errors (DeLong et al. 1988, from mid-ranks as in Sun & Xu 2014),
+    clipped to [0, 1]. It has no width when the groups are apart (value 0 or 1), and is nan with fewer than
+    two members or non-members.
+    """
+    members, nonmembers = groups(member, margin)
+    wins, losses = _placements(members, nonmembers)
+    return _normal(wins.mean(), _mean_variance(wins) + _mean_variance(losses), bounds=(0.0, 1.0))
+
+
+def balanced_accuracy(member, margin) -> Estimate:
+    """Mean of the true-positive and the true-negative rate of the decision margin > 0; 0.5 is guessing.
+
+    Interval: the two rates' Wilson intervals combined by Newcombe's (1998) square-and-add rule (MOVER).
+    """
+    members, nonmembers = groups(member, margin)
+    tpr = wilson((members > 0).sum(), len(members))
+    tnr = wilson((nonmembers <= 0).sum(), len(nonmembers))
+    value = (tpr.value + tnr.value) / 2
+    below = math.hypot(tpr.value - tpr.low, tnr.value - tnr.low) / 2
+    above = math.hypot(tpr.high - tpr.value, tnr.high - tnr.value) / 2
+    return Estimate(value, max(value - below, 0.0), min(value + above, 1.0))
+
+
+def tpr_at_fpr(member, margin, max_fpr: float) -> Estimate:
+    """Largest true-positive rate at a false-positive rate of at most `max_fpr`, in (0, 1].
+
+    nan where so small a rate cannot be resolved: fewer than 1 / max_fpr non-members, or bare decisions (all
+    margins +-1, or just two distinct values). The threshold is found on these very examples; the Clopper-
+    Pearson interval treats it as fixed, so it is too narrow when max_fpr * n_nonmembers is a handful.
+    """
+    if not 0 < max_fpr <= 1:
+        raise ValueError(f"max_fpr is {max_fpr}; it must be in (0, 1]")
+    members, nonmembers = groups(member, margin)
+    allowed = math.floor(max_fpr * len(nonmembers) + 1e-9)  # false positives; 0.29 * 100 is 28.999...
+    if allowed < 1 or _bare_decisions(members, nonmembers):
+        return Estimate(math.nan)
+    if allowed >= len(nonmembers):
+        return _exact(len(members), len(members))
+    # Only what lies above the (allowed + 1)-th largest non-member can be called a member; its ties cannot.
+    threshold = np.partition(nonmembers, -(allowed + 1))[-(allowed + 1)]
+    return _exact(int((members > threshold).sum()), len(members))
+
+
+def roc(member, margin) -> tuple[np.ndarray, np.ndarray]:
+    """False- and true-positive rates, each (k + 1,) from 0 to 1, at the k distinct margins as thresholds."""
+    members, nonmembers = groups(member, margin)
+    values, inverse = np.unique(np.concatenate([members, nonmembers]), return_inverse=True)
+
+    def rates(index):
+        counts = np.bincount(index, minlength=len(values))[::-1]  # the largest margin first
+        return np.concatenate([[0.0], np.cumsum(counts) / len(index)])
+
+    return rates(inverse[len(members) :]), rates(inverse[: len(members)])
+
+
+def paired_difference(member, margin_a, margin_b, metric: str) -> Estimate:
+    """`metric` ("auc" or "balanced_accuracy") of b minus that of a, for two margins (n,) of the same
+    candidates.
+
+    The interval uses the pairing: DeLong's covariance for the AUC, and for balanced accuracy the variance of
+    the per-example difference of correctness among members and among non-members; normal approximation,
+    clipped to [-1, 1]. Equal margins give exactly 0 with no width.
+    """
+    members_a, nonmembers_a = groups(member, margin_a)
+    members_b, nonmembers_b = groups(member, margin_b)
+    if metric == "auc":
+        wins_a, losses_a = _placements(members_a, nonmembers_a)
+        wins_b, losses_b = _placements(members_b, nonmembers_b)
+        # var(b - a) of the placements is DeLong's var(a) + var(b) - 2 cov(a, b).
+        wins, losses = wins_b - wins_a, losses_b - losses_a
+        return _normal(wins.mean(), _mean_variance(wins) + _mean_variance(losses), bounds=(-1.0, 1.0))
+    if metric == "balanced_accuracy":
+        tpr = (members_b > 0).astype(float) - (members_a > 0)
+        tnr = (nonmembers_b <= 0).astype(float) - (nonmembers_a <= 0)
+        variance = (_mean_variance(tpr) + _mean_variance(tnr)) / 4
+        return _normal((tpr.mean() + tnr.mean()) / 2, variance, bounds=(-1.0, 1.0))
+    raise ValueError(f"metric is {metric!r}; it must be 'auc' or 'balanced_accuracy'")
+
+
+def over_targets(values) -> Estimate:
+    """Mean over targets (n,) with Student's t interval, nan for one target; all is nan if any value is."""
+    values = vector("values", values)
+    if len(values) == 0:
+        raise ValueError("values is empty; it must hold one number for each target")
+    if len(values) == 1:
+        return Estimate(float(values[0]))
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * math.sqrt(_mean_variance(values))
+    return Estimate(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
+
+
+def minimum_detectable(differences) -> float:
+    """Smallest true mean difference that these paired differences (n,), one for each target, would mostly
+    have shown.
+
+    Bloom's (1995) minimum detectable effect: (t_0.975 + t_0.8) * sd / sqrt(n) with n - 1 degrees of freedom,
+    that is 80% power at the two-sided 5% level. nan with fewer than two targets. Report it beside a
+    difference that was not found.
+    """
+    differences = vector("differences", differences)
+    if len(differences) < 2:
+        return math.nan
+    multiplier = stats.t.ppf([0.975, 0.8], len(differences) - 1).sum()
+    return float(multiplier * math.sqrt(_mean_variance(differences)))
+
+
+def wilson(hits: float, n: float) -> Estimate:
+    """The share hits / n with Wilson's (1927) interval; nan for n = 0.
+
+    scipy's numbers, but the counts need not be whole: ties are shared out in `decisions.precision_at_recall`.
+    """
+    hits, n = float(hits), float(n)
+    if n == 0:
+        return Estimate(math.nan)
+    share, scale = hits / n, 2 * (n + _Z**2)
+    centre = (2 * n * share + _Z**2) / scale
+    half = _Z / scale * math.sqrt(4 * n * share * (1 - share) + _Z**2)
+    return Estimate(share, 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half)
+
+
+def vector(name, values) -> np.ndarray:
+    """`values` (n,), an array, list or tensor on any device, as new float64; `name` is for the error."""
+    values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if values.ndim != 1:
+        raise ValueError(f"{name} has shape {values.shape}; it must be one-dimensional")
+    return values.astype(np.float64)
+
+
+def groups(member, margin) -> tuple[np.ndarray, np.ndarray]:
+    """The margins of the members (a,) and of the non-members (b,), checked."""
+    member, margin = vector("member", member), vector("margin", margin)
+    if len(member) != len(margin):
+        raise ValueError(
+            f"member has {len(member)} examples but margin has {len(margin)}; they must be the same"
+        )
+    if not np.isin(member, (0, 1)).all():
+        raise ValueError(
+            f"member holds {np.setdiff1d(member, (0, 1))[:3]}; it must hold only 1 (member) and 0"
+        )
+    if np.isnan(margin).any():
+        raise ValueError(
+            f"margin holds nan for {np.isnan(margin).sum()} of {len(margin)} examples; mend the attack"
+        )
+    if member.all() or not member.any():
+        raise ValueError(
+            f"member holds {int(member.sum())} members of {len(member)}; both groups must be present"
+        )
+    return margin[member == 1], margin[member == 0]
+
+
+# What every attack gets in the results table: name -> measure(member, margin) -> Estimate
+STANDARD = {
+    "balanced_accuracy": balanced_accuracy,
+    "auc": auc,
+    "tpr_at_0.01": functools.partial(tpr_at_fpr, max_fpr=0.01),
+    "tpr_at_0.001": functools.partial(tpr_at_fpr, max_fpr=0.001),
+}
+
+
+def _bare_decisions(members, nonmembers) -> bool:
+    margin = np.concatenate([members, nonmembers])
+    two_values = margin.min() < margin.max() and np.isin(margin, (margin.min(), margin.max())).all()
+    return bool(two_values or (np.abs(margin) == 1).all())
+
+
+def _placements(members, nonmembers) -> tuple[np.ndarray, np.ndarray]:
+    """Each member's share of non-members below it, each non-member's share of members above it; ties half."""
+    ranks = stats.rankdata(np.concatenate([members, nonmembers]))
+    wins = (ranks[: len(members)] - stats.rankdata(members)) / len(nonmembers)
+    losses = 1 - (ranks[len(members) :] - stats.rankdata(nonmembers)) / len(members)
+    return wins, losses
+
+
+def _mean_variance(values) -> float:
+    """Estimated variance of the mean of `values` (n,); nan for one value."""
+    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else math.nan
+
+
+def _normal(value, variance, bounds) -> Estimate:
+    low, high = np.clip([value - _Z * math.sqrt(variance), value + _Z * math.sqrt(variance)], *bounds)
+    return Estimate(float(value), float(low), float(high))
+
+
+@functools.cache  # a millisecond each, and an audit asks for the same counts again and again
+def _exact(hits: int, n: int) -> Estimate:
+    test = stats.binomtest(hits, n)
+    interval = test.proportion_ci(CONFIDENCE, method="exact")
+    return Estimate(float(test.statistic), float(interval.low), float(interval.high))

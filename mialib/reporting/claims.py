@@ -1,0 +1,154 @@
+"""What a paper claims, what this run found, and the verdict.
+
+A claim is an ordering ("SAMIA > NN": a difference that should be positive) or a published number with a
+tolerance, fixed before anything is run. A verdict looks at the whole 95% interval: `reproduced` where all of
+it agrees with the claim, `not reproduced` where none of it does, `inconclusive` where it spans the boundary
+or there is no interval, `not comparable` for a published number at another setting than the paper's, `not
+run` for a claim without a result.
+"""
+
+import difflib
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mialib.measures import Estimate
+
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
+NOT_COMPARABLE, NOT_RUN = "not comparable", "not run"
+_ROUNDING = 1e-12  # 0.63 - 0.60 is a little more than 0.03 in binary
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of a paper.
+
+    paper: a published number, in the metric's unit; or, for an ordering, the paper's answer in words
+    ("pruned > original"). tolerance: of a published number, > 0; how far ours may lie from it. An
+    ordering has none. boundary: of an ordering, what the difference must exceed: 0 for "A > B", slightly
+    less for "A is not worse than B". For "A < B", measure B - A. stable: the verdict may be compared exactly
+    with another machine's, if its margin allows (it rests on nothing that is trained in reduced precision).
+    """
+
+    claim: str
+    source: str
+    paper: float | str
+    tolerance: float | None = None
+    boundary: float = 0.0
+    stable: bool = False
+
+    def __post_init__(self):
+        if self.is_ordering and self.tolerance is not None:
+            raise ValueError(
+                f"claim {self.claim!r} is an ordering, so it has no tolerance; move its boundary instead"
+            )
+        if not self.is_ordering and not (self.tolerance and self.tolerance > 0):
+            raise ValueError(
+                f"claim {self.claim!r} quotes a number, so it needs a tolerance > 0; fix it before running"
+            )
+
+    @property
+    def is_ordering(self) -> bool:
+        return isinstance(self.paper, str)
+
+
+def ordering(low: float, high: float, boundary: float = 0.0) -> str:
+    """Verdict on "the difference is > boundary" from the ends of its interval (nan: inconclusive)."""
+    return _judge(low, high, boundary, math.inf)[0]
+
+
+def published(
+    value: float,
+    target: float,
+    tolerance: float,
+    at_paper_setting: bool,
+    low: float | None = None,
+    high: float | None = None,
+) -> str:
+    """Verdict on "the value is `target` +- tolerance", judged on its interval where there is one."""
+    if not at_paper_setting:
+        return NOT_COMPARABLE
+    return _judge(*_ends(value, low, high), target - tolerance - _ROUNDING, target + tolerance + _ROUNDING)[0]
+
+
+def compare(
+    paper: Sequence[Claim],
+    ours: Mapping[str, Estimate | float],
+    at_paper_setting: bool = False,
+    incomparable: Collection[str] = (),
+) -> pd.DataFrame:
+    """The table paper vs ours: claim, source, paper, ours, verdict (strings) and margin, one row for each
+    claim, in order.
+
+    `ours` maps a claim's text to its result: for an ordering the `Estimate` of the difference, for a
+    published number an `Estimate` or a plain number. Claims without a result are "not run". `margin` says how
+    far the interval's end that decides is from where the verdict would change; inf where no number could
+    change it, so that `table[table.margin >= 0.01]` holds the verdicts that are stable. Claims named in
+    `incomparable` keep their result, but the verdict is "not comparable". Raises ValueError for
+    a result without a claim (with the nearest one), two claims of the same text, and an ordering's result
+    without an interval.
+    """
+    names = [item.claim for item in paper]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"two claims have the same text: {sorted({name for name in names if names.count(name) > 1})}"
+        )
+    for name, result in ours.items():
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)
+            raise ValueError(
+                f"a result is given for {name!r}, which the paper does not claim; nearest: {nearest}"
+            )
+        if paper[names.index(name)].is_ordering and not isinstance(result, Estimate):
+            raise ValueError(
+                f"the result of ordering {name!r} is {result!r}; it must be an Estimate of the difference"
+            )
+    rows = [_row(item, ours.get(item.claim), at_paper_setting) for item in paper]
+    rows = [
+        (*row[:4], NOT_COMPARABLE, math.inf) if row[0] in incomparable and row[4] != NOT_RUN else row
+        for row in rows
+    ]
+    return pd.DataFrame(rows, columns=["claim", "source", "paper", "ours", "verdict", "margin"])
+
+
+def _row(item: Claim, result, at_paper_setting):
+    claimed = item.paper if item.is_ordering else f"{item.paper:g} (tolerance {item.tolerance:g})"
+    if result is None:
+        return item.claim, item.source, claimed, "", NOT_RUN, math.inf
+    estimate = result if isinstance(result, Estimate) else Estimate(float(result))
+    if item.is_ordering:
+        verdict, margin = _judge(estimate.low, estimate.high, item.boundary, math.inf)
+    elif not at_paper_setting:
+        verdict, margin = NOT_COMPARABLE, math.inf
+    else:
+        region = item.paper - item.tolerance - _ROUNDING, item.paper + item.tolerance + _ROUNDING
+        verdict, margin = _judge(*_ends(*estimate), *region)
+    return item.claim, item.source, claimed, _text(estimate, "+" if item.is_ordering else ""), verdict, margin
+
+
+def _ends(value, low, high) -> tuple[float, float]:
+    """The interval, or the value alone where there is none."""
+    missing = low is None or high is None or math.isnan(low) or math.isnan(high)
+    return (value, value) if missing else (low, high)
+
+
+def _judge(low, high, region_low, region_high) -> tuple[str, float]:
+    """Verdict on "the interval lies within the open region", and how far its ends are from another."""
+    if math.isnan(low) or math.isnan(high):
+        return INCONCLUSIVE, math.inf
+    outside = max(region_low - low, high - region_high)  # how far the interval pokes out of the region
+    overlap = min(high - region_low, region_high - low)
+    if outside < 0:
+        return REPRODUCED, -outside
+    if overlap <= 0:
+        return NOT_REPRODUCED, -overlap
+    return INCONCLUSIVE, min(outside, overlap)
+
+
+def _text(estimate: Estimate, sign: str) -> str:
+    if math.isnan(estimate.value):
+        return "not resolved"
+    value, low, high = (f"{number:{sign}.3f}" for number in estimate)
+    return value if math.isnan(estimate.low) or math.isnan(estimate.high) else f"{value} [{low}, {high}]"

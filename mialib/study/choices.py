@@ -1,0 +1,84 @@
+"""Choices made on reserve data, or on how well the members are fitted: never on test examples, or on what attacks say."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from mialib import asking, training
+from mialib.data import Dataset, Splits
+from mialib.study.reading import difference
+from mialib.training import Population, Recipe
+
+
+def best(
+    make_model: Callable[[], nn.Module], data: Dataset, split: Splits, recipes: Sequence[Recipe], **options
+) -> tuple[Recipe, list[float]]:
+    """The recipe whose models, on average, classify most of their own reserve examples correctly.
+
+    Args:
+        split: the models to try the recipes on; a few stand for all.
+        options: of `training.fit`. Everything that is tried is cached.
+
+    Returns:
+        The recipe, and the mean accuracy of each in their order.
+
+    Raises:
+        ValueError: no recipe, or a model without reserve examples.
+    """
+    if not recipes:
+        raise ValueError("recipes is empty; at least one is needed to choose from")
+    if not bool(split.reserve.any(1).all()):
+        raise ValueError("choosing a recipe needs reserve examples, and a model has none")
+    accuracies = [
+        float(
+            asking.accuracy(
+                training.fit(make_model, data, split, recipe, **options), data, split.reserve
+            ).mean()
+        )
+        for recipe in recipes
+    ]
+    return recipes[max(range(len(recipes)), key=accuracies.__getitem__)], accuracies
+
+
+def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of: str = "reserve") -> int:
+    """The number of epochs after which models trained like these have so much accuracy on their reserve examples.
+
+    The first epoch at which their accuracy, averaged over the models, is at least `accuracy`; the best epoch if none
+    is. Of models that keep their best epoch, the best accuracy so far counts: what is kept was chosen for being high,
+    and `accuracy` must be of models that were chosen so too. One model's curve is too noisy to stop it at: the first
+    epoch that reaches a level is a lucky one.
+
+    Args:
+        population: trained with `watch=("reserve",)` or for their best epoch; all of them either way.
+        window: an epoch stands for the mean of so many around it. With few models and few reserve examples their mean,
+            too, reaches a level early by luck.
+        of: "member" for accuracy on the members in the place of that on the reserve; trained with `watch=("member",)`.
+    """
+    curves = pd.DataFrame([pd.Series(record[f"{of}_accuracy"]) for record in population.records])
+    if "best_epoch" in population.records[0]:
+        curves = curves.cummax(axis=1).ffill(axis=1)  # who has stopped keeps what it has
+    mean = curves.mean().rolling(window, center=True, min_periods=1).mean().to_numpy()
+    return next((e for e, value in enumerate(mean) if value >= accuracy), int(mean.argmax())) + 1
+
+
+def operating_point(
+    rows: Sequence[dict], settings: Mapping[str, Mapping], base: Mapping, slack: float
+) -> str:
+    """The strongest of a defence's settings that costs at most `slack` of the base's reserve accuracy.
+
+    Settings are named, and ordered by their `defense_strength`. If every one costs more, the one that costs least.
+    Neither members, test examples nor attacks have a say in it.
+    """
+    cost = {name: -difference(rows, base, s, metric="reserve_accuracy").value for name, s in settings.items()}
+    if any(np.isnan(value) for value in cost.values()):
+        raise ValueError(
+            "an operating point is chosen by reserve accuracy, which was not measured in all settings"
+        )
+    fair = [
+        name for name in settings if cost[name] <= slack + 1e-9
+    ]  # accuracies are shares, slack a round number
+    if not fair:
+        return min(cost, key=cost.get)
+    return max(fair, key=lambda name: settings[name]["defense_strength"])

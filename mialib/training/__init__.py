@@ -1,0 +1,6 @@
+"""k models trained as one: the population, the one loop, the hooks' Protocols, the engine that decides where it runs."""
+
+import lazy_loader
+
+# the names are in __init__.pyi; a file is imported when one of its names is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,170 @@
+"""Every hook as a Protocol, with its shapes: what the training loop calls, and what stands behind it.
+
+k models are trained as one; a batch has b examples of them, m models answer on n candidates, c classes. Parameters are
+stacked, name -> (k, *shape). A hook that keeps something of each model (masks, soft targets, a purifier) is indexed by
+model, `population.pick`; all others serve every model alike. A hook is a module-level function, a `functools.partial` of
+one, or a frozen dataclass, so that `store.describe` can tell two apart.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from mialib.training.population import Population, Tensors, pick
+
+Forward = Callable[[Tensors, Tensor], Tensor]  # (params, x (k, b, ...)) -> logits (k, b, c)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x float32 (k, b, ...) normalised, y int64 (k, b), index int64 (k, b) into the data set."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+
+class Objective(Protocol):
+    """What is minimised."""
+
+    def __call__(self, forward: Forward, params: Tensors, batch: Batch, step: int) -> Tensor:
+        """Losses (k,); each model's depends on its own parameters only. `step` counts optimiser steps from 0."""
+
+
+class Compress(Protocol):
+    """What becomes of the parameters before every forward pass, and for good at the end: masks, a quantiser."""
+
+    def __call__(self, params: Tensors) -> Tensors:
+        """Pure: new tensors for what it changes; the others pass through."""
+
+
+class ConstraintState(Protocol):
+    """A constraint in one training.
+
+    curves: name -> [(k,), ...], noted in the records.
+    """
+
+    curves: dict[str, list[Tensor]]
+
+    def penalty(self, params: Tensors, step: int) -> Tensor | float:
+        """Added to the losses: (k,), or one number for all."""
+
+    def follow(self, params: Tensors, step: int) -> Tensors:
+        """After an optimiser step, without gradients: what replaces the parameters that it names."""
+
+
+class Constraint(Protocol):
+    """What the raw parameters are led to while they learn: ADMM, gradual pruning."""
+
+    def begin(self, params: Tensors) -> ConstraintState:
+        """Its state for one training, from the parameters at the start."""
+
+
+class Play(Protocol):
+    """An opponent in one training."""
+
+    def __call__(
+        self, forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int
+    ) -> Tensor:
+        """Penalty (k,), added to the losses. It may learn; `reference` is a batch of b reserve examples."""
+
+
+class Opponent(Protocol):
+    """The other player of a min-max game."""
+
+    def begin(self, seeds: list[int], device: torch.device) -> Play:
+        """A fresh player for each of the k models."""
+
+
+Losses = Callable[
+    [Tensors, Batch], Tensor
+]  # (raw params, batch) -> losses (k,) of objective and penalties together
+
+
+class Backward(Protocol):
+    """How gradients are found."""
+
+    def __call__(self, losses: Losses, params: Tensors, batch: Batch) -> Tensor:
+        """Losses (k,); leaves a gradient in each of the raw parameters."""
+
+
+class Descent(Protocol):
+    """How batches are drawn and gradients found: shuffling, DP-SGD.
+
+    alone: models are trained one after the other, since their batches differ in size or examples are taken one by one.
+    """
+
+    alone: bool
+
+    def check(self, make_model: Callable[[], nn.Module]) -> None:
+        """Raises ValueError for an architecture that it cannot train."""
+
+    def begin(
+        self, members: Tensor, batch_size: int, generators: list[torch.Generator]
+    ) -> tuple[Callable[[], Iterator[Tensor]], Backward]:
+        """Of members int64 (k, n): a function that gives one epoch's index tensors int64 (k, b), and the gradients."""
+
+
+class Augment(Protocol):
+    """Random changes of the training inputs."""
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """x (k, b, ...), normalised; each example is changed on its own."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """All hooks of one training; None where there is none."""
+
+    objective: Objective
+    descent: Descent
+    compress: Compress | None = None
+    constraint: Constraint | None = None
+    opponent: Opponent | None = None
+    augment: Augment | None = None
+
+    def __getitem__(self, models: slice | list[int]) -> "Hooks":
+        return Hooks(**{name: pick(hook, models) for name, hook in vars(self).items()})
+
+
+class OutputDefense(Protocol):
+    """What stands between answer and asker."""
+
+    def __call__(self, log_posteriors: Tensor) -> Tensor:
+        """(m, n, c) float64 -> the same, -inf allowed. With a state a network it is indexed by network."""
+
+
+# `asking.Views`, which comes after training and is not imported here
+ViewsT = TypeVar("ViewsT", contravariant=True)
+
+
+class Attack(Protocol[ViewsT]):
+    """The one signature of all attacks. The target's membership is not among the arguments."""
+
+    def __call__(self, target: ViewsT, shadows: ViewsT, shadow_member: Tensor, seed: int = 0) -> Tensor:
+        """Margins float64 (n,) of the target's candidates; > 0 = member. shadow_member bool (s, n_s)."""
+
+
+@runtime_checkable
+class LearningAttack(Protocol[ViewsT]):
+    """An `Attack` that asks and learns from the shadows once for all targets."""
+
+    def learn(self, shadows: ViewsT, shadow_member: Tensor, seed: int = 0) -> Callable[[ViewsT], Tensor]:
+        """margins(target) -> float64 (n,)."""
+
+
+@runtime_checkable
+class NetworkAttack(Protocol[ViewsT]):
+    """An `Attack` by networks that learn from the shadows, `trainings` of them, cached by name and content."""
+
+    name: str
+    trainings: int
+
+    def fit(self, shadows: ViewsT, shadow_member: Tensor, seeds: list[int] | None = None) -> Population:
+        """The trained attack networks: those of the trainings `seeds`, by default all."""
+
+    def judge(self, networks: Population, targets: ViewsT) -> Tensor:
+        """Margins float64 (targets, trainings, n)."""

@@ -1,0 +1,272 @@
+"""LiRA: by hand and against scipy's normal distribution, on made-up answers of models with random halves."""
+
+import inspect
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from mialib.asking import Views
+from mialib.attacks import likelihood, threshold
+from mialib.attacks.likelihood import FEW, LiRA, lira_offline, lira_online
+from mialib.attacks.threshold import best_threshold
+from mialib.data import splits
+from mialib.measures import metrics
+
+VARIANTS = [LiRA(online, fixed) for online in (True, False) for fixed in (True, False)]
+
+
+def views(signal):
+    """Models whose log-odds of the true class are `signal` (m, n): two classes, labels in turn."""
+    labels = torch.arange(signal.shape[1]).expand(signal.shape) % 2
+    logits = torch.stack([signal, torch.zeros_like(signal)], -1).double()
+    logits = torch.where(labels[..., None] == 0, logits, logits.flip(-1))
+    return Views(logits.log_softmax(-1), labels)
+
+
+def made_up(k, n, seed=0, leak=1.5, spread=0.0, noise=None):
+    """Signals (k, n) and membership (k, n) of random halves: candidates differ by `spread` in how hard they are."""
+    generator = torch.Generator().manual_seed(seed)
+    member = splits.random_halves(n, k, seed, reserve_fraction=0.0).member
+    difficulty = spread * torch.randn(n, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(k, n, generator=generator, dtype=torch.float64)
+    return difficulty + leak * member + drawn * (1.0 if noise is None else noise), member
+
+
+def attacked(attack, signal, member):
+    """Margins of model 0, attacked with all pairs but its own."""
+    return attack(views(signal[:1]), views(signal[2:]), member[2:])
+
+
+def by_loops(own, signal, member, online, fixed):
+    """The score of each candidate by scipy, one by one, and no zero point."""
+    sides = [[x[m == side] for x, m in zip(signal.T, member.T, strict=True)] for side in (True, False)]
+    of_all = [
+        sum(len(x) * np.var(x) for x in side if len(x)) / max(sum(len(x) - 1 for x in side if len(x)), 1)
+        for side in sides
+    ]
+    found = []
+    for phi, *xs in zip(own, *sides, strict=True):
+        normal = [
+            norm(np.mean(x), np.sqrt(shared if fixed or len(x) == 1 else np.var(x, ddof=1)))
+            for x, shared in zip(xs, of_all, strict=True)
+            if len(x)
+        ]
+        if len(normal) < 2 and (online or len(xs[1]) == 0):
+            found.append(np.nan)  # nothing to compare with
+        elif online:
+            found.append(normal[0].logpdf(phi) - normal[1].logpdf(phi))
+        else:
+            found.append((phi - normal[-1].mean()) / normal[-1].std())
+    return np.array(found)
+
+
+def test_the_likelihood_ratio_by_hand():
+    # of both candidates: members 2 and 4, non-members -1 and 1; means 3 and 0, variances 2
+    signal = torch.tensor([[2.0, 2.0], [4.0, 4.0], [-1.0, -1.0], [1.0, 1.0]])
+    member = torch.tensor([[True, True], [True, True], [False, False], [False, False]])
+    target = views(torch.tensor([[3.0, 0.0]]))
+    for fixed in (True, False):
+        online = LiRA(True, fixed)(target, views(signal), member)
+        assert float(online[0] - online[1]) == pytest.approx(9 / 4 + 9 / 4)
+        offline = LiRA(False, fixed)(target, views(signal), member)
+        # the paper's Pr[N(0, 2) <= 3]; of the candidate at the mean it is 1/2
+        assert norm.cdf(float(offline[0] - offline[1])) == pytest.approx(norm(0, 2**0.5).cdf(3.0))
+
+
+@pytest.mark.parametrize("attack", VARIANTS)
+@pytest.mark.parametrize("k", [6, 8])
+def test_margins_and_their_zero_equal_a_loop_over_candidates(attack, k):
+    signal, member = made_up(k, 12, seed=k, spread=1.0)
+    variant = (attack.online, attack.fixed_variance)
+    own, signal, member = signal[0], signal[2:], member[2:]
+    score = by_loops(own.numpy(), signal.numpy(), member.numpy(), *variant)
+    played = torch.stack(
+        [
+            torch.from_numpy(
+                by_loops(signal[i].numpy(), signal[rest].numpy(), member[rest].numpy(), *variant)
+            )
+            for i in range(len(signal))
+            for rest in [[j for j in range(len(signal)) if j != i]]
+        ]
+    )
+    answered = ~played.isnan()
+    zero = best_threshold(played[answered], member[answered])
+    found = attack(views(own[None]), views(signal), member)
+    assert found.dtype == torch.float64 and found.shape == (12,)
+    torch.testing.assert_close(found, torch.from_numpy(score) - zero, rtol=1e-6, atol=1e-6)
+
+
+def test_a_shadow_that_was_alone_on_its_side_leaves_the_candidate_out_of_the_zero():
+    """Candidate 0 is a member of one shadow only: who plays that shadow cannot be judged on it."""
+    signal, member = made_up(8, 10, seed=3)
+    member[2:, 0] = torch.tensor([True, False, False, False, False, False])
+    score = by_loops(signal[0].numpy(), signal[2:].numpy(), member[2:].numpy(), True, True)
+    found = attacked(LiRA(fixed_variance=True), signal, member)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found - found[1], torch.from_numpy(score - score[1]))
+
+
+@pytest.mark.parametrize("attack", VARIANTS)
+def test_without_a_leak_there_is_nothing_to_find(attack):
+    aucs = []
+    for seed in range(3):
+        signal, member = made_up(8, 4000, seed=seed, leak=0.0, spread=1.0)
+        aucs.append(metrics.auc(member[0], attacked(attack, signal, member)).value)
+    assert np.mean(aucs) == pytest.approx(0.5, abs=0.015)
+
+
+@pytest.mark.parametrize("attack", VARIANTS)
+def test_members_of_overfit_models_are_found(attack):
+    signal, member = made_up(18, 2000, leak=1.5, spread=3.0)
+    margins = attacked(attack, signal, member)
+    assert metrics.auc(member[0], margins).value > 0.7
+    assert metrics.balanced_accuracy(member[0], margins).value > 0.65  # the zero is a good one
+
+
+@pytest.mark.parametrize("attack", [lira_online, lira_offline])
+def test_where_candidates_differ_lira_beats_one_threshold_for_all(attack):
+    """At low false-positive rates: easy non-members are more certain than hard members."""
+    signal, member = made_up(34, 4000, leak=2.0, spread=3.0)
+    rival = attacked(threshold.confidence_global, signal, member)
+    found = attacked(attack, signal, member)
+    low = metrics.tpr_at_fpr(member[0], found, 0.01).value
+    assert low > 0.2 and low > 4 * metrics.tpr_at_fpr(member[0], rival, 0.01).value
+
+
+def test_the_order_of_the_shadows_does_not_matter():
+    signal, member = made_up(8, 50, spread=1.0)
+    order = torch.tensor([0, 1, 7, 4, 2, 6, 3, 5])
+    for attack in VARIANTS:
+        there, back = attacked(attack, signal, member), attacked(attack, signal[order], member[order])
+        torch.testing.assert_close(there, back)
+        assert torch.equal(there.argsort(), back.argsort())
+
+
+def test_margins_move_with_their_candidates():
+    signal, member = made_up(8, 50, spread=1.0)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    for attack in VARIANTS:
+        margins = attack(views(signal[:1]), views(signal[2:]), member[2:])
+        moved = [views(part) for part in (signal[:1], signal[2:])]
+        moved = [Views(one.log_posteriors[:, order], one.labels[:, order]) for one in moved]
+        torch.testing.assert_close(attack(*moved, member[2:][:, order]), margins[order])
+
+
+def test_the_other_side_of_membership_turns_the_ratio_round():
+    signal, member = made_up(8, 50, spread=1.0)
+    for fixed in (True, False):
+        ratio, turned = (attacked(LiRA(True, fixed), signal, m) for m in (member, ~member))
+        both = ratio + turned  # but for the zeros
+        torch.testing.assert_close(both, both[:1].expand(50))
+
+
+def test_the_zero_does_not_depend_on_the_target():
+    signal, member = made_up(8, 50)
+    shifted = signal[:1] + torch.arange(50) % 2
+    for attack in VARIANTS:
+        one, other = (attack(views(own), views(signal[2:]), member[2:]) for own in (signal[:1], shifted))
+        torch.testing.assert_close(one[::2], other[::2])
+        assert bool((one[1::2] != other[1::2]).all())
+
+
+def test_the_targets_membership_is_no_argument():
+    assert list(inspect.signature(lira_online).parameters) == ["target", "shadows", "shadow_member", "seed"]
+    signal, member = made_up(8, 20)
+    arguments = views(signal[:1]), views(signal[2:]), member[2:]
+    assert torch.equal(lira_online(*arguments, 0), lira_online(*arguments, 1))  # and nothing is random
+
+
+def test_one_variance_below_64_shadows_and_one_for_each_candidate_from_there():
+    for k in (FEW, FEW + 2):
+        signal, member = made_up(k, 30, spread=1.0)
+        for online in (True, False):
+            found = attacked(LiRA(online), signal, member)
+            assert torch.equal(found, attacked(LiRA(online, k - 2 < FEW), signal, member))
+            assert not torch.equal(found, attacked(LiRA(online, k - 2 >= FEW), signal, member))
+
+
+def test_a_variance_of_its_own_pays_where_candidates_differ_in_it_and_shadows_are_many():
+    noise = torch.where(torch.arange(3000) % 2 == 0, 0.3, 3.0)
+    gain = {}
+    for k in (6, 130):
+        signal, member = made_up(k, 3000, leak=1.0, noise=noise)
+        of_all, of_each = (
+            metrics.auc(member[0], attacked(LiRA(fixed_variance=fixed), signal, member)).value
+            for fixed in (True, False)
+        )
+        gain[k] = of_each - of_all
+    assert gain[130] > 0.02 and gain[130] > gain[6]
+
+
+def test_offline_is_one_sided_and_does_not_saturate():
+    signal, member = made_up(8, 7)
+    own = torch.tensor([[-500.0, -5.0, 0.0, 5.0, 50.0, 500.0, 900.0]])
+    margins = lira_offline(views(own), views(signal[2:]), member[2:])
+    assert all(a < b for a, b in pairwise(margins.tolist()))
+
+
+def test_offline_takes_no_notice_of_answers_on_members_but_for_the_zero():
+    signal, member = made_up(8, 20)
+    louder = signal + 10.0 * member
+    for fixed in (True, False):
+        found = [
+            LiRA(False, fixed)(views(signal[:1]), views(one[2:]), member[2:]) for one in (signal, louder)
+        ]
+        torch.testing.assert_close(*(one - one[0] for one in found))
+
+
+def test_saturated_posteriors_and_shadows_that_agree_give_finite_margins_and_inputs_stay():
+    p = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64)
+    seen = Views(p.log().expand(6, 4, 2), torch.tensor([[0, 0, 1, 1]]).expand(6, 4))
+    member = made_up(6, 4)[1]
+    before = [part.clone() for part in (seen.log_posteriors, seen.labels, member)]
+    for attack in VARIANTS:
+        assert attack(seen[:1], seen, member).isfinite().all()
+    after = (seen.log_posteriors, seen.labels, member)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    other = views(torch.full((1, 4), -7.0))
+    other = Views(other.log_posteriors, seen.labels[:1])
+    assert lira_online(other, seen, member).isfinite().all()  # far from all that the shadows ever said
+
+
+def test_bad_input_is_named():
+    signal, member = made_up(8, 10)
+    target, shadows, member = views(signal[:1]), views(signal[2:]), member[2:]
+    with pytest.raises(ValueError, match="target must be the views of one model"):
+        lira_online(shadows, shadows, member)
+    with pytest.raises(ValueError, match="the target has 10, the shadows have 9"):
+        lira_online(target, views(signal[2:, :9]), member[:, :9])
+    shuffled = Views(shadows.log_posteriors, shadows.labels.flip(1))
+    with pytest.raises(ValueError, match="labels are not the target's"):
+        lira_online(target, shuffled, member)
+    with pytest.raises(ValueError, match="shadow_member must be bool of shape"):
+        lira_online(target, shadows, member[:4])
+    with pytest.raises(ValueError, match="shadow_member must be bool"):
+        lira_online(target, shadows, member.long())
+    with pytest.raises(ValueError, match="4 shadows or more.*found 3"):
+        lira_online(target, shadows[:3], member[:3])
+
+
+def test_candidates_that_no_shadow_can_speak_of_are_counted():
+    signal, member = made_up(8, 10)
+    target, shadows, member = views(signal[:1]), views(signal[2:]), member[2:].clone()
+    member[:, :3], member[:, 3] = False, True
+    with pytest.raises(ValueError, match="4 of 10 candidates are members of none or of all of the 6 shadows"):
+        lira_online(target, shadows, member)
+    with pytest.raises(ValueError, match="1 of 10 candidates are members of all of the 6 shadows"):
+        lira_offline(target, shadows, member)
+    member[0, 3] = False
+    assert lira_offline(target, shadows, member).isfinite().all()  # it needs no shadow with the member
+    once = torch.zeros(6, 10, dtype=torch.bool)
+    once[0] = True
+    with pytest.raises(ValueError, match="two shadows among whose members it is"):
+        lira_online(target, shadows, once)
+    with pytest.raises(ValueError, match="two shadows among whose non-members it is"):
+        lira_offline(target, shadows, ~once)
+
+
+def test_the_instances_are_the_two_attacks():
+    assert likelihood.lira_online == LiRA(True) and likelihood.lira_offline == LiRA(False)

@@ -1,0 +1,264 @@
+"""Quantisers: the error bound, the grid, the gradient by hand, and what goes through untouched."""
+
+import math
+
+import pytest
+import torch
+
+from mialib import asking, data, models, training
+from mialib.compression import Quantizer, noise, pruning, quantization
+from mialib.data import splits
+from mialib.training import Recipe, population
+
+BITS = (1, 2, 3, 4, 8)
+
+
+@pytest.fixture
+def w():
+    """Weights of two models' convolution (2, 5, 3, 3, 3); the second model's are ten times the first's."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 5, 3, 3, 3, generator=generator) * torch.tensor([0.1, 1.0]).view(2, 1, 1, 1, 1)
+
+
+def small(seed=0, k=2):
+    make_model = models.make("small_cnn", data.load("digits", subset=100))
+    return population.initial(make_model, list(range(seed, seed + k)))
+
+
+# The error, and the grid
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_dorefa_errs_by_at_most_half_a_step_in_u(w, bits):
+    m = w.tanh().abs().amax((1, 2, 3, 4), keepdim=True)
+    u, u_hat = (w.tanh() / m + 1) / 2, (quantization.dorefa(w, bits) / m + 1) / 2
+    assert (u - u_hat).abs().max() <= 0.5 / (2**bits - 1) + 1e-6
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("shift", [0.0, 3.0])  # with all weights of one sign the zero point lies off the grid
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_affine_errs_by_at_most_half_a_step(w, bits, per_channel, shift):
+    w = w + shift
+    axes = (2, 3, 4) if per_channel else (1, 2, 3, 4)
+    step = (w.amax(axes, keepdim=True) - w.amin(axes, keepdim=True)) / (2**bits - 1)
+    error = (w - quantization.affine(w, bits, per_channel)).abs()
+    assert (error <= step / 2 * (1 + 1e-4) + 1e-6).all()
+
+
+@pytest.mark.parametrize("bits", (*BITS, 1.58))
+@pytest.mark.parametrize("method", quantization.METHODS)
+def test_at_most_two_to_the_bits_values(w, method, bits):
+    quantized = {"w": quantization.quantize(w, method, bits)}
+    found = quantization.values(quantized, method, {"w": bits})["w"]
+    assert 2 <= found <= (3 if bits == 1.58 else 2**bits)
+    assert quantization.values({"w": w}, method, {"w": bits})["w"] > 20  # the count would see more
+    rows = quantized["w"].flatten(2 if method == "affine" and bits != 1.58 else 1).flatten(0, -2)
+    assert max(len(row.unique()) for row in rows) == found
+
+
+@pytest.mark.parametrize("method", quantization.METHODS)
+def test_more_bits_err_less_and_quantising_again_changes_nothing(w, method):
+    errors = [(quantization.quantize(w, method, bits) - w).square().mean() for bits in BITS]
+    assert errors == sorted(errors, reverse=True)
+    for bits in (1, 1.58):
+        once = quantization.quantize(w, method, bits)
+        assert torch.allclose(quantization.quantize(once, method, bits), once, rtol=1e-5)
+    for bits in (2, 4):
+        if method != "dorefa":  # the tanh shrinks what it is applied to a second time
+            once = quantization.quantize(w, method, bits)
+            assert torch.allclose(quantization.quantize(once, method, bits), once, atol=1e-6)
+
+
+def test_by_hand():
+    w = torch.tensor([[[-0.3, 0.1, 0.2]]])  # one model, one channel
+    assert quantization.binary(w).tolist() == [[pytest.approx([-0.2, 0.2, 0.2])]]
+    assert quantization.ternary(w).tolist() == [
+        [pytest.approx([-0.25, 0.0, 0.25])]
+    ]  # t = 0.14, a = (0.3 + 0.2) / 2
+    # s = 0.5 / 3, z = round(1.8) = 2: integers 0, 3 (0.6 rounds to 1), 3 (1.2 rounds to 1)
+    assert quantization.affine(w, 2).flatten().tolist() == pytest.approx([-2 * 0.5 / 3, 0.5 / 3, 0.5 / 3])
+    m = math.tanh(0.3)
+    u = [0, (math.tanh(0.1) / m + 1) / 2, (math.tanh(0.2) / m + 1) / 2]
+    assert quantization.dorefa(w, 2).flatten().tolist() == pytest.approx(
+        [m * (2 * round(3 * v) / 3 - 1) for v in u]
+    )
+
+
+def test_each_model_and_each_channel_has_its_own_grid(w):
+    for method in quantization.METHODS:
+        together = quantization.quantize(w, method, 3)
+        alone = torch.cat([quantization.quantize(w[i : i + 1], method, 3) for i in range(2)])
+        assert torch.equal(together, alone)
+    channels = [quantization.affine(w[:, i : i + 1], 3) for i in range(5)]
+    assert torch.equal(quantization.affine(w, 3), torch.cat(channels, dim=1))
+
+
+def test_zero_rows_and_equal_rows_come_back_as_they_are(w):
+    pruned = w.clone()
+    pruned[:, 2], pruned[:, 3] = 0.0, 0.7
+    assert torch.equal(quantization.affine(pruned, 4)[:, 2:4], pruned[:, 2:4])
+    nothing = torch.zeros_like(w)
+    for method in quantization.METHODS:
+        for bits in (*BITS, 1.58):
+            assert torch.equal(quantization.quantize(nothing, method, bits), nothing)
+
+
+def test_inputs_are_left_alone(w):
+    before = w.clone()
+    for method in quantization.METHODS:
+        for bits in (*BITS, 1.58, 32):
+            quantization.quantize(w, method, bits)
+    assert torch.equal(w, before)
+
+
+def test_32_bits_are_no_quantisation_exactly(w):
+    for method in quantization.METHODS:
+        assert quantization.quantize(w, method, 32) is w
+    models_ = small()
+    full = Quantizer("dorefa", quantization.widths(models_.make_model, 32, first=8, last=8))(models_.params)
+    assert all(full[name] is tensor for name, tensor in models_.params.items())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_gives_the_same_grids(w):
+    for method in quantization.METHODS:
+        for bits in (*BITS, 1.58):
+            there = quantization.quantize(w.cuda(), method, bits).cpu()
+            assert torch.allclose(there, quantization.quantize(w, method, bits), atol=1e-6)
+
+
+# The gradient
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_straight_through_gradients_by_hand(w, bits):
+    w = w.clone().requires_grad_()
+    weight = torch.linspace(-1, 1, w.numel()).view(w.shape)
+
+    def gradient(quantized):
+        (found,) = torch.autograd.grad((quantized * weight).sum(), w)
+        return found
+
+    # d w^ / dw = m * 2 * (1 - tanh^2 w) / 2m
+    assert torch.allclose(
+        gradient(quantization.dorefa(w, bits)), weight * (1 - w.detach().tanh() ** 2), atol=1e-6
+    )
+    for one in (quantization.affine(w, bits), quantization.affine(w, bits, False)):
+        assert torch.allclose(gradient(one), weight)
+    for one in (quantization.binary(w), quantization.binary(w, True), quantization.ternary(w)):
+        assert torch.equal(gradient(one), weight)
+
+
+# Quantizers in training
+
+
+def test_a_trained_quantised_model_lies_on_its_grid(digits):
+    split = splits.target_shadow(len(digits), 1, 1, 0, 100)
+    make_model = models.make("small_cnn", digits)
+    bits = quantization.widths(make_model, 2, first=8, last=8)
+    assert list(bits.values()) == [8, 2, 2, 8]
+    recipe = Recipe(2, 32, 2e-3)
+    trained = training.fit(make_model, digits, split, recipe, compress=Quantizer("dorefa", bits))
+    found = quantization.values(trained.params, "dorefa", bits)
+    assert all(found[name] <= 2**width for name, width in bits.items())
+    full = training.fit(make_model, digits, split, recipe)
+    control = training.fit(
+        make_model, digits, split, recipe, compress=Quantizer("dorefa", quantization.widths(make_model, 32))
+    )
+    assert all(torch.equal(full.params[n], control.params[n]) for n in full.params)
+
+
+def test_one_by_one_equals_together(digits):
+    split = splits.target_shadow(len(digits), 1, 1, 0, 60)
+    make_model = models.make("lenet5", digits)
+    options = dict(compress=Quantizer("affine", quantization.widths(make_model, 4)))
+    recipe = Recipe(1, 32, 1e-3)
+    together = training.fit(make_model, digits, split, recipe, batched=True, **options)
+    alone = [
+        training.fit(make_model, digits, split[i : i + 1], recipe, batched=False, **options) for i in range(2)
+    ]
+    for i in range(2):
+        left = asking.logits(together[i : i + 1], digits, torch.arange(50))
+        assert torch.allclose(left, asking.logits(alone[i], digits, torch.arange(50)), atol=1e-2)
+
+
+def test_what_is_pruned_before_is_zero_after():
+    """Zero is on no DoReFa grid: pruned weights stay zero only if the mask comes after the quantiser."""
+    models_ = small()
+    masks = pruning.mask(models_, "l1_unstructured", 0.5)
+    quantizer = Quantizer("dorefa", quantization.widths(models_.make_model, 2))
+    both = masks(quantizer(models_.params))
+    for name, kept in masks.kept.items():
+        assert (both[name][~kept] == 0).all() and (both[name][kept] != 0).all()
+        assert len(both[name][0].unique()) <= 2**2 + 1
+
+
+# Widths and sizes
+
+
+def test_widths_of_the_first_and_last_layer():
+    make_model = small().make_model
+    assert list(quantization.widths(make_model, 4).values()) == [4, 4, 4, 4]
+    assert list(quantization.widths(make_model, 4, first=8, last=32).values()) == [8, 4, 4, 32]
+    assert list(quantization.widths(make_model, 8, first=4, last=4).values()) == [
+        8,
+        8,
+        8,
+        8,
+    ]  # never narrower
+    assert list(quantization.widths(make_model, 32, first=8, last=8).values()) == [32, 32, 32, 32]
+
+
+def test_bytes_by_hand():
+    params = {"w": torch.zeros(1, 10, 8), "b": torch.zeros(1, 10)}
+    assert quantization.stored_bytes(params, "dorefa", {"w": 32}) == 360
+    assert quantization.stored_bytes(params, "dorefa", {"w": 4}) == 40 + 4 + 40
+    assert quantization.stored_bytes(params, "affine", {"w": 4}) == 40 + 50 + 40
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("method", "bits", "words"),
+    [
+        ("dorefas", 4, "unknown method 'dorefas'"),
+        ("dorefa", 0, "0 bits; valid are 1 to 16"),
+        ("dorefa", 2.5, "2.5 bits"),
+        ("affine", 17, "17 bits"),
+        ("affine", -1, "-1 bits"),
+    ],
+)
+def test_what_is_no_quantiser_is_refused(method, bits, words):
+    with pytest.raises(ValueError, match=words):
+        Quantizer(method, {"w": bits})
+
+
+def test_nothing_to_quantise_is_refused():
+    with pytest.raises(ValueError, match="bits is empty"):
+        Quantizer("dorefa", {})
+    with pytest.raises(ValueError, match="the model has none"):
+        quantization.widths(torch.nn.Identity, 4)
+
+
+# The control
+
+
+def test_noise_has_the_size_of_the_error_and_touches_nothing_else():
+    models_ = small(k=3)
+    bits = quantization.widths(models_.make_model, 2)
+    compressed = Quantizer("affine", bits)(models_.params)
+    noisy = noise.like_error(models_, compressed, bits)
+    for name, tensor in models_.params.items():
+        moved = noisy.params[name] - tensor
+        if name not in bits:
+            assert not moved.any()
+            continue
+        for i in range(3):
+            asked = (compressed[name][i] - tensor[i]).square().mean().sqrt()
+            assert moved[i].square().mean().sqrt() == pytest.approx(float(asked), rel=0.25)
+        assert not torch.allclose(moved[0], moved[1])
+    again = noise.like_error(models_[1:2], {n: t[1:2] for n, t in compressed.items()}, bits, seed=1)
+    assert all(torch.equal(again.params[n][0], noisy.params[n][1]) for n in bits)

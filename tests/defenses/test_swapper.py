@@ -1,0 +1,116 @@
+"""The label swapper flips the flagged members and nobody else, within the distance, whatever batch they come in."""
+
+import pytest
+import torch
+
+from mialib.asking import Views
+from mialib.defenses import Defender, swapper
+
+
+def defender(n=60, c=6, right=0.9, others_right=0.6, k=2):
+    """k networks: a share `right` of members and `others_right` of the reference answered correctly."""
+    generator = torch.Generator().manual_seed(0)
+
+    def views(count, share):
+        log_p = (2 * torch.randn(k, count, c, generator=generator, dtype=torch.float64)).log_softmax(-1)
+        labels = log_p.argmax(-1)
+        wrong = torch.arange(count) >= round(share * count)
+        return Views(log_p, torch.where(wrong, (labels + 1) % c, labels))
+
+    return Defender(views(n, right), views(100, others_right), torch.tensor([5, 6]))
+
+
+def test_as_many_members_are_flagged_as_makes_the_accuracies_equal():
+    known = defender()
+    found = swapper.fit(known, seed=3)
+    assert found.flagged.sum(1).tolist() == [20, 20]  # r = (0.9 - 0.6) / 0.9 of 60
+    assert not torch.equal(found.flagged[0], found.flagged[1])
+    assert found.flagged[0].nonzero()[:, 0].tolist() != list(range(20))  # drawn, not the first ones
+    assert torch.equal(swapper.fit(known, seed=3).flagged, found.flagged)
+    assert not torch.equal(swapper.fit(known, seed=4).flagged, found.flagged)
+
+
+def test_no_member_is_flagged_where_members_are_right_no_more_often():
+    assert not bool(swapper.fit(defender(right=0.5, others_right=0.6), seed=0).flagged.any())
+
+
+@pytest.mark.parametrize("space", swapper.SPACES)
+def test_exactly_the_flagged_members_get_the_second_class_and_the_others_nothing_new(space):
+    known = defender()
+    found = swapper.fit(known, seed=1, space=space)
+    before = known.members.log_posteriors
+    after = found(before)
+    changed = (after != before).any(-1)
+    assert torch.equal(changed, found.flagged)
+    ranked = before.argsort(-1, descending=True)
+    assert torch.equal(after.argmax(-1), torch.where(found.flagged, ranked[..., 1], ranked[..., 0]))
+    assert torch.equal(after.sort(-1).values, before.sort(-1).values)  # the same posteriors in other places
+    reference = known.reference.log_posteriors
+    assert torch.equal(found(reference), reference)
+    missed, wrongly = swapper.error_rates(found, before, reference)
+    assert missed.tolist() == [0, 0] and wrongly.tolist() == [0, 0]
+
+
+def test_last_bits_do_not_matter_and_the_distance_does():
+    known = defender()
+    found = swapper.fit(known, seed=1, distance=1e-3)
+    moved = known.members.log_posteriors.clone()
+    moved[..., 0] += 5e-4
+    assert torch.equal(found(moved).argmax(-1) != moved.argmax(-1), found.flagged)
+    moved[..., 0] += 1.5e-3
+    assert torch.equal(found(moved), moved)
+    missed, wrongly = swapper.error_rates(found, moved, known.reference.log_posteriors)
+    assert missed.tolist() == [1, 1] and wrongly.tolist() == [0, 0]
+
+
+def test_a_query_as_a_flagged_member_is_swapped_and_counted_as_an_error():
+    known = defender()
+    found = swapper.fit(known, seed=1)
+    flagged = [own[mask] for own, mask in zip(known.members.log_posteriors, found.flagged, strict=True)]
+    twins = torch.stack([one[:4] for one in flagged])
+    _, wrongly = swapper.error_rates(found, known.members.log_posteriors, twins)
+    assert wrongly.tolist() == pytest.approx([4 / 44, 4 / 44])  # 40 members that are not flagged, and 4 twins
+
+
+def test_saturated_answers_are_alike_as_posteriors_and_not_as_log_posteriors():
+    known = defender()
+    log_p = torch.full((1, 2, 3), -50.0, dtype=torch.float64)
+    log_p[0, :, 0] = 0.0
+    log_p[0, 1, 1] = -40.0
+    members = Views(log_p.log_softmax(-1), torch.zeros(1, 2, dtype=torch.long))
+    for space, near in (("probability", True), ("log", False)):
+        one = swapper.fit(Defender(members[[0]], known.reference[[0]], known.seeds[:1]), 0, space=space)
+        both = one.keys[0]
+        assert (float((both[0] - both[1]).norm()) < 1e-6) is near
+
+
+def test_a_random_class_is_one_for_each_member():
+    known = defender(others_right=0.1)
+    found = swapper.fit(known, seed=1, other="random")
+    before = known.members.log_posteriors
+    after = found(before)
+    places = (
+        before.argsort(-1, descending=True).argsort(-1).gather(-1, after.argmax(-1, keepdim=True))[..., 0]
+    )
+    assert torch.equal(places[found.flagged], found.other[found.flagged])
+    assert set(places[found.flagged].tolist()) == {1, 2, 3, 4, 5}
+    assert torch.equal(found(before.flip(1)), after.flip(1))  # the place in a batch says nothing
+
+
+def test_a_network_has_its_own_members(monkeypatch):
+    known = defender()
+    found = swapper.fit(known, seed=1)
+    before = known.members.log_posteriors
+    whole = found(before)
+    assert torch.equal(found[[1]](before[1:]), whole[1:]) and torch.equal(found[0:1](before[:1]), whole[:1])
+    assert torch.equal(found[[0]](before[1:]), before[1:])  # nobody of network 0's is here
+    monkeypatch.setattr(swapper, "BLOCK", 70)  # one row at a time
+    assert torch.equal(found(before), whole)
+
+
+def test_errors_name_the_value():
+    known = defender()
+    with pytest.raises(ValueError, match="distance is 0"):
+        swapper.fit(known, 0, distance=0)
+    with pytest.raises(ValueError, match="space is 'logit'"):
+        swapper.fit(known, 0, space="logit")
