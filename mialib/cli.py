@@ -20,8 +20,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from mialib import REPO_ROOT, outputs_root, params, reporting, store
-from mialib.data import faces
-from mialib.reporting import tables
+from mialib.data import faces, own
+from mialib.reporting import overview, tables
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--jobs", type=int, metavar="N", help="processes for training (default: the file's n_jobs)"
     )
     commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
+    commands.add_parser("overview", help="write outputs/README.md: the results of all runs on one page")
     build = commands.add_parser("faces", help="build a face data set from its original archive")
     build.add_argument("kind", choices=faces.FILES, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
     build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
@@ -42,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "list":
             return _list()
+        if options.command == "overview":
+            print(store.write(outputs_root() / "README.md", overview.results_page(outputs_root()).encode()))
+            return 0
         if options.command == "faces":
             print(faces.build(options.kind, options.archive, options.root / "faces"))
             return 0
@@ -49,7 +53,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"mialib: {error}", file=sys.stderr)
         return 2
-    return max([execute(notebook, parameters) for _, notebook, parameters in checked])
+    statuses = []
+    for path, notebook, parameters in checked:
+        with own.beside(path.parent):
+            statuses.append(execute(notebook, parameters))
+    return max(statuses)
 
 
 def execute(notebook: Path, parameters: dict) -> int:

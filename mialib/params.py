@@ -1,19 +1,24 @@
 """Parameters of a notebook: their meaning, their ranges, and clear errors before any work is done.
 
-Every notebook draws its parameters from one vocabulary, `Vocabulary`, so that a name means the same everywhere. A
-notebook calls `check(globals())` after its parameters cell; `mialib run` checks a YAML file against the notebook first.
+A name means the same in every notebook: small vocabularies (of the run, data, training, pruning ...) make up one,
+`Vocabulary`. Words that only one notebook has (the arms of a comparison) stay with it: it names them in its call of
+`check(globals(), arms="ABC")` after its parameters cell. `mialib run` checks a YAML file against both first.
 """
 
+import ast
 import difflib
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # of pydantic's choice before Python 3.12
 
 from mialib.compression import pruning, quantization, schemes
+from mialib.data import own
 from mialib.data.loaders import LOADERS
 from mialib.models import classifiers
 
@@ -21,12 +26,13 @@ Count = Annotated[int, Field(ge=1)]
 Level = Annotated[float, Field(ge=0, lt=1)]  # a sparsity
 Strength = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Budget = Annotated[float, Field(ge=0, lt=1)]  # a share that may be nothing
 Density = Annotated[float, Field(gt=0, le=1)]  # share of weights kept
 Times = Annotated[float, Field(ge=1)]  # all weights / kept weights
+Batch = Annotated[int, Field(ge=2)]
 Tried = Annotated[list[Strength], Field(min_length=1)]  # strengths, of which one is chosen
 Widths = Annotated[list[Count], Field(min_length=1)]  # of hidden layers
-Sets = Literal[tuple(LOADERS)]
-Nets = Literal[tuple(classifiers.NAMES)]
+Optimizer = Literal["adam", "sgd"]
 Pruner = Literal[pruning.METHODS]
 Bits = Literal[quantization.WIDTHS]
 
@@ -37,110 +43,170 @@ def _different(values: list) -> list:
     return values
 
 
-class Vocabulary(BaseModel):
-    """What each parameter may be. All are optional here: a notebook declares which it has, with its defaults."""
+def _of(names: Collection[str], *forms: str) -> AfterValidator:
+    """One of the names, or an address of one's own in one of the forms."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    def check(value: str) -> str:
+        if value in names:
+            return value
+        kind = value.partition(":")[0] + ":PATH" if value.startswith("folder:") else "module:function"
+        if ":" not in value or kind not in forms:
+            raise ValueError(f"unknown{nearest(value, names)}; valid are {', '.join((*names, *forms))}")
+        own.check(value)
+        return value
 
-    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = None
-    dataset: Sets = None
-    data_root: str | None = None
-    subset: Count | None = None
-    image_side: Annotated[int, Field(ge=8)] | None = None
-    model: Nets = None
-    n_train: Count | None = None
-    n_reserve: Count = None
-    private_classes: Count | None = None
-    n_models: Count = None
-    n_targets: Count = None
-    n_shadows: Count = None
-    epochs: Count = None
-    fine_tune_epochs: Count = None
-    batch_size: Annotated[int, Field(ge=2)] = None
-    lr: Strength = None
-    fine_tune_lr: Strength = None
-    optimizer: Literal["adam", "sgd"] = None
-    milestones: list[Count] = None
-    fine_tune_milestones: list[Count] = None
-    augment: bool = None
-    weight_decay: Annotated[float, Field(ge=0)] = None
-    early_stopping: bool = None
-    pruners: list[Pruner] = None
-    sparsities: Annotated[list[Level], Field(min_length=1)] = None
-    sparsity: Level = None
-    gamma_l1: Strength = None
-    densities: list[Density] | None = None
-    compression: Times | None = None
-    compressions: list[Times] = None
-    channel_density: Density = None
-    admm_iterations: Count = None
-    admm_epochs: Count = None
-    rho: Strength = None
-    rho_growth: Times = None
-    retrain_epochs: Count = None
-    bits: Annotated[list[Bits], Field(min_length=2), AfterValidator(_different)] = None
-    headline_bits: Bits = None
-    edge_bits: Literal[tuple(quantization.WHOLE)] | None = None
-    families: list[Literal[schemes.FAMILIES]] = None
-    search_tolerances: list[Annotated[float, Field(ge=0, lt=1)]] = None
-    search_epochs: Count = None
-    mmd_strengths: list[Strength] = None
-    lira_models: Annotated[int, Field(ge=6, multiple_of=2)] | None = None
-    deploy: bool = None
-    arms: Annotated[list[Literal[tuple("ABCDEFGHIJK")]], Field(min_length=1)] = None
-    pruner: Pruner = None
-    ppb_strengths: list[Strength] = None
-    adversarial_strengths: list[Strength] = None
-    smoothings: list[Share] = None
-    relax_strengths: list[Strength] = None
-    relax_upper: Annotated[float, Field(gt=0, le=1)] = None
-    dp_noises: list[Strength] = None
-    dp_lrs: Annotated[list[Strength], Field(min_length=1)] = None
-    dp_batch_sizes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = None
-    dp_clip: Strength = None
-    dp_delta: Share = None
-    purifier_widths: Widths = None
-    purifier_epochs: Count = None
-    purifier_lr: Strength = None
-    game_epochs: Count = None
-    game_updates: Count = None
-    judge_width: Strength = None
-    nsh_epochs: Count = None
-    label_strengths: Tried = None
-    inversion_strengths: Tried = None
-    membership_strengths: Tried = None
-    label_budget: Annotated[float, Field(ge=0, lt=1)] = None
-    reformer_widths: Widths = None
-    reformer_latent: Count = None
-    reformer_lr: Strength = None
-    reformer_strength: Strength = None
-    table_strength: Strength = None
-    swap_distance: Strength = None
-    memguard_budgets: Annotated[list[Annotated[float, Field(gt=0, le=2)]], Field(min_length=1)] = None
-    stacking: bool = None
-    selena_sub_models: Annotated[int, Field(ge=2)] | None = None
-    selena_left_out: Count = None
-    decoder_width: Strength = None
-    decoder_epochs: Count = None
-    noisy_queries: Annotated[int, Field(ge=4, multiple_of=4)] = None
-    attack_optimizer: Literal["adam", "sgd"] = None
-    attack_epochs: Count = None
-    attack_lr: Strength = None
-    samia_optimizer: Literal["adam", "sgd"] = None
-    samia_epochs: Count = None
-    samia_lr: Strength = None
-    trainings: Count = None
-    precision: Literal["float32", "bf16"] = None
-    device: Literal["auto", "cpu", "cuda"] = None
-    n_jobs: Count = None
-    seed: Annotated[int, Field(ge=0)] = None
+    return AfterValidator(check)
 
 
-def check(namespace: Mapping[str, Any]) -> dict[str, Any]:
+class Run(TypedDict, total=False):
+    """What the run is called, and where it runs."""
+
+    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    precision: Literal["float32", "bf16"]
+    device: Literal["auto", "cpu", "cuda"]
+    n_jobs: Count
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Data(TypedDict, total=False):
+    """What is learned from, and by how many."""
+
+    dataset: Annotated[str, _of(LOADERS, "folder:PATH", "module:function")]
+    data_root: str | None
+    subset: Count | None
+    image_side: Annotated[int, Field(ge=8)] | None
+    n_train: Count | None
+    n_reserve: Count
+    private_classes: Count | None
+    n_models: Count
+    n_targets: Count
+    n_shadows: Count
+
+
+class Training(TypedDict, total=False):
+    """The networks and how they learn."""
+
+    model: Annotated[str, _of(classifiers.NAMES, "module:function")]
+    epochs: Count
+    fine_tune_epochs: Count
+    retrain_epochs: Count
+    batch_size: Batch
+    lr: Strength
+    fine_tune_lr: Strength
+    optimizer: Optimizer
+    milestones: list[Count]
+    fine_tune_milestones: list[Count]
+    augment: bool
+    weight_decay: Annotated[float, Field(ge=0)]
+    early_stopping: bool
+
+
+class Pruning(TypedDict, total=False):
+    """Which weights go, and how."""
+
+    pruner: Pruner
+    pruners: list[Pruner]
+    sparsity: Level
+    sparsities: Annotated[list[Level], Field(min_length=1)]
+    gamma_l1: Strength
+    densities: list[Density] | None
+    compression: Times | None
+    compressions: list[Times]
+    channel_density: Density
+    admm_iterations: Count
+    admm_epochs: Count
+    rho: Strength
+    rho_growth: Times
+
+
+class Quantization(TypedDict, total=False):
+    """Bit-widths, and how networks get to them."""
+
+    bits: Annotated[list[Bits], Field(min_length=2), AfterValidator(_different)]
+    headline_bits: Bits
+    edge_bits: Literal[tuple(quantization.WHOLE)] | None
+    families: list[Literal[schemes.FAMILIES]]
+    search_tolerances: list[Budget]
+    search_epochs: Count
+    deploy: bool
+
+
+class Defenses(TypedDict, total=False):
+    """Defences in training, by strength."""
+
+    ppb_strengths: list[Strength]
+    adversarial_strengths: list[Strength]
+    smoothings: list[Share]
+    relax_strengths: list[Strength]
+    relax_upper: Annotated[float, Field(gt=0, le=1)]
+    mmd_strengths: list[Strength]
+    dp_noises: list[Strength]
+    dp_lrs: Tried
+    dp_batch_sizes: Annotated[list[Batch], Field(min_length=1)]
+    dp_clip: Strength
+    dp_delta: Share
+    stacking: bool
+    selena_sub_models: Annotated[int, Field(ge=2)] | None
+    selena_left_out: Count
+
+
+class Purification(TypedDict, total=False):
+    """Defences of the answer, and the games that train them."""
+
+    purifier_widths: Widths
+    purifier_epochs: Count
+    purifier_lr: Strength
+    game_epochs: Count
+    game_updates: Count
+    judge_width: Strength
+    label_strengths: Tried
+    inversion_strengths: Tried
+    membership_strengths: Tried
+    label_budget: Budget
+    reformer_widths: Widths
+    reformer_latent: Count
+    reformer_lr: Strength
+    reformer_strength: Strength
+    table_strength: Strength
+    swap_distance: Strength
+    memguard_budgets: Annotated[list[Annotated[float, Field(gt=0, le=2)]], Field(min_length=1)]
+
+
+class Attacks(TypedDict, total=False):
+    """The attackers' networks and questions."""
+
+    attack_optimizer: Optimizer
+    attack_epochs: Count
+    attack_lr: Strength
+    samia_optimizer: Optimizer
+    samia_epochs: Count
+    samia_lr: Strength
+    nsh_epochs: Count
+    trainings: Count
+    lira_models: Annotated[int, Field(ge=6, multiple_of=2)] | None
+    decoder_width: Strength
+    decoder_epochs: Count
+    noisy_queries: Annotated[int, Field(ge=4, multiple_of=4)]
+
+
+class Vocabulary(
+    Run, Data, Training, Pruning, Quantization, Defenses, Purification, Attacks, total=False
+):
+    """What each parameter may be. A notebook declares which of them it has, with its defaults."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+
+_VOCABULARY = TypeAdapter(Vocabulary)
+
+
+def check(namespace: Mapping[str, Any], **words: Collection[str]) -> dict[str, Any]:
     """The parameters that a notebook declared with annotations, validated.
 
     Args:
         namespace: the notebook's `globals()`; the names annotated in its parameters cell are its parameters.
+        words: of parameters that only this notebook has, each a list of some of these words: arms="ABC". They are
+            read off the notebook by `words_of`, so they must be written out.
 
     Returns:
         name -> value, to be stored with the results.
@@ -149,16 +215,21 @@ def check(namespace: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: naming each parameter that is wrong, what was found and what is valid.
     """
     names = [name for name in namespace["__annotations__"] if not name.startswith("_")]
-    return validate({name: namespace[name] for name in names}, "the parameters cell")
+    return validate({name: namespace[name] for name in names}, "the parameters cell", words)
 
 
-def validate(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`values` if every one is in the vocabulary and in range; `where` is named in the error."""
-    try:
-        Vocabulary(**values)
-    except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]
-        raise ValueError(f"{where}: " + "; ".join(problems)) from None
+def validate(
+    values: Mapping[str, Any], where: str, words: Mapping[str, Collection[str]] | None = None
+) -> dict[str, Any]:
+    """`values` if every one is in the vocabulary and in range; `where` is named in the error, `words` as for `check`."""
+    words = words or {}
+    shared = {name: value for name, value in values.items() if name not in words}
+    problems = _problems(_VOCABULARY, shared)
+    for name in words.keys() & values.keys():
+        some = Annotated[list[Literal[tuple(words[name])]], Field(min_length=1)]
+        problems += _problems(TypeAdapter(TypedDict("Words", {name: some})), {name: values[name]})
+    if problems:
+        raise ValueError(f"{where}: " + "; ".join(problems))
     return dict(values)
 
 
@@ -189,7 +260,21 @@ def read(path: str | Path, notebook: str | Path) -> dict[str, Any]:
             raise ValueError(
                 f"{path}: unknown parameter {name!r}{nearest(name, declared)}; {notebook.name} declares {declared}"
             )
-    return validate(values, str(path))
+    with own.beside(path.parent):
+        return validate(values, str(path), words_of(notebook))
+
+
+def words_of(notebook: Path) -> dict[str, Collection[str]]:
+    """The words that only this notebook has: the keywords of its call of `check`."""
+    for cell in json.loads(notebook.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or "params.check(" not in source:
+            continue
+        lines = [line for line in source.splitlines() if not line.startswith("%")]
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.check":
+                return {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+    return {}
 
 
 def device(name: str) -> str:
@@ -203,22 +288,26 @@ def device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
-def nearest(name: str, valid: list[str]) -> str:
+def nearest(name: str, valid: Collection[str]) -> str:
     """', did you mean ...?' for the valid name that is closest, or nothing."""
     close = difflib.get_close_matches(str(name), valid, n=1)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
+def _problems(valid: TypeAdapter, values: Mapping[str, Any]) -> list[str]:
+    try:
+        valid.validate_python(values)
+    except ValidationError as error:
+        return [_explain(problem) for problem in error.errors()]
+    return []
+
+
 def _explain(problem: dict) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {name!r}{nearest(name, list(Vocabulary.model_fields))}"
-    hint = (
-        nearest(
-            problem["input"],
-            list(problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")),
-        )
-        if problem["type"] == "literal_error" and isinstance(problem["input"], str)
-        else ""
-    )
-    return f"{name} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{hint}"
+        return f"unknown parameter {name!r}{nearest(name, list(Vocabulary.__annotations__))}"
+    text = problem["msg"].removeprefix("Value error, ")
+    hint = ""
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        hint = nearest(problem["input"], problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))
+    return f"{name} is {problem['input']!r}: {text[0].lower()}{text[1:]}{hint}"

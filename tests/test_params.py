@@ -64,7 +64,7 @@ def test_valid_values_come_back_as_they_are():
         ({"pruner": "l1_filters"}, "pruner is 'l1_filters'.*did you mean 'l1_filter'"),
         ({"bits": [8, 2.5]}, "bits.1 is 2.5"),
         ({"bits": [8]}, r"bits is \[8\]"),
-        ({"bits": [8, 8]}, r"bits is \[8, 8\]: value error, the same value stands in it twice"),
+        ({"bits": [8, 8]}, r"bits is \[8, 8\]: the same value stands in it twice"),
         ({"bits": [32, 8]}, "bits.0 is 32"),
         ({"lira_models": 7}, "lira_models is 7"),
         ({"headline_bits": 0}, "headline_bits is 0"),
@@ -124,7 +124,7 @@ def test_every_notebooks_defaults_are_in_the_vocabulary(path):
     assert len(cells) == 1
     namespace: dict = {}
     exec(cells[0].source, namespace)
-    values = params.check(namespace)
+    values = params.check(namespace, **params.words_of(path))
     assert set(values) == set(papermill.inspect_notebook(str(path)))
     assert values["dataset"] == "digits"
 
@@ -275,7 +275,7 @@ SHAPES = {
 }  # fmt: skip
 STAND_IN = """
 import numpy as np
-from mialib import loaders
+from mialib.data import loaders
 
 def stand_in(root, shape={shape}, classes={classes}):
     y = np.arange(1500) % classes
@@ -298,7 +298,9 @@ def test_every_run_works_from_top_to_bottom_at_toy_size(path, tmp_path, monkeypa
     declared = papermill.inspect_notebook(str(notebook_of(path)))
     values = params.read(path, notebook_of(path))
     toy = params.validate(
-        values | {name: value for name, value in TOY.items() if name in declared}, "the toy run"
+        values | {name: value for name, value in TOY.items() if name in declared},
+        "the toy run",
+        params.words_of(notebook_of(path)),
     )
     dataset = toy.get("dataset", "digits")
     if not (dataset in PLACES and (data_root() / PLACES[dataset]).exists()):

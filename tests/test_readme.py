@@ -1,27 +1,101 @@
-"""What the README promises."""
+"""What the README promises, and that it stays short."""
 
+import math
 import re
+import sys
+import tomllib
 
 import pytest
 import torch
 
-from mialib import REPO_ROOT
+from mialib import REPO_ROOT, data, models, params, study, training
 from mialib.asking import Views
+from mialib.data import own, splits
+from mialib.study import Observation
 
 README = (REPO_ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+YAML = re.search(r"```yaml\n(.*?)```", README, re.S).group(1)
 
 
-def test_the_example_attack_runs_and_finds_an_obvious_member():
-    code = re.search(r"```python\n(.*?)```", README, re.S).group(1)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 12
-    names = {}
-    exec(code, names)  # the block is the project's own
-    posteriors = torch.tensor([[0.99, 0.01], [0.6, 0.4], [0.98, 0.02], [0.55, 0.45]], dtype=torch.float64)
-    views = Views(
-        posteriors.log()[None], torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, 4, 2, dtype=torch.float64)
-    )
-    margins = names["loud_and_sure"](views, views, torch.tensor([[True, False, True, False]]))
-    assert (margins > 0).tolist() == [True, False, True, False]
+def names_of(block):
+    """What a block defines; run in a module of its own, as dataclasses want one."""
+    module = type(sys)("typed")
+    sys.modules["typed"] = module
+    module.__dict__["__name__"] = "typed"
+    exec(block, module.__dict__)  # the blocks are the project's own
+    return module.__dict__
+
+
+ATTACK, DEFENSE, MINE = BLOCKS
+posteriors = torch.tensor([[0.99, 0.01], [0.6, 0.4], [0.98, 0.02], [0.55, 0.45]], dtype=torch.float64)
+views = Views(posteriors.log()[None], torch.zeros(1, 4, dtype=torch.long))
+member = torch.tensor([[True, False, True, False]])
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["attack", "defence", "data and network"])
+def test_an_example_is_about_ten_lines(block):
+    assert len([line for line in block.splitlines() if line.strip()]) <= 12
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["plain", "behind the output defence"])
+def test_the_example_attack_finds_an_obvious_member(served):
+    attack = names_of(ATTACK)["sure_and_right"]
+    seen = Observation([views], views, member, member)
+    if served:
+        seen = seen.served(names_of(DEFENSE)["Halved"](), defense="halved")
+    made = study.attack({"here": seen}, {"sure_and_right": attack})
+    assert (made.margins["here"]["sure_and_right"][0, 0] > 0).tolist() == member[0].tolist()
+    assert {row["attack"] for row in made.rows} == {"sure_and_right"}
+    assert {row["defense"] for row in made.rows} == {"halved" if served else None}
+
+
+def test_the_example_defence_halves_the_distance_to_uniform():
+    served = names_of(DEFENSE)["Halved"]()(posteriors.log()[None])
+    torch.testing.assert_close(served.exp()[0], (posteriors + 0.5) / 2)
+    assert math.isfinite(names_of(DEFENSE)["Halved"]()(torch.tensor([[[0.0, -math.inf]]]).double()).sum())
+
+
+def test_the_example_data_and_network_train(tmp_path, monkeypatch):
+    folder = tmp_path / "yuan2022_pruning"
+    folder.mkdir()
+    (folder / "mine.py").write_text(MINE)
+    (folder / "wine.yaml").write_text(YAML)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    values = params.read(folder / "wine.yaml", REPO_ROOT / "notebooks" / "yuan2022_pruning.ipynb")
+    with own.beside(folder):
+        pool = data.load(values["dataset"])
+        make_model = models.make(values["model"], pool)
+    split = splits.target_shadow(len(pool), 1, 1, seed=0, n_train=values["n_train"])
+    trained = training.fit(make_model, pool, split, training.Recipe(epochs=20, batch_size=8))
+    assert (pool.name, pool.num_classes, len(trained)) == ("mine:wine", 3, 2)
+    sys.modules.pop("mine", None)
+
+
+def prose():
+    """The README without code, tables, pictures, addresses and quoted references."""
+    text = re.sub(r"```.*?```", "", README, flags=re.S)
+    lines = [line for line in text.splitlines() if not line.startswith(("|", ">"))]
+    return re.sub(r"\]\([^)]*\)", "]", re.sub(r"!\[[^\]]*\]\([^)]*\)", "", "\n".join(lines)))
+
+
+def test_the_prose_stays_under_900_words():
+    assert len(prose().split()) < 900
+
+
+@pytest.mark.parametrize("row", [line for line in README.splitlines() if line.startswith("| [")])
+def test_a_cell_of_the_results_has_at_most_25_words(row):
+    cells = [re.sub(r"\]\([^)]*\)", "]", cell) for cell in row.strip("|").split("|")]
+    assert max(len(cell.split()) for cell in cells) <= 25
+
+
+def test_the_commands_stand_within_the_first_screens():
+    assert README.index("## Two commands") < 3000
+
+
+def test_the_python_versions_are_those_of_the_package():
+    wanted = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert wanted == ">=3.11,<3.14" and "Python 3.11 to 3.13" in README
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(((?!http)[^)#]+)\)", README))))

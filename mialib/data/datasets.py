@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mialib.data import own
 from mialib.data.download import data_root
 from mialib.data.loaders import LOADERS, Raw, image_folder
 
@@ -104,22 +105,33 @@ def load(
     side: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """The data set `name`, one of `loaders.LOADERS`, from files below `root`.
+    """The data set `name`: one of `loaders.LOADERS`, from files below `root`, or one of your own, by its address.
 
+    name: of one's own "folder:PATH", see `load_image_folder`, or "module:function", a function without arguments that
+        gives a `Dataset` or a pair (x, y), features (n, d) used as they are or pictures uint8 (n, c, h, w) taken to
+        [0, 1]; `own` says where they are looked for.
     root: the argument, else $MIALIB_DATA, else the user's cache folder. It may be read-only where it holds
         the files; missing ones are downloaded into it. Laid out as torchvision does where it knows the set.
     subset: keep that many examples, stratified, see `stratified_index`; `seed` has no other use.
-    side: make pictures side x side pixels, with an antialiased bilinear filter; None leaves them as they are.
+    side: make pictures side x side pixels, with an antialiased bilinear filter; None leaves them as they are (those of
+        a folder 224 x 224).
     Raises ValueError for an unknown name, a subset outside 1..n, a side for features or a corrupt file,
         FileNotFoundError for a missing one that cannot be downloaded.
     """
-    if name not in LOADERS:
+    if name.startswith("folder:"):
+        path = own.folder(name, data_root(root))
+        return replace(load_image_folder(path, side or 224, subset=subset, seed=seed), name=name)
+    if ":" in name:
+        loaded = _finish(name, _own(name), subset, seed)
+    elif name in LOADERS:
+        loaded = _finish(name, LOADERS[name](data_root(root)), subset, seed)
+    else:
         near = difflib.get_close_matches(str(name), LOADERS, n=1, cutoff=0.0)
         raise ValueError(
-            f"unknown data set {name!r}, the nearest is {near[0]!r}; there are {', '.join(LOADERS)}"
+            f"unknown data set {name!r}, the nearest is {near[0]!r}; there are {', '.join(LOADERS)}, "
+            "folder:PATH and module:function"
         )
-    found = _finish(name, LOADERS[name](data_root(root)), subset, seed)
-    return found if side is None else _resized(found, side)
+    return loaded if side is None else _resized(loaded, side)
 
 
 def load_image_folder(
@@ -149,9 +161,9 @@ def apart(
     """Two sets that share no class, or no example: what a classifier is made for, and what an attacker has.
 
     Args:
-        classes: the first set gets the first so many classes (people), the second the others, both numbered from 0; None
-            where every example is somebody of its own: a random `share` of the examples goes to the second set,
-            examples that are alike, byte for byte, to the same.
+        classes: the first set gets that many classes (people), the first ones, the second all others, both numbered
+            from 0; None where every example stands for itself: a random `share` of the examples goes to the second
+            set, examples that are alike, byte for byte, to the same.
         names: what the two are, added to the name of the data set.
 
     Raises:
@@ -171,9 +183,8 @@ def apart(
     else:
         first = data.y.cpu() < classes
     cut = classes or 0
-    return _part(data, names[0], first, 0, classes or data.num_classes), _part(
-        data, names[1], ~first, cut, data.num_classes - cut
-    )
+    private = _part(data, names[0], first, 0, classes or data.num_classes)
+    return private, _part(data, names[1], ~first, cut, data.num_classes - cut)
 
 
 def _part(data: Dataset, name: str, mask: Tensor, first_class: int, num_classes: int) -> Dataset:
@@ -187,6 +198,23 @@ def _part(data: Dataset, name: str, mask: Tensor, first_class: int, num_classes:
         num_classes=num_classes,
         groups=groups,
     )
+
+
+def _own(address: str) -> Raw:
+    """What a function of one's own gives."""
+    made = own.function(address)()
+    if isinstance(made, Dataset):
+        arrays = (made.x, made.y, made.mean, made.std, made.groups)
+        x, y, mean, std, groups = (None if t is None else t.cpu().numpy() for t in arrays)
+        return Raw(x, y, made.num_classes, mean.tolist(), std.tolist(), groups)
+    try:
+        x, y = (np.asarray(part) for part in made)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{address} gives a {type(made).__name__}; it must give a data.Dataset or a pair (x, y) of arrays"
+        ) from None
+    channels = x.shape[1] if x.ndim == 4 else 1
+    return Raw(x, y, int(y.max()) + 1, (0.0,) * channels, (1.0,) * channels)
 
 
 def _finish(name: str, raw: Raw, subset: int | None, seed: int) -> Dataset:

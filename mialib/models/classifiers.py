@@ -1,17 +1,17 @@
-"""Classifiers (target and shadow models), as plain `nn.Module`s; the networks that attack them: `attack_models`.
+"""Classifiers (target and shadow models), as plain `nn.Module`s; the networks that attack them: `attackers`.
 
 Images float32 (b, c, h, w) or features (b, d) -> logits (b, num_classes). All run alone and under
 `torch.func.functional_call` + `vmap` (randomness="different" where there is dropout): no control flow on data,
 nothing changed in place but BatchNorm's running statistics.
 
-All start from `initialise`, as in the code released with Yuan & Zhang 2022, which applies one rule to every network
-it builds.
+All start from `layers.initialise`, as in the code released with Yuan & Zhang 2022, which applies one rule to every
+network it builds.
 """
 
 import difflib
 from functools import partial
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.densenet import DenseNet
 from torchvision.models.mobilenetv2 import MobileNetV2
@@ -19,11 +19,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.vgg import vgg11_bn as torchvision_vgg11_bn
 from torchvision.models.vgg import vgg16_bn as torchvision_vgg16_bn
 
-from mialib.data import Dataset
+from mialib.data import Dataset, own
 from mialib.models.layers import initialise, mlp
-
-if TYPE_CHECKING:
-    pass
 
 # The smallest image side that leaves every stage of the network at least one pixel.
 SMALLEST_IMAGE = {
@@ -41,17 +38,24 @@ _SIZED = ("small_cnn", "lenet5")  # networks whose linear layer depends on the i
 NAMES = (*SMALLEST_IMAGE, "columnfc")
 
 
-def make(name: str, dataset: "Dataset") -> partial:
+def make(name: str, dataset: Dataset) -> partial:
     """A zero-argument constructor of classifier `name` for `dataset`.
 
-    The result is a partial of a function of this module with keyword arguments only, so that it pickles and its
-    description (name and arguments) can be hashed. Reads `dataset.x.shape` and `dataset.num_classes`.
-    Raises ValueError for an unknown name (with the nearest valid one), for features given to an image network or
-    images to `columnfc`, and for images too small for the architecture.
+    name: one of `NAMES`, or of one's own "module:function" (`data.own` says where it is looked for), a function
+        (shape, num_classes) that gives the network for inputs of `shape`, (c, h, w) or (d,).
+
+    The result is a partial with keyword arguments only, so that it pickles and its description (name and arguments) can
+    be hashed. Raises ValueError for an unknown name (with the nearest valid one), for features given to an image network
+    or images to `columnfc`, for images too small for the architecture, and for a network of one's own that does not
+    answer such inputs with `num_classes` logits.
     """
+    if ":" in name:
+        return _own(name, dataset)
     if name not in NAMES:
         nearest = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.0)[0]
-        raise ValueError(f"model: unknown name {name!r}, did you mean {nearest!r}? Valid: {', '.join(NAMES)}")
+        raise ValueError(
+            f"model: unknown name {name!r}, did you mean {nearest!r}? Valid: {', '.join(NAMES)} and module:function"
+        )
     shape = tuple(dataset.x.shape[1:])
     if name == "columnfc":
         if len(shape) != 1:
@@ -75,7 +79,20 @@ def make(name: str, dataset: "Dataset") -> partial:
     return partial(_CLASSIFIERS[name], in_channels=shape[0], num_classes=dataset.num_classes, **sizes)
 
 
-# --- classifiers ---------------------------------------------------------------------------------------------------
+def _own(address: str, dataset: Dataset) -> partial:
+    shape = tuple(dataset.x.shape[1:])
+    make_model = partial(own.function(address), shape=shape, num_classes=dataset.num_classes)
+    with torch.random.fork_rng(), torch.no_grad():
+        network = make_model()
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"model: {address} gives a {type(network).__name__}, not an nn.Module")
+        logits = network.eval()(torch.zeros(2, *shape))
+    if logits.shape != (2, dataset.num_classes):
+        raise ValueError(
+            f"model: {address} answers two inputs {shape} with {tuple(logits.shape)}; {dataset.name!r} has "
+            f"{dataset.num_classes} classes, so it must be (2, {dataset.num_classes}) logits"
+        )
+    return make_model
 
 
 def small_cnn(in_channels: int, num_classes: int, image_size: int, width: int | None = None) -> nn.Module:

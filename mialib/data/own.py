@@ -1,0 +1,81 @@
+"""Data sets and networks of one's own, by address: "module:function", or "folder:PATH" for pictures.
+
+A module is looked for beside the YAML file that is run, then on Python's path; a folder that is no absolute path beside
+the YAML file, then below the data root. `mialib run` says where the file lies, by the environment variable
+`MIALIB_BESIDE`.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+BESIDE = "MIALIB_BESIDE"
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[None]:
+    """Within it, addresses are looked for in `folder` first, here and in the processes that are started."""
+    before = os.environ.get(BESIDE)
+    os.environ[BESIDE] = str(folder.resolve())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[BESIDE]
+        else:
+            os.environ[BESIDE] = before
+
+
+def check(address: str) -> None:
+    """Raises ValueError for the address of a module that is nowhere, or for a folder that is not there; runs nothing."""
+    if address.startswith("folder:"):
+        folder(address, None)
+        return
+    module, _, function = address.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), function)):
+        raise ValueError("an address is module:function, both Python names")
+    if PathFinder.find_spec(module.split(".")[0], _places()) is None:
+        raise ValueError(f"no module {module}; it is looked for in {', '.join(_places()[:1])}, then on Python's path")
+
+
+def function(address: str) -> Callable:
+    """The function at "module:function".
+
+    Raises:
+        ValueError: no such module or function.
+    """
+    check(address)
+    module, _, name = address.partition(":")
+    for place in _places()[:1]:
+        if place not in sys.path:  # for good: what is trained in other processes is found by its module's name
+            sys.path.insert(0, place)
+    imported = importlib.import_module(module)
+    made = getattr(imported, name, None)
+    if not callable(made):
+        names = [key for key, value in vars(imported).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(f"{address}: {imported.__file__} has no function {name}; it has {', '.join(names)}")
+    return made
+
+
+def folder(address: str, root: Path | None) -> Path:
+    """The folder at "folder:PATH".
+
+    Raises:
+        ValueError: it is not there.
+    """
+    path = Path(address.removeprefix("folder:")).expanduser()
+    tried = [place / path for place in (Path(_places()[0]), root) if place is not None]
+    for place in tried:
+        if place.is_dir():
+            return place
+    if root is None and not path.is_absolute():  # it may lie below the data root
+        return path
+    raise ValueError(f"{address}: no folder {' or '.join(map(str, tried))}")
+
+
+def _places() -> list[str]:
+    return [os.environ.get(BESIDE) or os.getcwd(), *sys.path]
