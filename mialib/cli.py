@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "list":
             return _list()
         if options.command == "overview":
-            print(store.write(outputs_root() / "README.md", overview.results_page(outputs_root()).encode()))
+            page = outputs_root() / "README.md"
+            store.write(page, overview.results_page(outputs_root()).encode())
+            print(page)
             return 0
         if options.command == "faces":
             print(faces.build(options.kind, options.archive, options.root / "faces"))

@@ -1,5 +1,6 @@
 from . import answers as answers
 from . import doors as doors
+from . import posteriors as posteriors
 from . import views as views
 from .answers import accuracy as accuracy
 from .answers import log_posteriors as log_posteriors

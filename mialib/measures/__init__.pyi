@@ -1,5 +1,7 @@
+from . import calibration as calibration
 from . import decisions as decisions
 from . import dispersion as dispersion
+from . import kernels as kernels
 from . import metrics as metrics
 from .dispersion import Dispersion as Dispersion
 from .dispersion import beyond_the_label as beyond_the_label

@@ -1,5 +1,6 @@
 from . import claims as claims
 from . import files as files
+from . import overview as overview
 from . import tables as tables
 from . import vocabulary as vocabulary
 from .claims import Claim as Claim

@@ -3,7 +3,8 @@
 The loop itself is in `loop.py`; this file decides which models need it and where they run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import joblib
@@ -68,26 +69,21 @@ def fit(
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
     """
     hooks = Hooks(objective, descent or Shuffling(), compress, constraint, opponent, augment)
-    _check(make_model, data, split, recipe, hooks, start)
+    order = _Order(make_model, data, split, recipe, hooks, start)
+    order.check()
     cache = cache or Store()
-    keys = _keys(make_model, data, split, recipe, hooks, start)
-    curves = {f"{name}_accuracy" for name in watch}
+    keys, curves = order.keys(), {f"{name}_accuracy" for name in watch}
     done = {i: entry for i, key in enumerate(keys) if (entry := cache.get(key)) and curves <= entry[1].keys()}
     missing = [i for i in range(len(split)) if i not in done]
     if missing:
-        together = _batched(make_model, data.x.device, split) if batched is None else batched
+        together = order.launch_bound() if batched is None else batched
         shards = [missing] if together and not hooks.descent.alone else [[i] for i in missing]
-        jobs = [
-            dict(split=split[shard], hooks=hooks[shard], watch=watch, start=pick(start, shard))
-            for shard in shards
-        ]
-        run = partial(loop.train, make_model, data, recipe)
         with progress.bar(len(missing) * recipe.epochs, what, "epoch") as bar:
-            for number, trained in _trained(run, jobs, bar, recipe.epochs):
-                for i, entry in zip(shards[number], trained, strict=True):
+            for shard, entries in order.train(shards, watch, bar):
+                for i, entry in zip(shard, entries, strict=True):
                     cache.put(keys[i], *entry)
                     done[i] = entry
-    return _assemble(make_model, [done[i] for i in range(len(split))], keys, data.x.device)
+    return order.assemble([done[i] for i in range(len(split))], keys)
 
 
 def use_processes(n_jobs: int) -> None:
@@ -100,113 +96,111 @@ def use_processes(n_jobs: int) -> None:
     joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1)
 
 
-def _keys(
-    make_model: Callable[[], nn.Module],
-    data: Dataset,
-    split: Splits,
-    recipe: Recipe,
-    hooks: Hooks,
-    start: Population | None,
-) -> list[str]:
-    """The store's key of each model: of all that makes it what it is."""
-    code = store.sources(
-        loop,
-        checkpoints,
-        classifiers,
-        layers,
-        population,
-        splits,
-        Dataset,
-        Recipe,
-        make_model,
-        *vars(hooks).values(),
-    )
-    reserve_matters = recipe.select_best or hooks.opponent is not None
-    return [
-        store.key(
-            data=data.fingerprint,
-            member=split.member[i],
-            reserve=split.reserve[i] if reserve_matters else None,
-            seed=int(split.seeds[i]),
-            architecture=make_model,
-            recipe=recipe,
-            start=_origin(start, i),
-            code=code,
-            **vars(hooks[[i]]),
-        )
-        for i in range(len(split))
-    ]
+@dataclass(frozen=True)
+class _Order:
+    """What `fit` is asked for."""
+
+    make_model: Callable[[], nn.Module]
+    data: Dataset
+    split: Splits
+    recipe: Recipe
+    hooks: Hooks
+    start: Population | None
+
+    @property
+    def reserve_matters(self) -> bool:
+        return self.recipe.select_best or self.hooks.opponent is not None
+
+    def check(self) -> None:
+        """Raises ValueError before any work, see `fit`."""
+        data, split, hooks = self.data, self.split, self.hooks
+        if split.member.shape[1] != len(data):
+            raise ValueError(
+                f"the split is over {split.member.shape[1]} examples, {data.name} has {len(data)}"
+            )
+        if self.start is not None and len(self.start) != len(split):
+            raise ValueError(
+                f"start has {len(self.start)} models, the split {len(split)}; one row a model is needed"
+            )
+        if self.reserve_matters and not bool(split.reserve.any(1).all()):
+            raise ValueError(
+                "best-checkpoint selection and opponents need reserve examples, and a model has none; "
+                "give the split a reserve or set select_best=False"
+            )
+        if hooks.constraint is not None and self.recipe.select_best:
+            raise ValueError(
+                "a constraint is met at the end of training, so its best epoch cannot be kept; set select_best=False"
+            )
+        if (hooks.opponent is not None or hooks.constraint is not None) and hooks.descent.alone:
+            raise ValueError(
+                "the penalty of an opponent or a constraint belongs to a whole batch, so a descent that treats "
+                "examples one by one (DP-SGD) cannot clip it; give one of the two"
+            )
+        hooks.descent.check(self.make_model)
+
+    def keys(self) -> list[str]:
+        """The store's key of each model: of all that makes it what it is."""
+        ours = (loop, checkpoints, classifiers, layers, population, splits, Dataset, Recipe)
+        code = store.sources(*ours, self.make_model, *vars(self.hooks).values())
+        return [
+            store.key(
+                data=self.data.fingerprint,
+                member=self.split.member[i],
+                reserve=self.split.reserve[i] if self.reserve_matters else None,
+                seed=int(self.split.seeds[i]),
+                architecture=self.make_model,
+                recipe=self.recipe,
+                start=_origin(self.start, i),
+                code=code,
+                **vars(self.hooks[[i]]),
+            )
+            for i in range(len(self.split))
+        ]
+
+    def launch_bound(self) -> bool:
+        """vmap where launch cost dominates (CUDA, small networks), one by one where arithmetic does (any CPU).
+
+        On two CPU cores vmap was about 10 % faster for small MLPs and half as fast for small convolutional networks,
+        and one-thread processes beat both; one million parameters as the bound on CUDA is a guess that waits for a
+        measurement.
+        """
+        same_size = len(set(self.split.member.sum(1).tolist())) == 1
+        size = sum(p.numel() for p in population.skeleton(self.make_model).parameters())
+        return self.data.x.device.type == "cuda" and same_size and size < 1_000_000
+
+    def train(
+        self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar
+    ) -> Iterator[tuple[list[int], list[Entry]]]:
+        """The shards as they are done, in as many processes as joblib is set to, each with its models' entries."""
+        inside = effective_n_jobs(None) == 1 or len(shards) == 1
+        run = partial(loop.train, self.make_model, self.data, self.recipe, watch=watch)
+        jobs = (
+            delayed(_numbered)(
+                number, run, bar.update if inside else None,
+                split=self.split[shard], hooks=self.hooks[shard], start=pick(self.start, shard),
+            )
+            for number, shard in enumerate(shards)
+        )  # fmt: skip
+        for number, entries in Parallel(n_jobs=1 if inside else None, return_as="generator_unordered")(jobs):
+            yield shards[number], entries
+            if not inside:
+                bar.update(len(entries) * self.recipe.epochs)
+
+    def assemble(self, entries: list[Entry], keys: list[str]) -> Population:
+        names = [name for name, _ in population.skeleton(self.make_model).named_parameters()]
+        stacked = {
+            name: torch.stack([tensors[name] for tensors, _ in entries]).to(self.data.x.device)
+            for name in entries[0][0]
+        }
+        params = {name: stacked.pop(name) for name in names}
+        return Population(self.make_model, params, stacked, [record for _, record in entries], keys)
 
 
-def _trained(run: Callable, jobs: list[dict], bar: progress.Bar, epochs: int):
-    """(number of the job, its models' entries) as they are done, in as many processes as joblib is set to."""
-    inside = effective_n_jobs(None) == 1 or len(jobs) == 1
-    tick = bar.update if inside else None
-    results = Parallel(n_jobs=1 if inside else None, return_as="generator_unordered")(
-        delayed(_numbered)(number, run, job, tick) for number, job in enumerate(jobs)
-    )
-    for number, trained in results:
-        yield number, trained
-        if not inside:
-            bar.update(len(trained) * epochs)
-
-
-def _numbered(number: int, run: Callable, job: dict, tick: Callable | None) -> tuple[int, list[Entry]]:
+def _numbered(number: int, run: Callable, tick: Callable | None, **job) -> tuple[int, list[Entry]]:
     return number, run(**job, tick=tick)
-
-
-def _check(
-    make_model: Callable[[], nn.Module],
-    data: Dataset,
-    split: Splits,
-    recipe: Recipe,
-    hooks: Hooks,
-    start: Population | None,
-) -> None:
-    if split.member.shape[1] != len(data):
-        raise ValueError(f"the split is over {split.member.shape[1]} examples, {data.name} has {len(data)}")
-    if start is not None and len(start) != len(split):
-        raise ValueError(f"start has {len(start)} models, the split {len(split)}; one row a model is needed")
-    if (recipe.select_best or hooks.opponent is not None) and not bool(split.reserve.any(1).all()):
-        raise ValueError(
-            "best-checkpoint selection and opponents need reserve examples, and a model has none; "
-            "give the split a reserve or set select_best=False"
-        )
-    if hooks.constraint is not None and recipe.select_best:
-        raise ValueError(
-            "a constraint is met at the end of training, so its best epoch cannot be kept; set select_best=False"
-        )
-    if (hooks.opponent is not None or hooks.constraint is not None) and hooks.descent.alone:
-        raise ValueError(
-            "the penalty of an opponent or a constraint belongs to a whole batch, so a descent that treats examples "
-            "one by one (DP-SGD) cannot clip it; give one of the two"
-        )
-    hooks.descent.check(make_model)
-
-
-def _batched(make_model: Callable[[], nn.Module], device: torch.device, split: Splits) -> bool:
-    """vmap where launch cost dominates (CUDA, small networks), one by one where arithmetic does (any CPU).
-
-    On two CPU cores vmap was about 10 % faster for small MLPs and half as fast for small convolutional networks, and
-    one-thread processes beat both; one million parameters as the bound on CUDA is a guess that waits for a measurement.
-    """
-    same_size = len(set(split.member.sum(1).tolist())) == 1
-    size = sum(p.numel() for p in population.skeleton(make_model).parameters())
-    return device.type == "cuda" and same_size and size < 1_000_000
 
 
 def _origin(start: Population | None, i: int):
     if start is None:
         return None
     return start.keys[i] if start.keys else store.describe(pick(start.params | start.buffers, [i]))
-
-
-def _assemble(
-    make_model: Callable[[], nn.Module], entries: list[Entry], keys: list[str], device: torch.device
-) -> Population:
-    names = [name for name, _ in population.skeleton(make_model).named_parameters()]
-    stacked = {
-        name: torch.stack([tensors[name] for tensors, _ in entries]).to(device) for name in entries[0][0]
-    }
-    params = {name: stacked.pop(name) for name in names}
-    return Population(make_model, params, stacked, [record for _, record in entries], keys)
