@@ -189,9 +189,7 @@ class Attacks(TypedDict, total=False):
     noisy_queries: Annotated[int, Field(ge=4, multiple_of=4)]
 
 
-class Vocabulary(
-    Run, Data, Training, Pruning, Quantization, Defenses, Purification, Attacks, total=False
-):
+class Vocabulary(Run, Data, Training, Pruning, Quantization, Defenses, Purification, Attacks, total=False):
     """What each parameter may be. A notebook declares which of them it has, with its defaults."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
@@ -309,5 +307,7 @@ def _explain(problem: dict) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     hint = ""
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        hint = nearest(problem["input"], problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "))
+        hint = nearest(
+            problem["input"], problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        )
     return f"{name} is {problem['input']!r}: {text[0].lower()}{text[1:]}{hint}"

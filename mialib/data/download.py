@@ -59,18 +59,18 @@ def fetch(source: Source, root: Path) -> Path:
 def verify(source: Source, path: Path) -> None:
     """Compare the file with the checksum recorded beside it, else with the published one, if there is either.
 
-    The record comes first because `mialib.faces` writes one for files that are built here: two builds hold
+    The record comes first because `faces.build` writes one for files that are built here: two builds hold
     the same arrays, but not always the same bytes.
     """
-    record = _record_path(path)
-    expected = f"sha256:{record.read_text().split()[0]}" if record.is_file() else source.checksum
+    beside = _record_path(path)
+    expected = f"sha256:{beside.read_text().split()[0]}" if beside.is_file() else source.checksum
     if expected is None:
         return
     algorithm, digest = expected.split(":", 1)
-    found = pooch.file_hash(str(path), alg=algorithm)
-    if found != digest:
-        origin = f" (recorded in {record}; delete it if you replaced the file)" if record.is_file() else ""
-        raise corrupt(source, path, f"expected {expected}{origin}, found {algorithm}:{found}")
+    actual = pooch.file_hash(str(path), alg=algorithm)
+    if actual != digest:
+        origin = f" (recorded in {beside}; delete it if you replaced the file)" if beside.is_file() else ""
+        raise corrupt(source, path, f"expected {expected}{origin}, found {algorithm}:{actual}")
 
 
 @contextmanager
@@ -87,9 +87,9 @@ def reading(source: Source, path: Path) -> Iterator[Path]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        found = f"sha256:{pooch.file_hash(str(path))}"
+        actual = f"sha256:{pooch.file_hash(str(path))}"
         expected = source.checksum or "no published checksum"
-        problem = f"expected {expected}, found {found}; it cannot be read: {error}"
+        problem = f"expected {expected}, found {actual}; it cannot be read: {error}"
         raise corrupt(source, path, problem) from error
     if source.checksum is None and not _record_path(path).is_file():
         record(path)
@@ -118,10 +118,10 @@ def missing(source: Source, path: Path, reason: str = "") -> FileNotFoundError:
     )
 
 
-def corrupt(source: Source, path: Path, found: str) -> ValueError:
-    """The error for a file that cannot be trusted; `found` says what was expected and what is there."""
+def corrupt(source: Source, path: Path, problem: str) -> ValueError:
+    """The error for a file that cannot be trusted; `problem` says what was expected and what is there."""
     return ValueError(
-        f"data set {source.dataset!r}: corrupt file: {path}\n  {found}"
+        f"data set {source.dataset!r}: corrupt file: {path}\n  {problem}"
         "\n  The file was left in place: move it away, then load again"
         + (f", or get it from: {source.url}" if source.url else "")
         + (f"\n  {source.advice}" if source.advice else "")
@@ -137,10 +137,8 @@ def _download(source: Source, path: Path) -> None:
             path=path.parent,
             downloader=pooch.HTTPDownloader(progressbar=True),
         )
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # no network, no such page, no room, or a body with another checksum
+    # no network, no such page, no room, or a body with another checksum
+    except (OSError, ValueError) as error:
         raise missing(source, path, f"download failed: {type(error).__name__}: {error}") from None
 
 

@@ -45,10 +45,10 @@ def build(kind: str, archive_path: str | Path, out_dir: str | Path) -> Path:
     if out.exists():
         raise FileExistsError(f"{out} is there already; move it away to build it again")
     pictures = read_pictures(Path(archive_path), ATT_NAME if kind == "att" else LFW_NAME)
-    found = (len(pictures), len({person for person, _ in pictures}))
-    if found != COMPLETE[kind]:
+    counts = (len(pictures), len({person for person, _ in pictures}))
+    if counts != COMPLETE[kind]:
         raise ValueError(
-            f"{archive_path}: found {found[0]} pictures of {found[1]} people, the original of {kind!r} has"
+            f"{archive_path}: found {counts[0]} pictures of {counts[1]} people, the original of {kind!r} has"
             f" {COMPLETE[kind][0]} of {COMPLETE[kind][1]}; unpack it again, or get the original archive"
         )
     arrays = att_arrays(pictures) if kind == "att" else lfw_arrays(pictures)

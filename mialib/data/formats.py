@@ -108,10 +108,10 @@ def decode_images(
 def _check_memory(shape: tuple[int, ...]) -> None:
     if not hasattr(os, "sysconf"):  # not on Windows
         return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if np.prod(shape, dtype=np.float64) > 0.8 * there:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if np.prod(shape, dtype=np.float64) > 0.8 * memory:
         needed = np.prod(shape, dtype=np.float64) / 2**30
         raise ValueError(
             f"{shape[0]} images of {shape[1:]} need {needed:.0f} GiB as bytes, this machine has"
-            f" {there / 2**30:.0f}: pass a smaller `subset`, or a smaller `size`"
+            f" {memory / 2**30:.0f}: pass a smaller `subset`, or a smaller `size`"
         )

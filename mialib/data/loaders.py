@@ -24,9 +24,8 @@ Rows = Callable[[np.ndarray], np.ndarray]
 class Raw(NamedTuple):
     """A data set as its loader leaves it; shapes and units as in `data.Dataset`."""
 
-    x: (
-        np.ndarray | Rows
-    )  # all examples, or where decoding is slow, a function of the positions int64 (m,) wanted
+    # all examples, or where decoding is slow, a function of the positions int64 (m,) wanted
+    x: np.ndarray | Rows
     y: np.ndarray
     num_classes: int
     mean: Sequence[float] = (0.0,)
@@ -34,16 +33,13 @@ class Raw(NamedTuple):
     groups: np.ndarray | None = None
 
 
-CIFAR = (
-    (0.4914, 0.4822, 0.4465),
-    (0.2023, 0.1994, 0.2010),
-)  # for CIFAR-100 too, as in mia_prune's datasets.py
+# Mean and standard deviation of each channel. CIFAR's are for CIFAR-100 too, as in mia_prune's datasets.py
+CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as in torchvision's classification presets
 UNIT = ((0.0,), (1.0,))  # pixels stay in [0, 1]
 
-SHOKRI = (
-    "https://github.com/privacytrustlab/datasets/raw/master/"  # the three tabular sets of Shokri et al. 2017
-)
+# the three tabular sets of Shokri et al. 2017
+SHOKRI = "https://github.com/privacytrustlab/datasets/raw/master/"
 
 
 def digits(root: Path) -> Raw:

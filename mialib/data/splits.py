@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_TARGET, _SHADOW, _PAIR, _POOL, _KNOWN, _MODEL, _CUT = range(
-    7
-)  # what a random stream is for; part of its seed
+# what a random stream is for; part of its seed
+_TARGET, _SHADOW, _PAIR, _POOL, _KNOWN, _MODEL, _CUT = range(7)
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ def random_halves(n: int, n_models: int, seed: int, reserve_fraction: float = 0.
 
 
 def known_and_scored(splits: Splits, seed: int) -> tuple[Tensor, Tensor]:
-    """The half of each model's members and test examples that the attacker is given, and the half it is scored on.
+    """The half of each model's members and test examples that the attacker is given, and the other, for scoring.
 
     The strong attacker of Nasr, Shokri & Houmansadr 2018: known members and non-members of the target itself.
 
@@ -173,8 +172,8 @@ def known_and_scored(splits: Splits, seed: int) -> tuple[Tensor, Tensor]:
     known = torch.zeros_like(splits.member)
     for i in range(len(splits)):
         generator = _generator(seed, _KNOWN, int(splits.seeds[i]))
-        for candidates in (splits.member[i], splits.test[i]):
-            index = generator.permutation(candidates.nonzero()[:, 0].numpy())
+        for mask in (splits.member[i], splits.test[i]):
+            index = generator.permutation(mask.nonzero()[:, 0].numpy())
             known[i] |= _mask(index[: len(index) // 2], splits.member.shape[1])
     return known, (splits.member | splits.test) & ~known
 
@@ -196,12 +195,10 @@ def d1_d2_d3(n: int, n_members: int, n_reserve: int, n_test: int, seed: int, n_m
         np.split(_generator(seed, _CUT, i).permutation(n)[:needed], [n_members, n_members + n_reserve])
         for i in range(n_models)
     ]
-    member, reserve, test = (
-        torch.stack([_mask(part, n) for part in role]) for role in zip(*parts, strict=True)
-    )
-    return Splits(
-        member, test, reserve, torch.tensor([_model_seed(seed, _MODEL, i) for i in range(n_models)])
-    )
+    roles = zip(*parts, strict=True)
+    member, reserve, test = (torch.stack([_mask(part, n) for part in role]) for role in roles)
+    seeds = torch.tensor([_model_seed(seed, _MODEL, i) for i in range(n_models)])
+    return Splits(member, test, reserve, seeds)
 
 
 def official(n: int, n_members: int, n_models: int, seed: int) -> Splits:
@@ -222,7 +219,7 @@ def official(n: int, n_members: int, n_models: int, seed: int) -> Splits:
 
 
 def as_members(split: Splits) -> Splits:
-    """The same models with their reserve in the members' place: does what a defence learned from leak?"""
+    """The same models with their reserve as the members: does what a defence learned from leak?"""
     return Splits(split.reserve, split.test, split.member, split.seeds)
 
 
@@ -239,17 +236,16 @@ def blocks(member: Tensor, seeds: Tensor) -> Splits:
     bool (k, n) marks in the block, the others of the block are its reserve.
     """
     k, n = member.shape
-    own = torch.eye(k, dtype=torch.bool)[:, :, None]
-    chosen, block = (own & member[None]).flatten(1), own.expand(k, k, n).flatten(1)
+    is_own = torch.eye(k, dtype=torch.bool)[:, :, None]
+    chosen, block = (is_own & member[None]).flatten(1), is_own.expand(k, k, n).flatten(1)
     return Splits(chosen, torch.zeros_like(chosen), block & ~chosen, seeds)
 
 
 def _cut(half: np.ndarray, n: int, generator: np.random.Generator, n_train: int | None) -> tuple[Tensor, ...]:
     order = generator.permutation(half)
     n_test = math.ceil(0.45 * len(order))
-    n_reserve = math.ceil(
-        0.1818 * (len(order) - n_test)
-    )  # 18.18 % of the remaining 55 %, as mia_prune cuts it
+    # 18.18 % of the remaining 55 %, as mia_prune cuts it
+    n_reserve = math.ceil(0.1818 * (len(order) - n_test))
     n_member = len(order) - n_test - n_reserve
     if n_train is not None and not 1 <= n_train <= n_member:
         raise ValueError(
