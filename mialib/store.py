@@ -42,9 +42,9 @@ class Store:
             return None
         try:
             content, meta = tensors.read_bytes(), json.loads(record.read_text())
-            found = hashlib.sha256(content).hexdigest()
-            if found != meta["sha256"]:
-                raise ValueError(f"SHA-256 is {found}, {meta['sha256']} was written")
+            digest = hashlib.sha256(content).hexdigest()
+            if digest != meta["sha256"]:
+                raise ValueError(f"SHA-256 is {digest}, {meta['sha256']} was written")
             return load(content), meta["record"]
         except (ValueError, TypeError, KeyError, SafetensorError, OSError) as error:
             for path in (tensors, record):
@@ -60,9 +60,8 @@ class Store:
         """Write an entry whole or not at all."""
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         meta = {"sha256": hashlib.sha256(content).hexdigest(), "record": record}
-        for path, data in zip(
-            self._paths(key), (content, json.dumps(meta, allow_nan=False).encode()), strict=True
-        ):
+        record_bytes = json.dumps(meta, allow_nan=False).encode()
+        for path, data in zip(self._paths(key), (content, record_bytes), strict=True):
             write(path, data)
 
     def _paths(self, key: str) -> tuple[Path, Path]:
@@ -140,11 +139,12 @@ def _modules(thing) -> set[str]:
         return {thing.__name__}
     if isinstance(thing, functools.partial):
         return set().union(*map(_modules, (thing.func, *thing.args, *thing.keywords.values())))
-    own = {thing.__module__ if hasattr(thing, "__qualname__") else type(thing).__module__}
-    own -= {"builtins", "torch"}  # values: numbers, strings, tensors, None
+    names = {thing.__module__ if hasattr(thing, "__qualname__") else type(thing).__module__}
+    names -= {"builtins", "torch"}  # values: numbers, strings, tensors, None
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        return own.union(*(_modules(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.compare))
-    return own
+        parts = (getattr(thing, f.name) for f in dataclasses.fields(thing) if f.compare)
+        return names.union(*map(_modules, parts))
+    return names
 
 
 @functools.cache

@@ -32,7 +32,7 @@ def test_what_is_put_comes_back_bit_for_bit(cache):
     tensors, record = cache.get("abc")
     assert record == RECORD and tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
-        assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor)
+        assert tensors[name].dtype == tensor.dtype and torch.equal(tensors[name], tensor), name
     assert files(cache) == ["abc.json", "abc.safetensors"]  # no temporary file is left
 
 
@@ -159,6 +159,24 @@ def test_equal_things_share_a_key_whatever_their_order():
         ([1, 2], [2, 1]),
         ({"a": 1}, {"b": 1}),
     ],
+    ids=[
+        "number",
+        "int and float",
+        "number and text",
+        "none and text",
+        "shape",
+        "dtype",
+        "layout of as many values",
+        "sign of zero",
+        "field",
+        "class",
+        "function",
+        "argument",
+        "name of an argument",
+        "partial and function",
+        "order",
+        "name",
+    ],
 )
 def test_different_things_have_different_keys(one, other):
     assert key(thing=one) != key(thing=other)
@@ -169,7 +187,11 @@ def test_descriptions_are_json():
     json.dumps(describe(thing))
 
 
-@pytest.mark.parametrize("thing", [lambda: 0, functools.partial(lambda: 0), object(), {1, 2}])
+@pytest.mark.parametrize(
+    "thing",
+    [lambda: 0, functools.partial(lambda: 0), object(), {1, 2}],
+    ids=["lambda", "partial of a lambda", "object", "set"],
+)
 def test_what_has_no_stable_description_is_refused(thing):
     with pytest.raises(TypeError, match="no stable description"):
         key(thing=thing)
@@ -206,14 +228,27 @@ def test_the_source_of_partials_and_objects_is_that_of_their_functions_and_class
     assert sources(plain, None) == sources(plain) != sources(store)
 
 
-def test_the_sources_of_a_partials_parts_count(monkeypatch):
+@pytest.mark.parametrize(
+    ("things", "modules"),
+    [
+        (
+            [
+                functools.partial(
+                    differential_privacy._with_group_norm,
+                    functools.partial(classifiers.small_cnn, 1, 10, image_size=8),
+                )
+            ],
+            ["mialib.defenses.differential_privacy", "mialib.models.classifiers"],
+        ),
+        (
+            [adversarial.AdversarialRegularization(1.0, 10), None],
+            ["mialib.defenses.adversarial", "mialib.models.attackers"],
+        ),
+    ],
+    ids=["a partial of a partial", "a dataclass with a function"],
+)
+def test_the_sources_of_the_parts_count(monkeypatch, things, modules):
     read = []
     monkeypatch.setattr(store, "_tree", lambda module: read.append(module) or module)
-    nested = functools.partial(
-        differential_privacy._with_group_norm, functools.partial(classifiers.small_cnn, 1, 10, image_size=8)
-    )
-    store.sources(nested)
-    assert sorted(read) == ["mialib.defenses.differential_privacy", "mialib.models.classifiers"]
-    read.clear()
-    store.sources(adversarial.AdversarialRegularization(1.0, 10), None)
-    assert sorted(read) == ["mialib.defenses.adversarial", "mialib.models.attackers"]
+    store.sources(*things)
+    assert sorted(read) == modules

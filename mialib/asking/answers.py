@@ -60,9 +60,8 @@ def accuracy(population: Population, data: Dataset, mask: Tensor) -> Tensor:
 def _of_each(question, population: Population, data: Dataset, index: Tensor, *options) -> Tensor:
     """question(module, data, own rows, *options) of every model, stacked; in as many processes as joblib is set to."""
     index = index.expand(len(population), -1).to(data.x.device)
-    run = Parallel(
-        n_jobs=None if data.x.device.type == "cpu" and len(population) > 1 else 1, return_as="generator"
-    )
+    several = data.x.device.type == "cpu" and len(population) > 1
+    run = Parallel(n_jobs=None if several else 1, return_as="generator")
     answers = run(delayed(question)(population[i], data, index[i], *options) for i in range(len(population)))
     what = f"queries, {question.__name__.strip('_')}"
     return torch.stack(list(progress.follow(answers, what, "model", len(population))))
@@ -77,7 +76,7 @@ def _sensitivity(
     module: nn.Module, data: Dataset, index: Tensor, queries: int, epsilon: float, seed: int
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same noise
-    found = []
+    sensitivities = []
     with torch.no_grad(), full_precision():
         block = max(1, ROWS // queries)
         for rows in index.split(block):
@@ -87,8 +86,8 @@ def _sensitivity(
             noise = torch.randn((queries, block, *x.shape[1:]), generator=generator)[:, : len(x)].to(x)
             noisy = in_batches(module, (x + epsilon * noise).flatten(0, 1))
             moved = noisy.double().softmax(1).view(queries, *clean.shape) - clean
-            found.append((moved.abs().sum(0) / (queries * epsilon)).cpu())
-    return torch.cat(found)
+            sensitivities.append((moved.abs().sum(0) / (queries * epsilon)).cpu())
+    return torch.cat(sensitivities)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ class Door:
     """Asks each model of a population about inputs of the attacker's own, (m, b, ...) -> log-posteriors (m, b, c).
 
     Args:
-        memory: one dictionary a model, for answers to be remembered in (by a hash of the inputs): whoever asks the same
-            of the same model again, behind whatever output defence, costs nothing. It grows with every question.
+        memory: one dictionary a model, for answers to be remembered in (by a hash of the inputs): asking the same of
+            the same model again, behind whatever output defence, costs nothing. It grows with every question.
     """
 
     population: Population

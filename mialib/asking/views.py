@@ -1,4 +1,4 @@
-"""What an attacker gets to see of models: their answers to the candidates, and the doors for questions of its own."""
+"""What an attacker gets to see of models: their answers to the candidates, and the doors for questions of their own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -114,9 +114,9 @@ def ask(
         probes: also give the inputs and the door to query the models with inputs of the attacker's own.
         remember: the door remembers its answers, see `Door`.
     """
-    with progress.bar(1 + sensitive, "queries", "question") as shown:
+    with progress.bar(1 + sensitive, "queries", "question") as bar:
         answers = log_posteriors(population, data, index)
-        shown.update()
+        bar.update()
         moved = sensitivity(population, data, index, seed=seed) if sensitive else None
     seen = Views(answers, data.y.cpu()[index], moved)
     if not probes:

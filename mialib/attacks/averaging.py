@@ -11,7 +11,6 @@ not differences of noise. No noise depends on who is a member.
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,13 +18,8 @@ from torch import Tensor
 from mialib import progress
 from mialib.asking import Views
 
-if TYPE_CHECKING:
-    pass
-
-ROWS, VALUES = (
-    4096,
-    2**24,
-)  # of one question: inputs, and numbers in them; fixed, as the noise is drawn by blocks
+# of one question: inputs, and numbers in them; fixed, as the noise is drawn by blocks
+ROWS, VALUES = 4096, 2**24
 
 # change(x (n, ...), rows int64 (b,), generator) -> copies (queries, b, ...) of x[rows]
 Change = Callable[[Tensor, Tensor, torch.Generator], Tensor]
@@ -61,7 +55,7 @@ def needs_door(views: Views, name: str = "views") -> None:
     for part in ("x", "query"):
         if getattr(views, part) is None:
             raise ValueError(
-                f"copies of the candidates are asked about: {name}.{part} is needed, found None. Take "
+                f"changed candidates are asked about: {name}.{part} is needed, found None. Take "
                 "asking.ask(..., probes=True) or study.observe"
             )
     if views.x.shape[:2] != views.labels.shape:

@@ -36,6 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mialib.asking import Views
+from mialib.attacks.averaging import needs_door
 from mialib.measures.kernels import gaussian
 
 # Widths w of the kernels, on the scale of squared distances; from the public code.
@@ -93,15 +94,11 @@ class BlindMIDiff:
 
     def _check(self, target: Views) -> None:
         target.check_single()
-        for name in ("x", "query"):
-            if getattr(target, name) is None:
-                raise ValueError(
-                    f"BlindMI probes the target with filtered inputs: target.{name} is needed, found None"
-                )
-        if target.x.ndim not in (3, 5) or target.x.shape[:2] != target.labels.shape:
+        needs_door(target, "target")
+        if target.x.ndim not in (3, 5):
             raise ValueError(
-                f"target.x must be images (1, n, c, h, w) or features (1, n, d) of the "
-                f"{target.labels.shape[1]} labels, found {tuple(target.x.shape)}"
+                "target.x must be images (1, n, c, h, w) or features (1, n, d), "
+                f"found {tuple(target.x.shape)}"
             )
         if target.labels.shape[1] < self.probes:
             raise ValueError(
@@ -173,6 +170,3 @@ def _mmd2(within_a: Tensor, a: int, within_b: Tensor, b: Tensor, between: Tensor
     """MMD^2 from sums of kernel values and set sizes, floored."""
     b = b.clamp(min=1)  # an empty set is never compared; this only keeps nan out
     return (within_a / a**2 + within_b / b**2 - 2 * between / (a * b)).clamp(min=FLOOR)
-
-
-blindmi = BlindMIDiff()

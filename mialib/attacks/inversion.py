@@ -2,13 +2,13 @@
 
     minimise over H:  mean over auxiliary x of | x - sigmoid(H(features(f(x)))) |^2 / (number of pixels)
 
-The attacker has auxiliary pictures, of people who are not in the private set. He asks the classifier f about them, as
-it is served, learns a decoder H from answers to pictures, and then decodes the answers to the private ones. The
+The attacker has auxiliary pictures, of people who are not in the private set. They ask the classifier f about them,
+as it is served, learn a decoder H from answers to pictures, and then decode the answers to the private ones. The
 decoders are a population like any other, one for each classifier, trained by the one training loop and cached.
 Source: Yang, Zhang, Chang & Liang 2019 (CCS), arXiv:1902.08552.
 
-An attacker who learns his decoder from the answers that the defence serves can always draw the mean auxiliary picture,
-whatever he is answered: see `ceiling`. Two decoders do worse than that: one that was learned without the defence, and
+An attacker who learns a decoder from the answers that the defence serves can always draw the mean auxiliary picture,
+whatever the answer: see `ceiling`. Two decoders do worse than that: one that was learned without the defence, and
 one that is given answers unlike any to the auxiliary pictures, say a bare label that none of them got. It draws noise.
 
 Shapes: m classifiers or decoders, n examples, c classes. Pictures are float32 in [0, 1], (m, n, channels, h, w);
@@ -216,7 +216,7 @@ def mean_picture(auxiliary: Dataset) -> Tensor:
 def unseen(answers: Tensor, to_learn: Tensor) -> Tensor:
     """Answers (m, n, c) whose predicted class none of the answers (m, a, c) that a decoder learned from had, bool (m, n).
 
-    There a decoder that reads labels draws noise, and its owner, who knows, answers with the mean picture.
+    There a decoder that reads labels draws noise, and an attacker who knows that draws the mean picture instead.
     """
     labels = answers.argmax(-1)
     learned = torch.zeros(len(labels), answers.shape[-1], dtype=torch.bool)
@@ -238,7 +238,7 @@ def class_means(private: Dataset) -> Tensor:
 def ceiling(undefended_error: float, mean_error: float) -> float:
     """The most by which any defence can multiply the error of an attacker who retrains: mean / undefended.
 
-    He can draw the mean auxiliary picture whatever he is answered.
+    They can draw the mean auxiliary picture whatever the answer.
 
     Args:
         undefended_error: of the decoder without a defence, > 0.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mialib.asking import Views
+from mialib.attacks import signals
 from mialib.attacks.averaging import Change, gaussian, needs_door, of_copies
 from mialib.attacks.blindmi import shuffled_features
 from mialib.attacks.threshold import best_threshold
@@ -63,11 +64,7 @@ class NoiseRobustness:
         """The attack on any target, margins(target) -> (n,): the shadows are asked once for all of them."""
         needs_door(shadows, "shadows")
         self._check_strengths(shadows)
-        if shadow_member.shape != shadows.labels.shape:
-            raise ValueError(
-                f"shadow_member must have shape {tuple(shadows.labels.shape)} as the shadows' labels, "
-                f"found {tuple(shadow_member.shape)}"
-            )
+        signals.check_member(shadow_member, shadows.labels, "shadow_member")
         threshold = best_threshold(self.robustness(shadows, seed).flatten(), shadow_member.flatten())
 
         def margins(target: Views) -> Tensor:
@@ -156,7 +153,3 @@ def replaced_features(probabilities: Tensor) -> Change:
         return torch.where(replaced.to(x.device), others, x[rows])
 
     return change
-
-
-noise_robustness = NoiseRobustness()
-swap_detector = SwapDetector()

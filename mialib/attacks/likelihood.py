@@ -14,8 +14,9 @@ as `study.observe_halves` gives them; shadow_member bool (s, n). Nothing here is
 signature only.
 
 The offline score of the paper is Pr[N(mu_out, var_out) <= phi]. The z-value has the same order and does not saturate
-(from z = 8.3 that probability is 1 in float64); its unit is a standard deviation. It is one-sided: who is less
-confident than usual is no member. The public code's `-logpdf` is two-sided and takes such candidates for members.
+(from z = 8.3 that probability is 1 in float64); its unit is a standard deviation. It is one-sided: a
+candidate with less confidence than usual is no member. The public code's `-logpdf` is two-sided and takes such
+candidates for members.
 
 The zero of the margins is set on the shadows alone: each plays the target against the others, and the threshold that
 tells its members from its non-members best, over all of them together, is subtracted. It moves no ranking. Offline
@@ -142,11 +143,7 @@ def _check(target: Views, shadows: Views, shadow_member: Tensor) -> None:
             "LiRA compares models on the same candidates in the same order, and the shadows' labels are not the "
             "target's. Take study.observe_halves"
         )
-    if shadow_member.dtype != torch.bool or shadow_member.shape != shadows.labels.shape:
-        raise ValueError(
-            f"shadow_member must be bool of shape {tuple(shadows.labels.shape)} as the shadows' labels, "
-            f"found {shadow_member.dtype} {tuple(shadow_member.shape)}"
-        )
+    signals.check_member(shadow_member, shadows.labels, "shadow_member")
     if len(shadows) < 4:
         raise ValueError(
             f"LiRA needs 4 shadows or more, 2 that have a candidate as a member and 2 that have not, "

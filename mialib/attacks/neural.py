@@ -79,7 +79,7 @@ def samia_features(views: Views) -> Tensor:
     """
     if views.sensitivity is None:
         raise ValueError(
-            "samia needs the sensitivity, and these views hold none; take views(..., sensitive=True)"
+            "samia needs the sensitivity, and these views hold none; take asking.ask(..., sensitive=True)"
         )
     return torch.cat([posteriors(views), with_label(views.sensitivity.float(), views.labels)], dim=-1)
 

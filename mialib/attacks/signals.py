@@ -126,6 +126,15 @@ def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
     return _gap(-sensitivity.double(), labels, member)
 
 
+def check_member(member: Tensor, labels: Tensor, name: str = "member") -> None:
+    """Raises ValueError, with `name` for it, where `member` is not bool in the shape of the labels."""
+    if member.dtype != torch.bool or member.shape != labels.shape:
+        raise ValueError(
+            f"{name} must be bool of shape {tuple(labels.shape)} as the labels, "
+            f"found {member.dtype} {tuple(member.shape)}"
+        )
+
+
 def _log_surprisal(log_p: Tensor, log_q: Tensor) -> Tensor:
     """log(-log p), from log p where p < 1/2, else from log q = log(1 - p): each where precise."""
     from_q = torch.where(log_q < NEGLIGIBLE, log_q, (-torch.log1p(-log_q.exp())).log())
@@ -135,16 +144,12 @@ def _log_surprisal(log_p: Tensor, log_q: Tensor) -> Tensor:
 def _log_odds(log_u: Tensor) -> Tensor:
     """Log of a surprisal u in nats -> log-odds -log(expm1(u)), clamped."""
     u = log_u.exp()
-    log_odds = torch.where(log_u < NEGLIGIBLE, -log_u, -u - (-torch.expm1(-u)).log())
-    return log_odds.clamp(-LIMIT, LIMIT)
+    odds = torch.where(log_u < NEGLIGIBLE, -log_u, -u - (-torch.expm1(-u)).log())
+    return odds.clamp(-LIMIT, LIMIT)
 
 
 def _gap(values: Tensor, labels: Tensor, member: Tensor) -> Gap:
-    if member.dtype != torch.bool or member.shape != labels.shape:
-        raise ValueError(
-            f"member must be bool of the labels' shape {tuple(labels.shape)}, "
-            f"found {member.dtype} {tuple(member.shape)}"
-        )
+    check_member(member, labels)
     value, side = true_class(values, labels), torch.stack([member, ~member]).double()  # (2, ..., n)
     classes = labels.expand_as(side)
     zeros = side.new_zeros(*side.shape[:-1], values.shape[-1])

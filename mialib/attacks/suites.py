@@ -5,11 +5,8 @@ from dataclasses import replace
 from mialib.attacks import blindmi, label_only, neural, threshold
 from mialib.training import Recipe
 
-UNLEARNED = (
-    "gap",
-    "blindmi",
-    "swap_detector",
-)  # they learn nothing from shadow models, whatever these are like
+# they learn nothing from shadow models, whatever these are like
+UNLEARNED = ("gap", "blindmi", "swap_detector")
 
 
 def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
@@ -33,9 +30,10 @@ def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
 
 
 def nasr2018(networks: Recipe, width: float = 1.0, **options) -> dict:
-    """Attack name -> attack, for who knows half of the members: the threshold attacks, and the network of that paper.
+    """Attack name -> attack, for an attacker who knows half of the members.
 
-    Made for `study.known_half`, where each target needs networks of its own, so that only one is trained.
+    The threshold attacks, and the network of that paper. Made for `study.known_half`, where each target needs networks
+    of its own, so that only one is trained.
 
     Args:
         networks, options: as above.
@@ -57,9 +55,8 @@ def famili2023(networks: Recipe, **options) -> dict:
 
 def half_known(networks: Recipe, width: float, **options) -> dict:
     """`nasr2018`, and its network on log-posteriors: for networks so certain that their posteriors are all alike."""
-    return nasr2018(networks, width, **options) | {
-        "nsh_log": neural.nsh(networks, width, logs=True, **options)
-    }
+    logs = {"nsh_log": neural.nsh(networks, width, logs=True, **options)}
+    return nasr2018(networks, width, **options) | logs
 
 
 def yang2020(networks: Recipe, queries: int, **options) -> dict:

@@ -172,11 +172,7 @@ def _flat(signal: Tensor, member: Tensor, labels: Tensor) -> tuple[Tensor, Tenso
 
 def _check(target: Views, shadows: Views, shadow_member: Tensor) -> None:
     target.check_single()
-    if shadow_member.dtype != torch.bool or shadow_member.shape != shadows.labels.shape:
-        raise ValueError(
-            f"shadow_member must be bool of shape {tuple(shadows.labels.shape)} as the shadows' labels, "
-            f"found {shadow_member.dtype} {tuple(shadow_member.shape)}"
-        )
+    signals.check_member(shadow_member, shadows.labels, "shadow_member")
     if target.log_posteriors.shape[-1] != shadows.log_posteriors.shape[-1]:
         raise ValueError(
             f"target and shadows must have the same classes, found {target.log_posteriors.shape[-1]} "

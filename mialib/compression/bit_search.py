@@ -5,7 +5,7 @@ available to us: a **reconstruction**. From the widest allocation on, each round
 layer and keeps the step that lowers the leak most for its accuracy, until every further step would cost too much
 accuracy in all. Of the path it took, the allocation that leaked least is the answer.
 
-How much an allocation leaks and how accurate it is, the caller measures, on shadow models: the target has no part in it.
+The caller measures how much an allocation leaks and how accurate it is, on shadow models: the target has no part in it.
 """
 
 import time
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Args:
         bits: parameter name -> bit-width, the allocation on the path that leaked least.
@@ -57,7 +57,7 @@ class Found:
 
 
 def at_most(layers: int, choices: int) -> int:
-    """How many allocations a search of so many layers and widths can have to measure."""
+    """How many allocations a search over `layers` layers and `choices` widths has to measure at most."""
     return 1 + layers**2 * (choices - 2) + layers * (layers + 1) // 2
 
 
@@ -111,21 +111,21 @@ def search(
             steps = []
             for layer in (layer for layer in layers if current[layer] in narrower):
                 tried = current | {layer: narrower[current[layer]]}
-                after, left, seconds = Measured(*measure(tried))
+                new_leak, new_accuracy, seconds = Measured(*measure(tried))
                 bar.update(1)
-                gain = (leak - after) / max(accuracy - left, SMALLEST_COST)
+                gain = (leak - new_leak) / max(accuracy - new_accuracy, SMALLEST_COST)
                 step = dict(
                     round=number,
                     layer=layer,
                     bits=tried[layer],
-                    leak=after,
-                    accuracy=left,
+                    leak=new_leak,
+                    accuracy=new_accuracy,
                     gain=gain,
                     kept=False,
                     seconds=seconds,
                 )
                 log.append(step)
-                if left >= floor:
+                if new_accuracy >= floor:
                     steps.append((gain, step, tried))
             if not steps:
                 break
@@ -140,14 +140,14 @@ def search(
 def remembered(
     measure: Callable[[Mapping[str, float]], tuple[float, float]], cache: Store | None = None, **made_of
 ) -> Callable[[Mapping[str, float]], Measured]:
-    """`measure`, timed, and asked only what it has not been asked before: a search that was stopped goes on.
+    """`measure`, timed, and asked only what it has not been asked before, so that a stopped search can be resumed.
 
     Only the two numbers are kept. A network for each allocation would fill disks: give the trainings inside `measure` a
     store that is thrown away.
 
     Args:
         cache: default: the store at its default place.
-        made_of: all that the answer depends on beside the bit-widths, the code of training and quantisers excepted:
+        made_of: all that the answer depends on besides the bit-widths, the code of training and quantisers excepted:
             the models that are tried, their data, the recipe (see `store.describe`).
     """
     cache = cache or Store()

@@ -13,8 +13,8 @@ from mialib.compression import quantized_relu
 from mialib.data import Dataset
 from mialib.training import Population, population
 
-_KEPT = 100_000  # activations of a ReLU that its range is found on
-_TRIED = 40  # ranges
+_KEPT = 100_000  # activations of a ReLU that its range is chosen by
+_TRIED = 40  # ranges that are tried for each ReLU
 
 
 def batchnorm(models: Population, data: Dataset, index: Tensor) -> Population:
@@ -58,8 +58,8 @@ def clips(
     for module, rows in zip(models, index.to(data.x.device), strict=True):
         seen = _activations(module.eval(), data.inputs(rows), list(widths))
         ranges.append({name: _best_range(seen[name], width) for name, width in widths.items()})
-    found = {f"{name}.clip": torch.stack([one[name] for one in ranges]) for name in widths}
-    return replace(models, make_model=make_model, buffers=models.buffers | found, keys=[])
+    chosen = {f"{name}.clip": torch.stack([of_model[name] for of_model in ranges]) for name in widths}
+    return replace(models, make_model=make_model, buffers=models.buffers | chosen, keys=[])
 
 
 def _activations(module: nn.Module, x: Tensor, names: list[str]) -> dict[str, Tensor]:

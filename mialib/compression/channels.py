@@ -56,10 +56,10 @@ def groups(make_model: Callable[[], nn.Module], example: Tensor) -> tuple[Group,
     Raises:
         ValueError: nothing can be removed.
     """
-    found = _trace(skeleton(make_model).to("meta"), example.to("meta"))
-    if not found:
+    traced = _trace(skeleton(make_model).to("meta"), example.to("meta"))
+    if not traced:
         raise ValueError("make_model: this network has no channels that can be removed (logits excepted)")
-    return tuple(group for group, _ in found)
+    return tuple(group for group, _ in traced)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _trace(module: nn.Module, example: Tensor) -> list[tuple[Group, torch_prunin
     names = {parameter: name for name, parameter in module.named_parameters()}
     order = {name: i for i, name in enumerate(names.values())}
     logits = next(iter(graph.module2node.values()))  # the trace starts at the end of the network
-    found = []
+    removable = []
     for coupled in graph.get_all_groups():
         size = graph.get_out_channels(coupled[0].dep.target)
         outputs = []
@@ -163,14 +163,14 @@ def _trace(module: nn.Module, example: Tensor) -> list[tuple[Group, torch_prunin
             if emits and node is logits or not _separable(node, emits):
                 break
             if emits and node.type not in _PASSING:
-                own = list(node.module.parameters(recurse=False))
+                parameters = list(node.module.parameters(recurse=False))
                 aligned = item.idxs == item.root_idxs and len(item.idxs) == size
-                if not (own and aligned and all(len(parameter) == size for parameter in own)):
+                if not (parameters and aligned and all(len(parameter) == size for parameter in parameters)):
                     break
-                outputs += [names[parameter] for parameter in own]
+                outputs += [names[parameter] for parameter in parameters]
         else:
-            found.append((Group(tuple(sorted(outputs, key=order.get)), size), coupled))
-    return sorted(found, key=lambda pair: order[pair[0].outputs[0]])
+            removable.append((Group(tuple(sorted(outputs, key=order.get)), size), coupled))
+    return sorted(removable, key=lambda pair: order[pair[0].outputs[0]])
 
 
 def _separable(node, emits: bool) -> bool:
@@ -187,9 +187,8 @@ def _separable(node, emits: bool) -> bool:
 
 def _dead(params: Tensors, group: Group) -> set[int]:
     """Channels that are zero in all outputs of the group, without the first one if that is all of them."""
-    alive = torch.stack([params[name].detach().reshape(group.size, -1).any(1) for name in group.outputs]).any(
-        0
-    )
+    nonzero = [params[name].detach().reshape(group.size, -1).any(1) for name in group.outputs]
+    alive = torch.stack(nonzero).any(0)
     if not alive.any():
         alive[0] = True
     return set((~alive).nonzero().flatten().tolist())

@@ -24,8 +24,8 @@ def compare(
     """
     sizes = [file_size(module) for module in (before, after)]
     rows = {
-        "parameters": [found["parameters"] for found in sizes],
-        "file (KB)": [found["file_bytes"] / 1000 for found in sizes],
+        "parameters": [size["parameters"] for size in sizes],
+        "file (KB)": [size["file_bytes"] / 1000 for size in sizes],
     }
     for name, example in examples.items():
         rows[f"CPU latency, {name} (ms)"] = latencies([before, after], example, repeats)

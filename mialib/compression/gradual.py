@@ -49,7 +49,7 @@ class _Ramp:
         return 0.0
 
     def follow(self, params: Tensors, step: int) -> dict[str, Tensor]:
-        """Every so many steps new masks, and after every step those of now: momentum would move what was zeroed."""
+        """New masks every `every` steps; the present ones after each step, as momentum would move what was zeroed."""
         done = step + 1
         if self.masks is None or done % self.gradual.every == 0 or done == self.gradual.steps:
             share = 1 - (1 - min(done / self.gradual.steps, 1)) ** 3

@@ -63,8 +63,8 @@ def float_model(module: nn.Module, example: Tensor) -> bytes:
                 f"int8: {_unknown_layer(module, example[:2])} has no form in ONNX ({reason}); "
                 "use layers and operations that torch.onnx.export knows, or stay with PyTorch"
             ) from error
-    found = OnnxNetwork(model).logits(example)
-    if found.shape != expected.shape or (found - expected).abs().max() > 1e-3 * expected.abs().max():
+    exported = OnnxNetwork(model).logits(example)
+    if exported.shape != expected.shape or (exported - expected).abs().max() > 1e-3 * expected.abs().max():
         raise ValueError(
             f"int8: the ONNX form of {type(module).__name__} answers otherwise than the module; a forward pass that "
             "branches on its input's values, or takes the size of the batch as fixed, cannot be exported"
@@ -243,14 +243,14 @@ def _overflows() -> bool:
         [onnx.numpy_helper.from_array(b, "b")],
     )
     model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 13)])
-    found = _session(model.SerializeToString(), exact=False).run(None, {"a": a})[0]
-    return bool((found != 255 * 127 * 64).any())
+    product = _session(model.SerializeToString(), exact=False).run(None, {"a": a})[0]
+    return bool((product != 255 * 127 * 64).any())
 
 
 def _check(x: Tensor, what: str) -> None:
-    found = f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
+    given = f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}"
     if x.dtype != torch.float32 or x.ndim < 2 or len(x) == 0:
         raise ValueError(
-            f"int8: {what} must be at least one normalised input, float32 (n, ...), found {found}; "
+            f"int8: {what} must be at least one normalised input, float32 (n, ...), found {given}; "
             "data.inputs(index) gives such"
         )

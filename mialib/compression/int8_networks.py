@@ -1,4 +1,4 @@
-"""Networks as they are deployed, in the place of a population: whoever can ask one can ask the other."""
+"""Networks as they are deployed; they can be asked wherever a population can."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from mialib.training import Population, pick
 
 @dataclass(frozen=True)
 class Int8Networks:
-    """k deployed networks. `predict` and `study.observe` take one where they take a Population; it cannot be trained."""
+    """k deployed networks. `asking.ask` and `study.observe` take them like a Population; they cannot be trained."""
 
     models: list[OnnxNetwork]
 

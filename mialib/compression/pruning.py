@@ -67,7 +67,7 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
             slimming: abs(gamma) of BatchNorm, one threshold over all BatchNorm layers of a model. Gamma *and* beta of
                 a pruned channel are zeroed, so that the channel is dead: with beta kept it would emit a constant and
                 could not be cut out. The channel with the largest abs(gamma) of each layer is always kept, since an
-                empty layer would end the network; in its place the next smallest of the others is pruned.
+                empty layer would end the network; instead the next smallest of the others is pruned.
             slimming_l1: the same, by the name of networks trained with `SparseGamma`, slimming as it was published.
         sparsity: share removed, 0 <= sparsity < 1. 0.0 keeps everything: the control.
 
@@ -176,9 +176,8 @@ def prune_smallest(scores: Tensor, count: int) -> Tensor:
     """Scores (k, n) -> kept bool (k, n), False for the `count` smallest of each row, ties by index."""
     if count == 0:
         return torch.ones_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(
-        count, dim=1, keepdim=True
-    ).values  # a selection, several times faster than sorting
+    # a selection, several times faster than sorting
+    threshold = scores.kthvalue(count, dim=1, keepdim=True).values
     below, tied = scores < threshold, scores == threshold
     wanted = count - below.sum(1, keepdim=True)
     return ~(below | (tied & (tied.cumsum(1, dtype=torch.int32) <= wanted)))

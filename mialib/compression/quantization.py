@@ -33,9 +33,8 @@ METHODS = ("dorefa", "affine", "affine_tensor")
 
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
     """`rounded`, to the last bit, with the gradient of `values`."""
-    return rounded.detach() + (
-        values - values.detach()
-    )  # the bracket is exactly 0; values + (...) would round anew
+    # the bracket is exactly 0; values + (...) would round anew
+    return rounded.detach() + (values - values.detach())
 
 
 def nearest_level(u: Tensor, bits: int) -> Tensor:
@@ -101,9 +100,9 @@ def quantize(w: Tensor, method: str, bits: float) -> Tensor:
         return ternary(w)
     if bits == 1:  # two ends of a range are useless as the only values: measured at chance accuracy
         return binary(w, per_channel=method == "affine")
-    return (
-        dorefa(w, int(bits)) if method == "dorefa" else affine(w, int(bits), per_channel=method == "affine")
-    )
+    if method == "dorefa":
+        return dorefa(w, int(bits))
+    return affine(w, int(bits), per_channel=method == "affine")
 
 
 def check(method: str, bits: float) -> None:
@@ -162,11 +161,11 @@ def widths(
     names = list(layers(make_model))
     if not names:
         raise ValueError("quantisation needs a convolution or Linear layer, the model has none")
-    found = dict.fromkeys(names, bits)
-    for name, own in ((names[0], first), (names[-1], last)):
-        if own is not None and bits != FULL:
-            found[name] = max(own, bits)
-    return found
+    allocation = dict.fromkeys(names, bits)
+    for name, width in ((names[0], first), (names[-1], last)):
+        if width is not None and bits != FULL:
+            allocation[name] = max(width, bits)
+    return allocation
 
 
 def values(params: Tensors, method: str, bits: Mapping[str, float]) -> dict[str, int]:
@@ -175,16 +174,13 @@ def values(params: Tensors, method: str, bits: Mapping[str, float]) -> dict[str,
     For each grid of its own (a layer's, or under "affine" an output channel's) of each model; at most 2^bits, 3 where
     ternary, if the weights lie on the grid.
     """
-    found = {}
-    for name in bits:
-        w = (
-            params[name].flatten(2)
-            if method == "affine" and bits[name] != TERNARY
-            else params[name].flatten(1)
-        )
-        ordered = w.flatten(0, -2).sort(-1).values
-        found[name] = int((ordered.diff(dim=-1) != 0).sum(-1).max()) + 1
-    return found
+    counts = {}
+    for name, width in bits.items():
+        per_channel = method == "affine" and width != TERNARY
+        grids = params[name].flatten(2 if per_channel else 1).flatten(0, -2)
+        ordered = grids.sort(-1).values
+        counts[name] = int((ordered.diff(dim=-1) != 0).sum(-1).max()) + 1
+    return counts
 
 
 def stored_bytes(params: Tensors, method: str, bits: Mapping[str, float]) -> int:

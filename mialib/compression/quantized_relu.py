@@ -38,7 +38,7 @@ class QuantizedReLU(nn.Module):
 def quantized(
     make_model: Callable[[], nn.Module], bits: float, last: float | None = None
 ) -> Callable[[], nn.Module]:
-    """The same architecture with a `QuantizedReLU` in the place of every ReLU; `make_model` itself at 32 bits.
+    """The same architecture with a `QuantizedReLU` instead of every ReLU; `make_model` itself at 32 bits.
 
     Args:
         bits: 1 to 16, or 32.

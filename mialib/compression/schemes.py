@@ -1,8 +1,8 @@
 """Quantised networks: after training, fine-tuned from full precision, or trained from scratch.
 
 A `Scheme` says which weights and activations get how many bits; the three ways to a network take the same one. The
-result is a population of float networks whose weights lie on their grids; `deployed` has networks that compute in
-integers.
+result is a population of float networks whose weights lie on their grids; `int8_networks` has networks that compute
+in integers.
 """
 
 from collections.abc import Callable
@@ -69,12 +69,12 @@ def post_training(models: Population, data: Dataset, index: Tensor, scheme: Sche
     Raises:
         ValueError: no calibration examples.
     """
-    found = replace(models, params=scheme.quantizer(models.params), keys=[])
-    found = calibration.batchnorm(found, data, index)
+    quantized = replace(models, params=scheme.quantizer(models.params), keys=[])
+    quantized = calibration.batchnorm(quantized, data, index)
     if scheme.activations == FULL:
-        return found
-    found = calibration.clips(found, data, index, scheme.activations, scheme.last_activation)
-    return calibration.batchnorm(found, data, index)
+        return quantized
+    quantized = calibration.clips(quantized, data, index, scheme.activations, scheme.last_activation)
+    return calibration.batchnorm(quantized, data, index)
 
 
 def aware(

@@ -45,9 +45,8 @@ def sizes(params: dict[str, Tensor], bytes_per_value: int = 4) -> list[Size]:
     if not params:
         raise ValueError("params: empty; a size needs at least one parameter tensor")
     numel = torch.tensor([tensor[0].numel() for tensor in params.values()])
-    nonzero = torch.stack(
-        [(tensor != 0).flatten(1).sum(1).cpu() for tensor in params.values()]
-    )  # (tensors, k)
+    # (tensors, k)
+    nonzero = torch.stack([(tensor != 0).flatten(1).sum(1).cpu() for tensor in params.values()])
     bitmask = (numel[:, None] + 7) // 8
     stored = torch.minimum(bitmask + bytes_per_value * nonzero, bytes_per_value * numel[:, None])
     total = int(numel.sum())

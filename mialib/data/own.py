@@ -39,9 +39,7 @@ def check(address: str) -> None:
     if not all(part.isidentifier() for part in (*module.split("."), function)):
         raise ValueError("an address is module:function, both Python names")
     if PathFinder.find_spec(module.split(".")[0], _places()) is None:
-        raise ValueError(
-            f"no module {module}; it is looked for in {', '.join(_places()[:1])}, then on Python's path"
-        )
+        raise ValueError(f"no module {module}; it is looked for in {_places()[0]}, then on Python's path")
 
 
 def function(address: str) -> Callable:
@@ -52,11 +50,9 @@ def function(address: str) -> Callable:
     """
     check(address)
     module, _, name = address.partition(":")
-    for place in _places()[:1]:
-        if (
-            place not in sys.path
-        ):  # for good: what is trained in other processes is found by its module's name
-            sys.path.insert(0, place)
+    # for good: other processes find what they train by its module's name
+    if (place := _places()[0]) not in sys.path:
+        sys.path.insert(0, place)
     imported = importlib.import_module(module)
     made = getattr(imported, name, None)
     if not callable(made):

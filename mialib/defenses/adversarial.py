@@ -25,7 +25,7 @@ from mialib.training import Batch, Forward, Tensors, descent, mean_cross_entropy
 
 @dataclass(frozen=True)
 class AdversarialRegularization:
-    """The `opponent` of `fit`: its own population, one network for each model, trained along with them.
+    """The `opponent` of `training.fit`: its own population, one network for each model, trained along with them.
 
     Every step of the model is a round of the game: the opponent is updated on the batch and on as many reserve
     examples, then the model pays strength * mean log h(member). Opponents start anew in each training and are thrown
@@ -81,8 +81,8 @@ class _Opponent:
         truth[:, : members.shape[1]] = 1
         for _ in range(self.game.updates):
             self.player.learn(lambda answer: mean_cross_entropy(answer(both), truth))
-        found = self.player.judge(members).log_softmax(-1)[..., 1]  # log h
-        return self.game.strength * found.mean(1)
+        log_h = self.player.judge(members).log_softmax(-1)[..., 1]
+        return self.game.strength * log_h.mean(1)
 
 
 @dataclass(frozen=True)

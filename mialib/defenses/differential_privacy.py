@@ -30,7 +30,7 @@ AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
 
 @dataclass(frozen=True)
 class DPSGD:
-    """The `descent` of `fit` that makes a training differentially private for its members.
+    """The `descent` of `training.fit` that makes a training differentially private for its members.
 
     Works with any objective that is a mean over examples, with masks (`compress`) and with any optimiser, which sees
     the noisy gradient only. Each example enters a batch independently with probability batch_size / n, so batches
@@ -153,15 +153,14 @@ def epsilon(phases: Iterable[Phase], delta: float) -> float:
         )
         for phase in phases
     ]
-    with (
-        warnings.catch_warnings()
-    ):  # a better order beyond opacus's could only lower an epsilon that is tiny already
+    # a better order beyond opacus's could only lower an epsilon that is tiny already
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Optimal order is the (largest|smallest) alpha")
         return float(accountant.get_epsilon(delta))
 
 
 def group_norm(make_model: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """The same architecture with GroupNorm in the place of BatchNorm (at most 32 groups a layer), by opacus's rule.
+    """The same architecture with GroupNorm instead of BatchNorm (at most 32 groups a layer), by opacus's rule.
 
     `make_model` itself if it has no BatchNorm.
     """

@@ -4,10 +4,11 @@ An output defence that draws anew for each query is undone by asking often and t
 function of the answer and of a secret key are drawn once for all. What the function sees of an answer is its
 fingerprint, the predicted class and the log-odds of the largest posterior in steps of 0.01, so that the last bits,
 which differ between batches and devices, hardly ever change the numbers, and tiny noise on the input mostly does not.
-Answers with one fingerprint share their numbers; who moves the input until the log-odds cross a step sees new ones.
+Answers with one fingerprint share their numbers; an asker who moves the input until the log-odds cross a step sees
+new ones.
 
-This is a mixing function for experiments and no cryptography: who sees enough numbers may find the key. A deployment
-takes a keyed hash that is made for the purpose.
+This is a mixing function for experiments and no cryptography: an attacker who sees enough numbers may find the key.
+A deployment takes a keyed hash that is made for the purpose.
 """
 
 import torch
@@ -53,6 +54,12 @@ def fingerprint(log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
     """The predicted class (the first of equals) and its log-odds in steps of 0.01, (..., c) -> two int64 (...)."""
     predicted = log_posteriors.argmax(-1)
     return predicted, (log_odds(log_posteriors, predicted, LARGEST) / STEP).round().long()
+
+
+def own_keys(key: int, seeds: Tensor) -> tuple[int, ...]:
+    """A key for each network, made of one secret and the networks' seeds; raises ValueError as `check` does."""
+    check(key)
+    return tuple((key + seed) % 2**63 for seed in seeds.tolist())
 
 
 def check(key: int) -> None:

@@ -118,7 +118,7 @@ class RelaxLoss:
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """Cross-entropy with posteriors in the place of labels, L = mean over examples of -sum_c t_c log p_c: distillation.
+    """Cross-entropy with posteriors instead of labels, L = mean over examples of -sum_c t_c log p_c: distillation.
 
     Each model has targets of its own, looked up by `batch.index`, so augmented inputs keep those of the example that
     they were made of. Rows that a model never trains on are never read and may hold anything, nan too.

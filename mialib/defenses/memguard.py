@@ -53,9 +53,8 @@ UNDECIDED = 4e-5  # log-odds: within 1e-5 of one half there is nothing to hide
 FLOOR = -20.0  # of the log-posteriors that noise is searched for
 ROWS = 4096  # answers searched for at once
 
-Score = Callable[
-    [Tensor], Tensor
-]  # logarithms of posteriors up to a constant (n, c) -> log-odds of a member (n,)
+# logarithms of posteriors up to a constant (n, c) -> log-odds of a member (n,)
+Score = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -97,31 +96,21 @@ class MemGuard:
         Raises:
             ValueError: answers of another number of networks.
         """
-        scores = self._scores(log_posteriors)
-        if self.budget == 0:
-            return log_posteriors
-        served = [
-            serve(score, answers.to(self.classifiers.device), self.budget, key).to(answers.device)
-            for score, answers, key in zip(scores, log_posteriors, self.keys, strict=True)
-        ]
-        return torch.stack(served)
-
-    @torch.no_grad()
-    def scores(self, log_posteriors: Tensor) -> Tensor:
-        """What the defence classifiers make of answers, log-odds of a member: (m, n, c) -> (m, n) float64."""
-        scores = self._scores(log_posteriors)
-        found = [
-            score(answers.to(self.classifiers.device)).to(answers.device)
-            for score, answers in zip(scores, log_posteriors, strict=True)
-        ]
-        return torch.stack(found)
-
-    def _scores(self, log_posteriors: Tensor) -> list[Score]:
         if len(log_posteriors) != len(self):
             raise ValueError(
                 f"MemGuard guards {len(self)} networks and was given answers of {len(log_posteriors)}; "
                 "index it by network first"
             )
+        if self.budget == 0:
+            return log_posteriors
+        served = [
+            serve(score, answers.to(self.classifiers.device), self.budget, key).to(answers.device)
+            for score, answers, key in zip(self.scores(), log_posteriors, self.keys, strict=True)
+        ]
+        return torch.stack(served)
+
+    def scores(self) -> list[Score]:
+        """What each defence classifier makes of an answer."""
         # in float64, so that the last bits of an answer do not decide which way the search goes
         return [partial(_score, module.double().requires_grad_(False)) for module in self.classifiers]
 
@@ -146,7 +135,7 @@ def fit(
         ValueError: a budget or a key out of range.
     """
     _check_budget(budget)  # before the training
-    keyed.check(key)
+    keys = keyed.own_keys(key, defender.seeds)
     members, reference = (ranked(known.log_posteriors) for known in (defender.members, defender.reference))
     x = torch.cat([members, reference], dim=1).float()
     k, n, c = x.shape
@@ -162,7 +151,6 @@ def fit(
         cache=cache,
         what="defence classifiers",
     )
-    keys = tuple((key + int(seed)) % 2**63 for seed in defender.seeds)
     return MemGuard(classifiers, budget, keys)
 
 
@@ -207,15 +195,15 @@ def noise_search(score: Score, log_posteriors: Tensor) -> Tensor:
     being the label. Takes 2 ms an answer of 10 classes on a CPU, nearly all of it in the classifier.
     """
     start = log_posteriors.clamp(min=FLOOR).log_softmax(-1)
-    found = log_posteriors.clone()
+    noisy = log_posteriors.clone()
     with torch.no_grad():
         rows = (score(start).abs() > UNDECIDED).nonzero()[:, 0]
     label = log_posteriors.argmax(-1, keepdim=True)
     for weight in DISTORTION_WEIGHTS:
         reached, moved = _round(score, start[rows], label[rows], weight)
         rows = rows[reached]
-        found[rows] = moved
-    return found
+        noisy[rows] = moved
+    return noisy
 
 
 def _round(score: Score, start: Tensor, label: Tensor, weight: float) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from mialib.training import Batch, Forward, Tensors
 
 @dataclass(frozen=True)
 class MMD:
-    """An `opponent` of `fit` that never learns: strength * MMD^2 between a batch of members and one of the reserve.
+    """An `opponent` of `training.fit` that never learns: strength * MMD^2 between batches of members and of the reserve.
 
     The gradient flows through both sides; BatchNorm's running statistics see both.
 

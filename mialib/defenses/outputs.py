@@ -47,7 +47,7 @@ class OneHot:
 class Temperature:
     """softmax(log p / strength): flatter answers above 1, sharper ones below; the order of the classes stays.
 
-    It is undone by who knows the strength, up to rounding.
+    An attacker who knows the strength undoes it, up to rounding.
 
     Raises:
         ValueError: a strength that is not positive and finite.

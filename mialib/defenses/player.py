@@ -1,4 +1,4 @@
-"""The other player of a min-max game, as an `opponent` of `fit` uses it: a population that learns along."""
+"""The other player of a min-max game, as an `opponent` of `training.fit` uses it: a population that learns along."""
 
 from collections.abc import Callable
 

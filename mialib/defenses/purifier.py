@@ -6,7 +6,7 @@
                                   + eta * BCE(I(q, l), 1)                               + membership discriminator I
 
 R is the squared error per pixel of what the decoder H rebuilds from q, and I tells F's own answers (1) from G's (0); both
-learn along, as `opponent`s of `fit`. Having seen non-members only, G is to give members the answer of a non-member.
+learn along, as `opponent`s of `training.fit`. Having seen non-members only, G is to give members a non-member's answer.
 Source: Yang et al. 2020, arXiv:2005.03915, of which we know the abstract; the loss as quoted in AIJack's docstring, the
 terms of H and I from comments in the authors' public code (zyyrrr/purifier), which drop the label term beside H: keeping
 it, and all weights, are our reconstruction.
@@ -51,6 +51,12 @@ def mlp_with_norms(widths: tuple[int, ...], out: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(widths[-1], out))
 
 
+def through(networks: Population, x: Tensor) -> Tensor:
+    """What each network makes of its own rows, x (m, n, d) -> (m, n, ...) float32 on the CPU."""
+    x = x.float().to(networks.device)
+    return torch.stack([in_batches(g, own).cpu() for g, own in zip(networks, x, strict=True)])
+
+
 @dataclass(frozen=True)
 class Purifier:
     """The output defence: each network's answers pass through its own G, (m, n, c) -> (m, n, c)."""
@@ -62,9 +68,7 @@ class Purifier:
 
     @torch.no_grad()
     def __call__(self, log_posteriors: Tensor) -> Tensor:
-        posteriors = log_posteriors.exp().float().to(self.networks.device)
-        logits = [in_batches(g, p).cpu() for g, p in zip(self.networks, posteriors, strict=True)]
-        return torch.stack(logits).double().log_softmax(-1)
+        return through(self.networks, log_posteriors.exp()).double().log_softmax(-1)
 
     @property
     def label_loss(self) -> list[float]:
@@ -167,14 +171,14 @@ class InversionHelper:
 
     def begin(self, seeds: list[int], device: torch.device):
         player = Player(self.make_decoder, seeds, device, self.lr)
-        pictures = self.pictures.to(device)
+        inputs = self.pictures.to(device)
 
         def error(logits: Tensor, truth: Tensor) -> Tensor:
             return decoders.squared_error(logits.sigmoid(), truth).mean(1)
 
         def play(forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int) -> Tensor:
             seen = decoders.features(forward(params, batch.x).log_softmax(-1))
-            truth = pictures[batch.index]
+            truth = inputs[batch.index]
             for _ in range(self.updates):
                 player.learn(lambda answer: error(answer(seen.detach()), truth))
             return -self.strength * error(player.judge(seen), truth)

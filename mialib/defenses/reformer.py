@@ -1,4 +1,4 @@
-"""The confidence reformer: a conditional variational autoencoder (CVAE) in the place of the purifier's autoencoder.
+"""The confidence reformer: a conditional variational autoencoder (CVAE) instead of the purifier's autoencoder.
 
     z ~ N(mu(p, l), sigma(p, l)^2),  q = softmax Dec(z, l),  l = argmax p
     G minimises  mean over D2 of  |q - p|^2 + strength * C(q, l) + beta * KL(N(mu, sigma^2) || N(0, 1))
@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from mialib import training
 from mialib.defenses import keyed, state
-from mialib.defenses.purifier import HELD_OUT, SCHEDULE, faithful, mlp_with_norms
+from mialib.defenses.purifier import HELD_OUT, SCHEDULE, faithful, mlp_with_norms, through
 from mialib.defenses.state import Defender
 from mialib.models.layers import initialise
 from mialib.store import Store
 from mialib.training import Batch, Forward, Population, Recipe, Tensors, pick
-from mialib.training.population import in_batches
 
 Noise = Literal["keyed", "none", "fresh"]
 
@@ -91,9 +90,7 @@ class Reformer:
             noise = torch.stack([keyed.normal(own, key, self.latent) for own, key in asked])
         else:
             noise = torch.randn(shape) if self.noise == "fresh" else torch.zeros(shape)
-        x = torch.cat([log_posteriors.exp(), noise.to(log_posteriors)], dim=-1).float()
-        x = x.to(self.networks.device)
-        return torch.stack([in_batches(g, own).cpu() for g, own in zip(self.networks, x, strict=True)])
+        return through(self.networks, torch.cat([log_posteriors.exp(), noise.to(log_posteriors)], dim=-1))
 
 
 def fit(
@@ -121,6 +118,7 @@ def fit(
     for name, value in (("strength", strength), ("beta", beta)):
         if not value >= 0:
             raise ValueError(f"reformer: {name} is {value}; it must be 0 or more")
+    keys = keyed.own_keys(key, known.seeds)
     rows, split = state.rows(known.reference, known.seeds, HELD_OUT)
     networks = training.fit(
         partial(cvae, num_classes=rows.num_classes, widths=tuple(widths), latent=latent),
@@ -133,7 +131,7 @@ def fit(
         what=what,
         batched=True,  # so small that launching costs more than arithmetic: 1.5 to 2.3 times as fast on a CPU
     )
-    return Reformer(networks, latent, tuple(key + own for own in known.seeds.tolist()), noise)
+    return Reformer(networks, latent, keys, noise)
 
 
 @dataclass(frozen=True)

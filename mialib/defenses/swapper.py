@@ -59,17 +59,17 @@ class Swapper:
 
     def swaps(self, log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the answers (m, n, c) are swapped, bool (m, n), and the member nearest to each, int64 (m, n)."""
-        found = [self._nearest(i, own) for i, own in enumerate(log_posteriors)]
-        near, index = (torch.stack(part) for part in zip(*found, strict=True))
+        nearest = [self._nearest(i, own) for i, own in enumerate(log_posteriors)]
+        near, index = (torch.stack(part) for part in zip(*nearest, strict=True))
         return (near < self.distance) & self.flagged.gather(1, index), index
 
     def _nearest(self, i: int, log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
         """Distance to the nearest key of network i, and its index; the exact differences, no matrix product."""
-        found = [
+        nearest = [
             torch.cdist(part, self.keys[i], compute_mode="donot_use_mm_for_euclid_dist").min(dim=1)
             for part in _key(log_posteriors, self.space).split(max(1, BLOCK // len(self.keys[i])))
         ]
-        return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+        return torch.cat([one.values for one in nearest]), torch.cat([one.indices for one in nearest])
 
 
 def fit(

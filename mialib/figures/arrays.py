@@ -1,4 +1,4 @@
-"""Pictures of examples, signals and curves: arrays in, a matplotlib Figure out. `charts` draws the results table.
+"""Pictures of examples, signals and curves: arrays in, a matplotlib Figure out. `results` draws the results table.
 
 Figures are built without pyplot, so that nothing is registered, shown or left open. A notebook shows one as
 the last line of a cell, after `%matplotlib inline` in its setup.
@@ -115,8 +115,8 @@ def class_dots(panels: dict, names=None, reference: float = 0.0) -> Figure:
         values = np.array([np.asarray(value, dtype=float)[order] for value in models.values()])
         ends = np.fmin.reduce(values), np.fmax.reduce(values)
         axes.hlines(positions, *ends, color=style.FAINT, linewidth=0.8)
-        for name, dots, look in zip(models, values, style.series(len(models)), strict=True):
-            axes.plot(dots, positions, **look | {"linestyle": "none"}, label=name)
+        for name, value, look in zip(models, values, style.series(len(models)), strict=True):
+            axes.plot(value, positions, **look | {"linestyle": "none"}, label=name)
         axes.set(xlabel=label, ylim=(-0.7, len(last) - 0.3))
     every[0].set_yticks(positions, names[order], fontsize=size)
     every[0].set_ylabel("class")
@@ -197,7 +197,7 @@ def dots(
             if not isinstance(value, Estimate):
                 single = metrics.vector(f"panels[{title!r}][{name!r}]", value)
                 value = metrics.over_targets(single)
-            bar = np.nan_to_num(np.maximum([[value.value - value.low], [value.high - value.value]], 0))
+            bar = style.error(*np.reshape(value, (3, 1)))
             look = strong if name in emphasis or not emphasis else weak
             axes.errorbar(value.value, row, xerr=bar, fmt="o", **look, label="mean and 95% interval")
             if len(single) > 1:  # just below the bar, which would hide them

@@ -1,6 +1,6 @@
 """Pictures of the results table: rows in, a matplotlib Figure out.
 
-Rows are those of `mialib.results` (a list of dicts, or its `table`): where they name targets they are averaged first
+Rows are those of `mialib.study` (a list of dicts, or its `table`): where they name targets they are averaged first
 (`study.aggregate`), and intervals drawn are those over targets; where there is one target, those over its examples.
 `scatter` alone takes the values themselves.
 """
@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from mialib import study
 from mialib.figures import style
 from mialib.measures import metrics
-from mialib.reporting import vocabulary
+from mialib.reporting.vocabulary import CHANCE, LEVEL_NAMES, is_control, metric_name, model_name
 from mialib.study import COLUMNS
+from mialib.study.rows import WITHIN_A_SETTING
 
 # From dark to light, neighbours of different hue.
 _EIGHT = ("#14093f", "#7a0e3b", "#004c92", "#11742c", "#e45542", "#24a991", "#e1a112", "#86c8ee")
@@ -27,10 +28,6 @@ _TWELVE = (
 )
 # fmt: on
 _SHAPES = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*", "d", (4, 1, 0))
-_AXES = {"sparsity": "sparsity", "ratio": "compression of the weights", "bits": "bit-width"}
-_NAMES = {"auc": "AUC", "tpr_at_0.01": "TPR at 1% FPR", "tpr_at_0.001": "TPR at 0.1% FPR"}
-_CHANCE = {"auc": 0.5, "balanced_accuracy": 0.5, "tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
-_MEASURED = {"target", "seed", "value", "low", "high", "low_seeds", "high_seeds", "n_members", "n_nonmembers"}
 
 
 @style.theme()
@@ -48,8 +45,8 @@ def against_level(
         the levels present, fewer where they crowd; "bits", bit-widths on a log axis with ticks at the levels
         present, the control at 32.
     """
-    if axis not in _AXES:
-        raise ValueError(f"axis is {axis!r}; it must be one of {list(_AXES)}")
+    if axis not in LEVEL_NAMES:
+        raise ValueError(f"axis is {axis!r}; it must be one of {list(LEVEL_NAMES)}")
     frame = _settled(rows, metric, {by, "compression", "level"})
     if by == "variant":
         frame["variant"] = frame["variant"].fillna(frame["compression"])
@@ -61,7 +58,7 @@ def against_level(
         needed = "bit-widths, from 1" if axis == "bits" else "sparsities, from 0 to below 1"
         raise ValueError(f"rows hold the levels {sorted(set(levels.tolist()))}; axis {axis!r} needs {needed}")
     compressed = compressed.assign(
-        x=1 / (1 - levels) if axis == "ratio" else levels, control=levels.map(vocabulary.is_control)
+        x=1 / (1 - levels) if axis == "ratio" else levels, control=levels.map(is_control)
     )
     groups = compressed[by].unique()
     looks = dict(zip(groups, style.series(len(groups)), strict=True))
@@ -85,13 +82,13 @@ def against_level(
         axes.plot([], [], color="black", **style.DOTTED, label="original")
     if compressed["control"].any():
         axes.plot([], [], color="black", marker="o", **style.HOLLOW, label="control")
-    if metric in _CHANCE:
-        axes.axhline(_CHANCE[metric], color=style.FAINT, linewidth=1, label="chance")
+    if metric in CHANCE:
+        axes.axhline(CHANCE[metric], color=style.FAINT, linewidth=1, label="chance")
     if axis == "ratio":
         _ratio_axis(axes, np.unique(compressed["x"]))
     if axis == "bits":
         _log_axis(axes, bits := np.unique(levels), [f"{level:g}" for level in bits])
-    axes.set(xlabel=_AXES[axis] if xlabel is None else xlabel, ylabel=_name(metric))
+    axes.set(xlabel=LEVEL_NAMES[axis] if xlabel is None else xlabel, ylabel=metric_name(metric))
     return style.with_legend(figure)
 
 
@@ -104,13 +101,11 @@ def attack_bars(rows, metric: str = "balanced_accuracy") -> Figure:
     decisions) has no bar.
     """
     frame = _settled(rows, metric, {"attack", "compression", "level"})
-    frame["model"] = [
-        vocabulary.model_name(*pair) for pair in zip(frame["compression"], frame["level"], strict=True)
-    ]
+    frame["model"] = [model_name(*pair) for pair in zip(frame["compression"], frame["level"], strict=True)]
     models = frame["model"].unique()
     strength = frame[frame["model"] == models[-1]].set_index("attack")["value"]
     attacks = sorted(frame["attack"].unique(), key=lambda attack: np.nan_to_num(strength.get(attack, 0.0)))
-    chance = _CHANCE.get(metric, 0.0)
+    chance = CHANCE.get(metric, 0.0)
     figure, axes = style.figure(4.8, 1.3 + len(attacks) * (0.1 + 0.12 * len(models)))
     thickness = 0.8 / len(models)
     for index, (model, look) in enumerate(zip(models, style.series(len(models)), strict=True)):
@@ -125,7 +120,7 @@ def attack_bars(rows, metric: str = "balanced_accuracy") -> Figure:
     axes.set_yticks(range(len(attacks)), attacks)
     left, right = axes.get_xlim()
     axes.set(xlim=(min(left, chance - 0.04 * (right - chance)), right), ylim=(-0.6, len(attacks) - 0.4))
-    axes.set(xlabel=_name(metric), ylabel="attack")
+    axes.set(xlabel=metric_name(metric), ylabel="attack")
     return style.with_legend(figure)
 
 
@@ -156,10 +151,9 @@ def tradeoff(rows, attack: str, metric: str = "auc", adversary: str | None = Non
         strength = "" if np.isnan(lost["defense_strength"]) else f", strength {lost['defense_strength']:g}"
         raise ValueError(f"rows hold no test_accuracy for {_listed(*lost[['defense', 'variant']])}{strength}")
     looks = _defense_looks(list(dict.fromkeys(zip(points["defense"], points["variant"], strict=True))))
-    found = sorted(set(points["adversary"]) - {""})
     if adversary is not None:
-        if adversary not in found:
-            raise ValueError(f"rows hold no adversary {adversary!r}; they hold {found}")
+        if adversary not in (known := sorted(set(points["adversary"]) - {""})):
+            raise ValueError(f"rows hold no adversary {adversary!r}; they hold {known}")
         points = points[points["adversary"].isin([adversary, ""])]
 
     crowded = len(looks) > 4
@@ -173,11 +167,11 @@ def tradeoff(rows, attack: str, metric: str = "auc", adversary: str | None = Non
         axes.errorbar(line["value_x"], line["value"], _error(line), _error(line, "_x"), fmt="none", **bars)
         label = _listed(shown, variant, name if adversary is None else "")
         axes.plot(line["value_x"], line["value"], **look, label=label)
-    if metric in _CHANCE:
-        axes.axhline(_CHANCE[metric], color=style.FAINT, linewidth=1, label="chance")
+    if metric in CHANCE:
+        axes.axhline(CHANCE[metric], color=style.FAINT, linewidth=1, label="chance")
     axes.margins(0.08)
     whom = f"{attack}, {adversary} adversary" if adversary else attack
-    axes.set(xlabel="test accuracy", ylabel=f"{_name(metric)} of {whom}")
+    axes.set(xlabel="test accuracy", ylabel=f"{metric_name(metric)} of {whom}")
     style.with_legend(figure)
     named = points.dropna(subset=["defense_strength", "value"]).sort_values("adversary").drop_duplicates(keys)
     places = named[["value_x", "value"]].to_numpy()
@@ -201,13 +195,13 @@ def scatter(
     references: name -> function of x, a faint line over the range of x; say {"gap attack": lambda x: 0.5 + x / 2}.
     xscale: "linear" or "log".
     """
-    found = [
+    means = [
         (family, text, *metrics.over_targets(x), *metrics.over_targets(y))
         for family, points in groups.items()
         for text, x, y in points
     ]
     columns = ["family", "text", "value_x", "low_x", "high_x", "value", "low", "high"]
-    points = pd.DataFrame(found, columns=columns).dropna(subset=["value_x", "value"])
+    points = pd.DataFrame(means, columns=columns).dropna(subset=["value_x", "value"])
     if points.empty:
         raise ValueError("groups hold no point; each family needs one whose mean is no nan")
     if len(groups) > len(_TWELVE):
@@ -296,8 +290,9 @@ def _settled(rows, metric: str, free: set) -> pd.DataFrame:
         raise ValueError(f"rows hold no {metric!r}; they hold {sorted({item['metric'] for item in rows})}")
     if len({(item["target"], item["seed"]) for item in chosen}) > 1:
         chosen = study.aggregate(chosen)
-    found = {name: {item[name] for item in chosen} for name in COLUMNS if name not in _MEASURED | free}
-    varying = {name: sorted(map(str, values)) for name, values in found.items() if len(values) > 1}
+    settled = [name for name in COLUMNS if name not in WITHIN_A_SETTING | free]
+    values = {name: {item[name] for item in chosen} for name in settled}
+    varying = {name: sorted(map(str, several)) for name, several in values.items() if len(several) > 1}
     if varying:
         raise ValueError(f"rows vary in {varying}; choose one each with study.table(rows, ...)")
     frame = pd.DataFrame(chosen, columns=list(COLUMNS))
@@ -309,10 +304,4 @@ def _settled(rows, metric: str, free: set) -> pd.DataFrame:
 
 
 def _error(frame, suffix="") -> np.ndarray:
-    """Lengths (2, n) of the error bars below and above the values; 0 where there is no interval."""
-    value, low, high = (frame[name + suffix].to_numpy() for name in ("value", "low", "high"))
-    return np.nan_to_num(np.maximum([value - low, high - value], 0))
-
-
-def _name(metric: str) -> str:
-    return _NAMES.get(metric, metric.replace("_", " ").replace("generalization", "generalisation"))
+    return style.error(*(frame[name + suffix].to_numpy() for name in ("value", "low", "high")))

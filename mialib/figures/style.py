@@ -21,7 +21,7 @@ LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue
 
 
 def theme():
-    """The look of all figures, as a context (`with style():`) or a decorator; settings return afterwards."""
+    """The look of all figures, as a context (`with theme():`) or a decorator; settings return afterwards."""
     return matplotlib.rc_context(
         {
             "font.size": 9,
@@ -37,14 +37,14 @@ def theme():
     )
 
 
-def save(figure: Figure, path) -> Path:
+def save(picture: Figure, path) -> Path:
     """Write a PNG at 150 dots an inch, whole or not at all; return its path. A missing folder is made."""
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"path is {path.name!r}; it must end in .png")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
-    store.write(path, picture.getvalue())
+    content = io.BytesIO()
+    picture.savefig(content, format="png", dpi=150, bbox_inches="tight")
+    store.write(path, content.getvalue())
     return path
 
 
@@ -56,17 +56,22 @@ def figure(width: float, height: float, columns: int | None = None, **options):
     return made, made.subplots(1, columns, squeeze=False, **options)[0]
 
 
-def with_legend(figure, below=False) -> Figure:
-    """The figure with one legend of all its axes outside, where it cannot hide anything."""
-    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+def with_legend(picture: Figure, below=False) -> Figure:
+    """The picture with one legend of all its axes outside, where it cannot hide anything."""
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in picture.axes]
     unique = {label: handle for handle, label in itertools.chain(*pairs)}
     place = {"loc": "outside lower center", "ncols": min(len(unique), 4)}
     if not below:
         place = {"loc": "outside right center"}
         longest = max(len(str(label)) for label in unique)
-        figure.set_figwidth(figure.get_figwidth() + 0.6 + 0.075 * longest)  # inches; the axes keep theirs
-    figure.legend(unique.values(), unique.keys(), **place)
-    return figure
+        picture.set_figwidth(picture.get_figwidth() + 0.6 + 0.075 * longest)  # inches; the axes keep theirs
+    picture.legend(unique.values(), unique.keys(), **place)
+    return picture
+
+
+def error(value, low, high) -> np.ndarray:
+    """Lengths (2, n) of the error bars below and above the values (n,); 0 where there is no interval."""
+    return np.nan_to_num(np.maximum([value - low, high - value], 0))
 
 
 def series(count: int) -> list[dict]:

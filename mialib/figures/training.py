@@ -128,14 +128,14 @@ def grids(weights: np.ndarray, quantized: Mapping[str, np.ndarray]) -> Figure:
     )
     edges = np.histogram_bin_edges(weights, 60)
     for axes, (title, values) in zip(panels, quantized.items(), strict=True):
-        found, counts = np.unique(values, return_counts=True)
+        kept, counts = np.unique(values, return_counts=True)
         shares, before = counts / len(values), np.histogram(weights, edges)[0] / len(weights)
         axes.stairs(before / before.max(), edges, fill=True, color=style.FAINT, label="before (own scale)")
-        thin = min(1.5, 60 / len(found))
-        axes.vlines(found, 0, shares / shares.max(), color=style.DARK, linewidth=thin, label="after")
-        if len(found) <= 32:  # where few weights are, a bar is too short to see
-            axes.plot(found, [0] * len(found), "v", color=style.DARK, markersize=4, clip_on=False)
-        axes.set(title=f"{title}: {len(found)} values", xlabel="weight", yticks=[])
+        thin = min(1.5, 60 / len(kept))
+        axes.vlines(kept, 0, shares / shares.max(), color=style.DARK, linewidth=thin, label="after")
+        if len(kept) <= 32:  # where few weights are, a bar is too short to see
+            axes.plot(kept, [0] * len(kept), "v", color=style.DARK, markersize=4, clip_on=False)
+        axes.set(title=f"{title}: {len(kept)} values", xlabel="weight", yticks=[])
         axes.spines["left"].set_visible(False)
     panels[0].set_ylabel("share of weights")
     return style.with_legend(figure, below=True)

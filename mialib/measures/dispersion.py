@@ -15,9 +15,8 @@ class Dispersion(NamedTuple):
 
     entropy: Tensor  # mean of the normalised entropy, in [0, 1]
     entropy_sd: Tensor  # its standard deviation
-    class_spread: (
-        Tensor  # trace of the covariance of the posteriors within a predicted class, mean over answers
-    )
+    # trace of the covariance of the posteriors within a predicted class, mean over answers
+    class_spread: Tensor
     top_sd: Tensor  # standard deviation of the largest posterior
 
 

@@ -211,7 +211,7 @@ def _normal(value, variance, bounds) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
-@functools.cache  # a millisecond each, and an audit asks for the same counts again and again
+@functools.cache  # a millisecond each, and a study asks for the same counts again and again
 def _exact(hits: int, n: int) -> Estimate:
     test = stats.binomtest(hits, n)
     interval = test.proportion_ci(CONFIDENCE, method="exact")

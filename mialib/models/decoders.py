@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mialib.models.layers import initialise, mlp
 
-# Transposed convolutions for pictures of so many pixels a side: 4x4 kernels, (filters, stride, padding) of all but the
+# Transposed convolutions, by the pixels a side of the picture: 4x4 kernels, (filters, stride, padding) of all but the
 # last layer, which has one filter a channel and stride 2. The first makes 4x4 pixels of one.
 _LAYERS = {
     8: ((512, 1, 0),),

@@ -1,13 +1,8 @@
 """What all networks are made of: how weights begin, multi-layer perceptrons, a fast dropout."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    pass
 
 
 def initialise(module: nn.Module) -> nn.Module:
@@ -27,9 +22,6 @@ def initialise(module: nn.Module) -> nn.Module:
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
     return module
-
-
-# --- shared with the attack networks ---------------------------------------------------------------------------------
 
 
 def mlp(widths: tuple[int, ...], dropouts: tuple[float, ...]) -> nn.Sequential:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mialib.measures import Estimate
+from mialib.reporting.vocabulary import with_interval
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 NOT_COMPARABLE, NOT_RUN = "not comparable", "not run"
@@ -52,25 +53,6 @@ class Claim:
     @property
     def is_ordering(self) -> bool:
         return isinstance(self.paper, str)
-
-
-def ordering(low: float, high: float, boundary: float = 0.0) -> str:
-    """Verdict on "the difference is > boundary" from the ends of its interval (nan: inconclusive)."""
-    return _judge(low, high, boundary, math.inf)[0]
-
-
-def published(
-    value: float,
-    target: float,
-    tolerance: float,
-    at_paper_setting: bool,
-    low: float | None = None,
-    high: float | None = None,
-) -> str:
-    """Verdict on "the value is `target` +- tolerance", judged on its interval where there is one."""
-    if not at_paper_setting:
-        return NOT_COMPARABLE
-    return _judge(*_ends(value, low, high), target - tolerance - _ROUNDING, target + tolerance + _ROUNDING)[0]
 
 
 def compare(
@@ -123,15 +105,15 @@ def _row(item: Claim, result, at_paper_setting):
     elif not at_paper_setting:
         verdict, margin = NOT_COMPARABLE, math.inf
     else:
+        ends = (estimate.value, estimate.value) if _is_bare(estimate) else (estimate.low, estimate.high)
         region = item.paper - item.tolerance - _ROUNDING, item.paper + item.tolerance + _ROUNDING
-        verdict, margin = _judge(*_ends(*estimate), *region)
+        verdict, margin = _judge(*ends, *region)
     return item.claim, item.source, claimed, _text(estimate, "+" if item.is_ordering else ""), verdict, margin
 
 
-def _ends(value, low, high) -> tuple[float, float]:
-    """The interval, or the value alone where there is none."""
-    missing = low is None or high is None or math.isnan(low) or math.isnan(high)
-    return (value, value) if missing else (low, high)
+def _is_bare(estimate: Estimate) -> bool:
+    """Whether it is a value without an interval."""
+    return math.isnan(estimate.low) or math.isnan(estimate.high)
 
 
 def _judge(low, high, region_low, region_high) -> tuple[str, float]:
@@ -150,5 +132,4 @@ def _judge(low, high, region_low, region_high) -> tuple[str, float]:
 def _text(estimate: Estimate, sign: str) -> str:
     if math.isnan(estimate.value):
         return "not resolved"
-    value, low, high = (f"{number:{sign}.3f}" for number in estimate)
-    return value if math.isnan(estimate.low) or math.isnan(estimate.high) else f"{value} [{low}, {high}]"
+    return f"{estimate.value:{sign}.3f}" if _is_bare(estimate) else with_interval(estimate, sign)

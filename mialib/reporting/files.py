@@ -14,9 +14,8 @@ import torch
 
 from mialib import REPO_ROOT, store
 from mialib.study import COLUMNS
-from mialib.study.rows import _finite
+from mialib.study.rows import finite
 
-# fmt: on
 CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "verdict")
 _SECTIONS = ("notebook", "run", "parameters", "provenance", "rows", "claims")
 
@@ -31,7 +30,7 @@ def save(
     cannot hold.
     """
     path = Path(path)
-    rows = [{name: _finite(name, value) for name, value in item.items()} for item in rows]
+    rows = [{name: finite(name, value) for name, value in item.items()} for item in rows]
     for index, item in enumerate(rows):
         if item.keys() != set(COLUMNS):
             raise ValueError(
@@ -98,10 +97,8 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        if (
-            Path(git("rev-parse", "--show-toplevel")).resolve() != REPO_ROOT
-        ):  # installed inside another repository
-            return None
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != REPO_ROOT:
+            return None  # installed inside another repository
         # A run writes its own outputs before it asks; they do not change what was run.
         dirty = git("status", "--porcelain", "--", ".", ":(exclude)outputs")
         return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")

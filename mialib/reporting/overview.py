@@ -85,19 +85,19 @@ def _settings(rows: Sequence[dict]) -> pd.DataFrame:
         table = tables.models(means).reset_index(names="setting")
         return table.rename(columns=vocabulary.metric_name)
     home = next((row["protocol"] for row in means if row["metric"] == "test_accuracy"), None)
-    found: dict[tuple, dict] = {}
+    settings: dict[tuple, dict] = {}
     for row in means:
         who = _ATTACKERS[row["adversary"] == "unaware"]
         *network, protocol = (row[name] for name in _NETWORK)
         if row["knowledge"] == "known_members":  # the protocol is the attacker's, the networks are as at home
             protocol, who = home, _ATTACKERS[2] + who
-        cells = found.setdefault((*network, protocol), {})
+        cells = settings.setdefault((*network, protocol), {})
         if (cell := (who, row["attack"], row["metric"])) in cells:
             raise ValueError(f"one setting has two kinds of rows {cell}; tell them apart by variant")
         cells[cell] = row["value"]
-    found = {setting: cells for setting, cells in found.items() if ("", None, "test_accuracy") in cells}
-    table = pd.DataFrame(map(_line, found.values())).dropna(axis=1, how="all")
-    table.insert(0, "setting", _names(list(found), home))
+    settings = {setting: cells for setting, cells in settings.items() if ("", None, "test_accuracy") in cells}
+    table = pd.DataFrame(map(_line, settings.values())).dropna(axis=1, how="all")
+    table.insert(0, "setting", _names(list(settings), home))
     return table
 
 
@@ -111,7 +111,7 @@ def _line(cells: Mapping[tuple, float | None]) -> dict:
         line[f"{who}best attack in hindsight"] = best and f"{best}, of {len(tried)}"
         line[f"{who}AUC"] = tried.get(best)
         if not who:
-            line["TPR at 1 % FPR"] = cells.get((who, best, "tpr_at_0.01"))
+            line[vocabulary.metric_name("tpr_at_0.01")] = cells.get((who, best, "tpr_at_0.01"))
             line |= {f"AUC of {name}": tried.get(name) for name in ("confidence", "samia")}
     return line
 
@@ -132,12 +132,12 @@ def _names(settings: Sequence[tuple], home: str | None) -> list[str]:
 
 def _claims(runs: Mapping[str, dict]) -> pd.DataFrame:
     """The claims of a notebook, each once, with verdict and number in a column for each run."""
-    found: dict[tuple, dict] = {}
+    results: dict[tuple, dict] = {}
     for run, content in runs.items():
         for claim in content["claims"]:
             ours = ": ".join(filter(None, (claim["verdict"], claim["ours"])))
-            found.setdefault((claim["claim"], claim["source"], claim["paper"]), {})[run] = ours
-    lines = [[*claim, *map(ours.get, runs)] for claim, ours in found.items()]
+            results.setdefault((claim["claim"], claim["source"], claim["paper"]), {})[run] = ours
+    lines = [[*claim, *map(ours.get, runs)] for claim, ours in results.items()]
     return pd.DataFrame(lines, columns=["claim", "source", "paper", *runs])
 
 

@@ -1,6 +1,6 @@
 """Small tables for the eye, made of the results table's rows; `study.reading` says what a setting is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -36,45 +36,35 @@ def differences(
 
 def models(rows: Sequence[dict]) -> pd.DataFrame:
     """Each setting's targets on average: sparsity over all parameters, what is left, accuracy and its gap."""
-    wanted = [
-        "epochs",
-        "sparsity",
-        "nonzero_parameters",
-        "sparse_bytes",
-        "test_accuracy",
-        "generalization_gap",
-    ]
+    counts = ["nonzero_parameters", "sparse_bytes"]
+    wanted = ["epochs", "sparsity", *counts, "test_accuracy", "generalization_gap"]
     keys = ["compression", "level", "variant", "defense", "defense_strength"]
     means = study.table(study.aggregate([row for row in rows if row["metric"] in wanted]))
     table = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)
     table = table.reindex(columns=wanted)
     table = table[table["test_accuracy"].notna()]
-    counts = ["nonzero_parameters", "sparse_bytes"]
     table[counts] = table[counts].astype(float).round().astype("Int64")
-    compression, level, variant, *defense = zip(
-        *((None if pd.isna(v) else v for v in key) for key in table.index), strict=True
-    )
-    names = map(_name, compression, level, *defense, [None] * len(table), variant)
-    return table.set_axis(list(names)).rename_axis(columns=None).dropna(axis=1, how="all")
+    return table.set_axis(_names(keys, table.index)).rename_axis(columns=None).dropna(axis=1, how="all")
 
 
 def protection(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: str = "auc") -> pd.DataFrame:
     """Each defence (rows): what the networks are worth, what the strongest attack finds, and what three others do.
 
-    The strongest is the best attack of both attackers, who knows the defence (adaptive) and who does not (unaware). Of
-    the others the adaptive one's value, and in brackets the unaware one's. Without a defence there is one attacker.
+    The strongest is the best attack of both attackers, one who knows the defence (adaptive) and one who does not
+    (unaware). Of the others the adaptive one's value, and in brackets the unaware one's. Without a defence there is one
+    attacker.
     """
     table = {}
     for name, setting in settings.items():
         who = adversaries(setting)
         best, value = strongest(rows, metric, who, **setting)
-        found = [by_attack(rows, metric, **setting | {"adversary": one}) for one in who]
+        attacked = [by_attack(rows, metric, **setting | {"adversary": one}) for one in who]
         table[name] = {
             "test accuracy": f"{by_target(rows, metric='test_accuracy', **setting).mean():.3f}",
             "train - test": f"{by_target(rows, metric='generalization_gap', **setting).mean():.3f}",
             "strongest attack": f"{value.mean():.3f}",
             "it is": best,
-        } | {name: _pair(one[name] for one in found) for name in ("gap", "confidence", "samia")}
+        } | {name: _pair(one[name] for one in attacked) for name in ("gap", "confidence", "samia")}
     return pd.DataFrame(table).T
 
 
@@ -90,11 +80,9 @@ def knowledge(
     """Mean over targets of an attack on each setting (rows) by one who believes in each setting (columns)."""
 
     def value(target, believed):
-        belief = (
-            {}  # who knows: no belief is named
-            if believed is target
-            else {f"attacker_{name}": believed[name] for name in ("compression", "level")}
-        )
+        # of an attacker who knows the setting no belief is named
+        named = () if believed is target else ("compression", "level")
+        belief = {f"attacker_{name}": believed[name] for name in named}
         return by_target(rows, attack=attack, metric=metric, **target | belief).mean()
 
     return pd.DataFrame(
@@ -113,20 +101,18 @@ def headline(content: dict, metric: str = "auc") -> str:
         return "\n".join(["Models, mean over them", "", shown, "", *_verdicts(content["claims"])])
     rows = study.select(content["rows"], metric=metric, class_=None, attacker_compression=None)
     means = study.table(study.aggregate(rows))
-    means["setting"] = [
-        _name(*(None if pd.isna(v) else v for v in row)) for row in means[keys].itertuples(index=False)
-    ]
+    means["setting"] = _names(keys, means[keys].itertuples(index=False))
     table = means.pivot_table(index="setting", columns="attack", values="value", sort=False).rename_axis(None)
     shown = table[[name for name in table if not name.endswith("_global")]].round(3).to_string()
     text = f"{metric.upper()} of each attack, mean over targets (0.5 = guessing)\n\n{shown}"
     return "\n".join([text, "", *_verdicts(content["claims"])])
 
 
-def _verdicts(found: Sequence[dict]) -> list[str]:
-    width = max((len(claim["claim"]) for claim in found), default=0)
+def _verdicts(judged: Sequence[dict]) -> list[str]:
+    width = max((len(claim["claim"]) for claim in judged), default=0)
     return [
         "Verdicts",
-        *(f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in found),
+        *(f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in judged),
     ]
 
 
@@ -137,14 +123,12 @@ def _attacks_in(rows: Sequence[dict], metric: str) -> list[str]:
     )
 
 
-def _name(compression, level, defense, strength, adversary, variant, knowledge=None) -> str:
-    by = ", known members" if knowledge == "known_members" else ""  # shadows are the rule
-    if defense in (None, "none"):
-        return (variant or vocabulary.model_name(compression, level)) + by
-    strength = "" if strength is None else f" {strength:g}"
-    return f"{defense}{strength}" + "".join(f" {part}" for part in (variant, adversary) if part) + by
+def _names(keys: Sequence[str], settings: Iterable[tuple]) -> list[str]:
+    """What settings are called, each given by its values in the columns `keys`."""
+    filled = ({key: None if pd.isna(v) else v for key, v in zip(keys, s, strict=True)} for s in settings)
+    return [vocabulary.setting_name(**columns) for columns in filled]
 
 
 def signed(estimate: Estimate) -> str:
     """An estimate as "+0.012 [-0.003, +0.027]"."""
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+    return vocabulary.with_interval(estimate, "+")

@@ -1,4 +1,16 @@
-"""From the words of the results table to the words of tables and pictures."""
+"""From the words of the code and of the results table to the words of tables and pictures."""
+
+from mialib.measures import Estimate
+
+# what guessing gets
+CHANCE = {"auc": 0.5, "balanced_accuracy": 0.5, "tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
+LEVEL_NAMES = {"sparsity": "sparsity", "ratio": "compression of the weights", "bits": "bit-width"}
+_METRIC_NAMES = {"auc": "AUC", "tpr_at_0.01": "TPR at 1% FPR", "tpr_at_0.001": "TPR at 0.1% FPR"}
+
+
+def metric_name(metric: str) -> str:
+    """What a metric is called on an axis."""
+    return _METRIC_NAMES.get(metric, metric.replace("_", " ").replace("generalization", "generalisation"))
 
 
 def model_name(compression: str, level: float | None) -> str:
@@ -15,3 +27,26 @@ def model_name(compression: str, level: float | None) -> str:
 def is_control(level: float | None) -> bool:
     """Whether nothing is compressed at this level: a sparsity of 0, or the 32 bits of full precision."""
     return level in (0, 32)
+
+
+def setting_name(
+    compression: str,
+    level: float | None,
+    variant: str | None,
+    defense: str | None,
+    defense_strength: float | None,
+    adversary: str | None = None,
+    knowledge: str | None = None,
+) -> str:
+    """What a setting is called in tables, from its columns: "l1_filter 0.7", "ppb 4 adaptive, known members"."""
+    by = ", known members" if knowledge == "known_members" else ""  # shadows are the rule
+    if defense in (None, "none"):
+        return (variant or model_name(compression, level)) + by
+    strength = "" if defense_strength is None else f" {defense_strength:g}"
+    return f"{defense}{strength}" + "".join(f" {part}" for part in (variant, adversary) if part) + by
+
+
+def with_interval(estimate: Estimate, sign: str = "") -> str:
+    """An estimate as "0.612 [0.597, 0.627]"; with the sign "+" as "+0.012 [-0.003, +0.027]"."""
+    value, low, high = (f"{number:{sign}.3f}" for number in estimate)
+    return f"{value} [{low}, {high}]"

@@ -37,12 +37,12 @@ class Measurements:
                     self.member[b][target].numpy(), before.numpy(), after.numpy(), metric
                 ),
                 **columns | {"variant": variant},
-                attack=attack,
+                attack=name,
                 target=target,
                 seed=training,
             )
-            for attack, found in self.margins[b].items()
-            for target, pair in enumerate(zip(self.margins[a][attack], found, strict=True))
+            for name, margins in self.margins[b].items()
+            for target, pair in enumerate(zip(self.margins[a][name], margins, strict=True))
             for training, (before, after) in enumerate(zip(*pair, strict=True))
         ]
 
@@ -58,9 +58,9 @@ def attack(
     cached one by one: an interrupted run goes on with the first one that is missing.
 
     Args:
-        suite: name -> attack. A `hooks.NetworkAttack` (as `NeuralAttack`) learns first; a `hooks.LearningAttack` asks the
-            shadows once for all targets.
-        measures: name in the table -> measure(member, margin) -> Estimate; `decisions` has more. The caller
+        suite: name -> attack. A `training.hooks.NetworkAttack` (as `NeuralAttack`) learns first; a `LearningAttack`
+            there asks the shadows once for all targets.
+        measures: name in the table -> measure(member, margin) -> Estimate; `measures.decisions` has more. The caller
             names one with a parameter: {"precision_at_recall_0.5": partial(precision_at_recall, recall=0.5)}.
     """
     rows, margins, learned = [], {}, {}

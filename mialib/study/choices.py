@@ -43,7 +43,7 @@ def best(
 
 
 def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of: str = "reserve") -> int:
-    """The number of epochs after which models trained like these have so much accuracy on their reserve examples.
+    """The number of epochs after which models trained like these reach an accuracy on their reserve examples.
 
     The first epoch at which their accuracy, averaged over the models, is at least `accuracy`; the best epoch if none
     is. Of models that keep their best epoch, the best accuracy so far counts: what is kept was chosen for being high,
@@ -52,13 +52,13 @@ def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of
 
     Args:
         population: trained with `watch=("reserve",)` or for their best epoch; all of them either way.
-        window: an epoch stands for the mean of so many around it. With few models and few reserve examples their mean,
-            too, reaches a level early by luck.
-        of: "member" for accuracy on the members in the place of that on the reserve; trained with `watch=("member",)`.
+        window: an epoch stands for the mean of that many around it. With few models and few reserve examples their
+            mean, too, reaches a level early by luck.
+        of: "member" for accuracy on the members instead of that on the reserve; trained with `watch=("member",)`.
     """
     curves = pd.DataFrame([pd.Series(record[f"{of}_accuracy"]) for record in population.records])
     if "best_epoch" in population.records[0]:
-        curves = curves.cummax(axis=1).ffill(axis=1)  # who has stopped keeps what it has
+        curves = curves.cummax(axis=1).ffill(axis=1)  # a model that has stopped keeps what it has
     mean = curves.mean().rolling(window, center=True, min_periods=1).mean().to_numpy()
     return next((e for e, value in enumerate(mean) if value >= accuracy), int(mean.argmax())) + 1
 
@@ -76,9 +76,8 @@ def operating_point(
         raise ValueError(
             "an operating point is chosen by reserve accuracy, which was not measured in all settings"
         )
-    fair = [
-        name for name in settings if cost[name] <= slack + 1e-9
-    ]  # accuracies are shares, slack a round number
+    # accuracies are shares, slack a round number
+    fair = [name for name in settings if cost[name] <= slack + 1e-9]
     if not fair:
         return min(cost, key=cost.get)
     return max(fair, key=lambda name: settings[name]["defense_strength"])

@@ -208,7 +208,7 @@ def transfers(seen: Mapping[str, Observation]) -> dict[str, Observation]:
 def averaged_observation(
     seen: Observation, queries: int, epsilon: float, seed: int = 0, **columns
 ) -> Observation:
-    """`averaged` for targets and shadows: the attacker treats its shadows as it treats the target.
+    """`averaging.averaged` for targets and shadows: the attacker treats its shadows as it treats the target.
 
     Args:
         seen: of `observe` or `observe_halves`, behind a defence or not. The shadows of `known_half` have no door: take

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mialib.measures import Estimate, metrics
-from mialib.study.rows import table
+from mialib.study.rows import named, table
 
 _SPECIAL = ("class", "variant", "attacker_compression", "attacker_level")
 
@@ -65,30 +65,26 @@ def correlations(per_class: np.ndarray, other: np.ndarray | None = None) -> np.n
 
 def by_attack(rows: Sequence[dict], metric: str = "auc", **where) -> dict[str, np.ndarray]:
     """What `by_target` finds for every attack of a setting: name -> (targets,)."""
-    found = _ordinary(rows, metric=metric, **where).dropna(subset="attack")
-    table = _means(found, ["attack", "target"]).unstack("target").sort_index(axis=1)
-    return {name: values.to_numpy() for name, values in table.iterrows()}
+    of_attacks = _ordinary(rows, metric=metric, **where).dropna(subset="attack")
+    means = _means(of_attacks, ["attack", "target"]).unstack("target").sort_index(axis=1)
+    return {name: values.to_numpy() for name, values in means.iterrows()}
 
 
 def strongest(
-    rows: Sequence[dict], metric: str = "auc", adversaries: Sequence[str | None] = (None,), **where
+    rows: Sequence[dict], metric: str = "auc", among: Sequence[str | None] = (None,), **where
 ) -> tuple[str, np.ndarray]:
     """The attack with the highest mean over targets in a setting, and its value on each target, (targets,).
 
-    With several adversaries ("adaptive", "unaware") the best attack of any of them: who knows a defence may ignore it.
+    Among several adversaries ("adaptive", "unaware") the best attack of any: one who knows a defence may ignore it.
     """
-    found = {
+    values = {
         f"{attack}, {adversary}" if adversary else attack: value
-        for adversary in adversaries
+        for adversary in among
         for attack, value in by_attack(rows, metric, **where | {"adversary": adversary}).items()
     }
-    best = _best(found)
-    return best, found[best]
-
-
-def _best(found: Mapping[str, np.ndarray]) -> str:
-    """Highest mean; what is not resolved on every target comes last."""
-    return max(found, key=lambda name: np.nan_to_num(found[name].mean(), nan=-np.inf))
+    # what is not resolved on every target comes last
+    best = max(values, key=lambda name: np.nan_to_num(values[name].mean(), nan=-np.inf))
+    return best, values[best]
 
 
 def adversaries(setting: Mapping) -> list[str | None]:
@@ -97,17 +93,16 @@ def adversaries(setting: Mapping) -> list[str | None]:
 
 
 def _ordinary(rows: Sequence[dict], **where) -> pd.DataFrame:
-    if "class_" in where:
-        where["class"] = where.pop("class_")  # before the defaults, so that it overrides one
-    found = table(rows, **dict.fromkeys(_SPECIAL) | where)
-    if found.empty:
+    where = named(where)  # before the defaults, so that `class_` overrides one
+    ordinary = table(rows, **dict.fromkeys(_SPECIAL) | where)
+    if ordinary.empty:
         raise ValueError(f"no row of the table has {where}")
-    return found
+    return ordinary
 
 
-def _means(found: pd.DataFrame, by: list[str]) -> pd.Series:
+def _means(ordinary: pd.DataFrame, by: list[str]) -> pd.Series:
     """Means over the trainings; nan if one of them is not resolved, since the mean of the rest would flatter."""
-    groups = found.assign(value=found["value"].astype(float)).groupby(by, sort=False)["value"]
+    groups = ordinary.assign(value=ordinary["value"].astype(float)).groupby(by, sort=False)["value"]
     return (
         groups.mean().where(groups.count() == groups.size()).sort_index(level="target", sort_remaining=False)
     )

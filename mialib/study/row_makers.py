@@ -3,7 +3,7 @@ distortion, what an inversion rebuilt; and an attack's rows class by class.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
@@ -29,7 +29,7 @@ def utility(population: Population, data: Dataset, split: Splits, n_targets: int
     sizes = size.sizes(targets.params)
     rows = []
     for i in range(n_targets):
-        found = {
+        measured = {
             "epochs": _epochs(targets.records[i]) if targets.records else None,
             "test_accuracy": test[i],
             "reserve_accuracy": reserve[i],
@@ -38,7 +38,7 @@ def utility(population: Population, data: Dataset, split: Splits, n_targets: int
             "nonzero_parameters": sizes[i].nonzero,
             "sparse_bytes": sizes[i].sparse_bytes,
         }
-        rows += [tidy_row(metric, value, **columns, target=i) for metric, value in found.items()]
+        rows += _rows(measured, columns, i)
     return rows
 
 
@@ -74,12 +74,12 @@ def calibration(seen: Observation) -> list[dict]:
     for i, (target, member) in enumerate(zip(seen.targets, seen.member, strict=True)):
         log_p, labels = target.log_posteriors[0], target.labels[0]
         loss = -posteriors.true_class(log_p, labels).clamp(min=-posteriors.LIMIT)
-        found = {
+        measured = {
             "calibration_error": calibration_error(log_p[~member], labels[~member]),
             "member_loss": loss[member].mean(),
             "test_loss": loss[~member].mean(),
         }
-        rows += [tidy_row(metric, value, **seen.columns, target=i) for metric, value in found.items()]
+        rows += _rows(measured, seen.columns, i)
     return rows
 
 
@@ -92,8 +92,7 @@ def accuracy(seen: Observation) -> list[dict]:
     for i, (target, member) in enumerate(zip(seen.targets, seen.member, strict=True)):
         right = target.log_posteriors[0].argmax(-1) == target.labels[0]
         train, test = (right[side].double().mean() for side in (member, ~member))
-        found = {"test_accuracy": test, "generalization_gap": train - test}
-        rows += [tidy_row(metric, value, **seen.columns, target=i) for metric, value in found.items()]
+        rows += _rows({"test_accuracy": test, "generalization_gap": train - test}, seen.columns, i)
     return rows
 
 
@@ -103,12 +102,11 @@ def dispersion(seen: Observation) -> list[dict]:
     With beyond_the_label, what an answer says that its predicted class does not.
     """
     rows = []
-    for i, (target, member) in enumerate(zip(seen.targets, seen.member, strict=True)):
-        for side, mask in (("member", member), ("test", ~member)):
-            answers = target.log_posteriors[0][mask]
-            found = measures.spread(answers)._asdict()
-            found["beyond_the_label"] = measures.beyond_the_label(answers)
-            rows += _of_side(side, found, seen.columns, i)
+    for i, side, mask in _sides(seen):
+        answers = seen.targets[i].log_posteriors[0][mask]
+        measured = measures.spread(answers)._asdict()
+        measured["beyond_the_label"] = measures.beyond_the_label(answers)
+        rows += _rows(measured, seen.columns, i, side)
     return rows
 
 
@@ -119,11 +117,10 @@ def distortion(seen: Observation, before: Observation) -> list[dict]:
         seen: `before.served(defense)`.
     """
     rows = []
-    for i, (target, raw, member) in enumerate(zip(seen.targets, before.targets, seen.member, strict=True)):
-        for side, mask in (("member", member), ("test", ~member)):
-            pair = raw.log_posteriors[0][mask], target.log_posteriors[0][mask]
-            found = {"distortion": measures.distortion(*pair), "label_loss": measures.label_loss(*pair)}
-            rows += _of_side(side, found, seen.columns, i)
+    for i, side, mask in _sides(seen):
+        pair = [targets[i].log_posteriors[0][mask] for targets in (before.targets, seen.targets)]
+        measured = {"distortion": measures.distortion(*pair), "label_loss": measures.label_loss(*pair)}
+        rows += _rows(measured, seen.columns, i, side)
     return rows
 
 
@@ -148,18 +145,24 @@ def rebuilt(
     of = {"inversion_error": squared_error(drawn, truth)}
     if data.is_image:
         of |= {"ssim": inversion.ssim(drawn, truth), "psnr": inversion.psnr(drawn, truth)}
-    for i, member in enumerate(seen.member):
-        labels = seen.targets[i].labels[0]
-        for side, mask in (("member", member), ("test", ~member)):
-            found = {metric: values[i, mask].mean() for metric, values in of.items()}
-            found["named"] = inversion.named(classifier, data, drawn[[i]][:, mask], labels[None, mask])[0]
-            rows += _of_side(side, found, columns, i)
+    for i, side, mask in _sides(seen):
+        measured = {metric: values[i, mask].mean() for metric, values in of.items()}
+        labels = seen.targets[i].labels[:, mask]
+        measured["named"] = inversion.named(classifier, data, drawn[[i]][:, mask], labels)[0]
+        rows += _rows(measured, columns, i, side)
     return rows
 
 
-def _of_side(side: str, found: Mapping, columns: Mapping, target: int) -> list[dict]:
-    """A row for each measure of one side of a target's candidates, named member_... or test_..."""
-    return [tidy_row(f"{side}_{metric}", value, **columns, target=target) for metric, value in found.items()]
+def _sides(seen: Observation) -> Iterator[tuple[int, str, Tensor]]:
+    """For each target its members, then the others: its number, what their metrics' names begin with, bool (n,)."""
+    for i, member in enumerate(seen.member):
+        yield i, "member_", member
+        yield i, "test_", ~member
+
+
+def _rows(measured: Mapping, columns: Mapping, target: int, side: str = "") -> list[dict]:
+    """A row for each measure of a target, or of one side of its candidates."""
+    return [tidy_row(side + metric, value, **columns, target=target) for metric, value in measured.items()]
 
 
 def leak_by_class(seen: Observation, margins: Tensor, metric: str = "auc", **columns) -> list[dict]:

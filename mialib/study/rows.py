@@ -9,6 +9,7 @@ nothing removed or rounded.
 
 import difflib
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,11 @@ COLUMNS = (
     "attacker_compression", "attacker_level", "variant", "attack", "class", "target", "seed",
     "metric", "value", "low", "high", "low_seeds", "high_seeds", "n_members", "n_nonmembers", "n_shadows",
 )
-_MEASURED = ("value", "low", "high", "low_seeds", "high_seeds")
+# fmt: on
+MEASURED = ("value", "low", "high", "low_seeds", "high_seeds")
 _COUNTS = ("n_members", "n_nonmembers")
+# where the rows of a setting may differ: all other columns make up the setting
+WITHIN_A_SETTING = {"target", "seed", *MEASURED, *_COUNTS}
 
 
 def tidy_row(metric: str, value, **columns) -> dict:
@@ -32,9 +36,7 @@ def tidy_row(metric: str, value, **columns) -> dict:
     Columns not named are None; `class_` may stand for `class`; numpy and tensor scalars become Python's.
     Raises ValueError for an unknown column (with the nearest name) and for a value that is no scalar.
     """
-    if "class_" in columns:
-        columns["class"] = columns.pop("class_")
-    _check_columns(columns)
+    columns = named(columns)
     if isinstance(value, Estimate):
         if {"low", "high"} & columns.keys():
             raise ValueError(
@@ -57,17 +59,17 @@ def attack_rows(member, margin, measures=metrics.STANDARD, **columns) -> list[di
 def aggregate(rows: list[dict]) -> list[dict]:
     """Each setting's mean over the seeds of a target, then over targets; in order of first appearance.
 
-    A setting is every column but target, seed, the measured ones and the numbers of members and non-members
-    (which differ between targets by chance; they are kept where all agree, else None). `low_seeds` and
+    A setting is every column but those of `WITHIN_A_SETTING`. The numbers of members and non-members, which
+    differ between targets by chance, are kept where all agree, else None. `low_seeds` and
     `high_seeds` are Student's t interval over the targets' means, None for one target. One unresolved value
     makes the whole aggregate None, since the mean of the rest would flatter. Raises ValueError when two rows
     measure the same thing, as after appending them twice.
     """
-    apart = {"target", "seed", *_MEASURED, *_COUNTS}
     groups: dict[tuple, list[dict]] = {}
     for item in rows:
         _check_columns(item)
-        groups.setdefault(tuple(item.get(name) for name in COLUMNS if name not in apart), []).append(item)
+        setting = tuple(item.get(name) for name in COLUMNS if name not in WITHIN_A_SETTING)
+        groups.setdefault(setting, []).append(item)
     return [_aggregate_group(group) for group in groups.values()]
 
 
@@ -84,16 +86,10 @@ def _aggregate_group(group: list[dict]) -> dict:
         seeds[item.get("seed")] = math.nan if item["value"] is None else item["value"]
     mean = metrics.over_targets([np.mean(list(seeds.values())) for seeds in by_target.values()])
     counts = {name: {item.get(name) for item in group} for name in _COUNTS}
-    common = {name: found.pop() if len(found) == 1 else None for name, found in counts.items()}
-    measured = {
-        "value": mean.value,
-        "low_seeds": mean.low,
-        "high_seeds": mean.high,
-        "low": None,
-        "high": None,
-    }
-    combined = {**group[0], **common, **measured, "target": None, "seed": None}
-    return {name: _finite(name, combined.get(name)) for name in COLUMNS}
+    common = {name: values.pop() if len(values) == 1 else None for name, values in counts.items()}
+    measured = {"value": mean.value, "low_seeds": mean.low, "high_seeds": mean.high}
+    combined = {**group[0], **common, **measured, **dict.fromkeys(("low", "high", "target", "seed"))}
+    return {name: finite(name, combined.get(name)) for name in COLUMNS}
 
 
 def table(rows: list[dict], **where) -> pd.DataFrame:
@@ -103,13 +99,18 @@ def table(rows: list[dict], **where) -> pd.DataFrame:
 
 def select(rows: list[dict], **where) -> list[dict]:
     """The rows whose columns equal `where` (or are in it, for a list)."""
-    if "class_" in where:
-        where["class"] = where.pop("class_")
-    _check_columns(where)
     wanted = {
-        name: value if isinstance(value, (list, tuple, set)) else [value] for name, value in where.items()
+        name: value if isinstance(value, (list, tuple, set)) else [value]
+        for name, value in named(where).items()
     }
     return [item for item in rows if all(item[name] in values for name, values in wanted.items())]
+
+
+def named(columns: Mapping) -> dict:
+    """The columns under their own names, `class_` as `class`; raises ValueError for an unknown one."""
+    columns = {"class" if name == "class_" else name: value for name, value in columns.items()}
+    _check_columns(columns)
+    return columns
 
 
 def _check_columns(names) -> None:
@@ -131,5 +132,6 @@ def _scalar(name, value):
     return value
 
 
-def _finite(name, value):
-    return None if name in _MEASURED and value is not None and not math.isfinite(value) else value
+def finite(name, value):
+    """The value of a column; None for a measured one that is nan or infinite, which JSON cannot hold."""
+    return None if name in MEASURED and value is not None and not math.isfinite(value) else value

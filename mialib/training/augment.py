@@ -47,9 +47,9 @@ class FlipAndShift:
 
 @dataclass(frozen=True)
 class Blurred:
-    """Made coarser by one of `factors`, each as often: averaged over so many pixels a side, and drawn smooth again.
+    """Made coarser by one of `factors`, each as often: averaged over that many pixels a side, and drawn smooth again.
 
-    Who learns so can name what a decoder draws, which lacks the fine detail of a photograph.
+    A classifier that learns from such pictures can name what a decoder draws, which lacks the detail of a photograph.
 
     Raises:
         ValueError: a factor below 1; on features, when it is called.
@@ -64,13 +64,12 @@ class Blurred:
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         _check_pictures(x, "blurred")
         pictures = x.flatten(0, 1)
-        which = torch.randint(
-            len(self.factors), (len(pictures),), generator=generator, device=generator.device
-        ).to(x.device)
+        n, device = len(pictures), generator.device
+        which = torch.randint(len(self.factors), (n,), generator=generator, device=device).to(x.device)
         blurred = torch.empty_like(pictures)
         for i, factor in enumerate(self.factors):
-            own = pictures[which == i]
-            coarse = F.avg_pool2d(own, min(factor, *x.shape[-2:])) if factor > 1 else own
+            chosen = pictures[which == i]
+            coarse = F.avg_pool2d(chosen, min(factor, *x.shape[-2:])) if factor > 1 else chosen
             blurred[which == i] = F.interpolate(coarse, x.shape[-2:], mode="bilinear")
         return blurred.view(x.shape)
 

@@ -1,4 +1,4 @@
-"""How batches are drawn and gradients found; DP-SGD (`mialib.defenses.differential_privacy`) is another way."""
+"""How batches are drawn and gradients computed; DP-SGD (`mialib.defenses.differential_privacy`) is another way."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -79,20 +79,19 @@ class Opponent(Protocol):
         """A fresh player for each of the k models."""
 
 
-Losses = Callable[
-    [Tensors, Batch], Tensor
-]  # (raw params, batch) -> losses (k,) of objective and penalties together
+# (raw params, batch) -> losses (k,) of objective and penalties together
+Losses = Callable[[Tensors, Batch], Tensor]
 
 
 class Backward(Protocol):
-    """How gradients are found."""
+    """How gradients are computed."""
 
     def __call__(self, losses: Losses, params: Tensors, batch: Batch) -> Tensor:
         """Losses (k,); leaves a gradient in each of the raw parameters."""
 
 
 class Descent(Protocol):
-    """How batches are drawn and gradients found: shuffling, DP-SGD.
+    """How batches are drawn and gradients computed: shuffling, DP-SGD.
 
     alone: models are trained one after the other, since their batches differ in size or examples are taken one by one.
     """

@@ -142,9 +142,9 @@ class _Shard:
         """Share of each model's own examples (one index tensor a model) that it gets right, (k,) on the CPU."""
         params, shares = self.compress(self.params), []
         for i, index in enumerate(examples):
-            own = pick(params, slice(i, i + 1)), pick(self.buffers, slice(i, i + 1))
+            tensors = pick(params, slice(i, i + 1)), pick(self.buffers, slice(i, i + 1))
             hits = [
-                population.forward(self.judging, *own, self.data.inputs(part)[None])[0].argmax(1)
+                population.forward(self.judging, *tensors, self.data.inputs(part)[None])[0].argmax(1)
                 == self.data.y[part]
                 for part in index.split(population.at_once(self.data.x))
             ]

@@ -150,7 +150,7 @@ def at_once(x: Tensor) -> int:
 
 
 def in_batches(module: nn.Module, x: Tensor) -> Tensor:
-    """The module's answers to x (n, ...), so many at once."""
+    """The module's answers to x (n, ...), as many examples at once as `at_once` says."""
     return torch.cat([module(channels_last(part)) for part in x.split(at_once(x))])
 
 

@@ -33,7 +33,7 @@ class Recipe:
     precision: str = "float32"
 
     def steps_per_epoch(self, n_members: int) -> int:
-        """Optimiser steps in one pass over so many members."""
+        """Optimiser steps in one pass over `n_members` members."""
         full, rest = divmod(n_members, self.batch_size)
         return full + (rest > 1 or n_members == 1)
 

@@ -68,8 +68,9 @@ def test_decisions_equal_the_slow_loop(seed):
     found = blindmi.differential_comparison(batch, valid, reference)
     for b in range(5):
         rows = valid[b]
-        assert found[b, rows].tolist() == slow_comparison(batch[b, rows].numpy(), reference.numpy()).tolist()
-        assert not found[b, ~rows].any()
+        expected = slow_comparison(batch[b, rows].numpy(), reference.numpy())
+        assert found[b, rows].tolist() == expected.tolist(), f"batch {b}"
+        assert not found[b, ~rows].any(), f"batch {b}"
 
 
 def test_the_slow_loop_is_no_constant():
@@ -202,7 +203,7 @@ def test_shuffled_features_keep_the_columns():
         ({"query": None}, "target.query is needed"),
         ({"x": None}, "target.x is needed"),
         ({"x": torch.zeros(1, 50)}, "must be images"),
-        ({"x": torch.zeros(1, 49, 3)}, "50 labels"),
+        ({"x": torch.zeros(1, 49, 3)}, r"\(1, 50\) inputs as the labels"),
         (
             {
                 "labels": torch.zeros(2, 50, dtype=torch.int64),

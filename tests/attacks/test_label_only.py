@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from mialib import asking, models, study, training
 from mialib.asking import Views
-from mialib.attacks import averaging, label_only, threshold
+from mialib.attacks import averaging, threshold
 from mialib.attacks.label_only import NoiseRobustness, SwapDetector, replaced_features
 from mialib.data import splits
 from mialib.measures import metrics
@@ -150,7 +150,12 @@ def test_same_seed_same_margins_for_each_model_alone_and_inputs_stay(x):
     assert torch.equal(x, before) and torch.equal(state, torch.get_rng_state())
 
 
-def test_it_asks_as_often_as_it_says():
+@pytest.mark.parametrize(
+    "attack, models_asked",
+    [(NoiseRobustness((0.5, 1.0, 2.0), 12), 3), (SwapDetector(queries=4), 1)],
+    ids=["noise", "swap"],
+)
+def test_it_asks_as_often_as_it_says(attack, models_asked):
     asked = []
 
     def door(x):
@@ -158,11 +163,9 @@ def test_it_asks_as_often_as_it_says():
         return plane(x)
 
     target, shadows = (replace(views(ladder(30, m=m)), query=door) for m in (1, 2))
-    for attack in (NoiseRobustness((0.5, 1.0, 2.0), 12), SwapDetector(queries=4)):
-        asked.clear()
-        attack(target, shadows, halves(2, 30), 0)
-        models_asked = 3 if isinstance(attack, NoiseRobustness) else 1
-        assert sum(asked) == models_asked * 30 * attack.queries
+    asked.clear()
+    attack(target, shadows, halves(2, 30), 0)
+    assert sum(asked) == models_asked * 30 * attack.queries
 
 
 def test_features_are_replaced_with_the_asked_probability_by_values_of_their_column():
@@ -243,7 +246,7 @@ def test_it_looks_at_the_label_that_was_seen_not_at_the_true_one():
 # Bad input
 
 
-BOTH = [label_only.noise_robustness, label_only.swap_detector]
+BOTH = [NoiseRobustness(), SwapDetector()]
 
 
 @pytest.mark.parametrize("attack", BOTH, ids=["noise", "swap"])
@@ -275,10 +278,10 @@ def test_shadows_that_do_not_fit_are_named_before_the_first_question():
         raise AssertionError("asked")
 
     target = replace(shadows[[0]], query=never)
-    attack = label_only.noise_robustness
+    attack = NoiseRobustness()
     with pytest.raises(ValueError, match="shadows.query is needed"):
         attack(target, replace(shadows, query=None), member, 0)
-    with pytest.raises(ValueError, match=r"shape \(2, 10\) as the shadows' labels, found \(10, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 10\) as the labels, found .*\(10, 2\)"):
         attack(target, shadows, member.T, 0)
     with pytest.raises(ValueError, match="probabilities.*found"):
         NoiseRobustness((0.5, 1.5), 2)(replace(target, x=torch.zeros(1, 10, 3)), shadows, member, 0)
@@ -326,7 +329,7 @@ def overfit(digits):
 
 def test_members_of_an_overfit_network_keep_their_labels_more_often(overfit):
     for target, member in zip(overfit.targets, overfit.member, strict=True):
-        margins = label_only.noise_robustness(target, overfit.shadows, overfit.shadow_member, 0)
+        margins = NoiseRobustness()(target, overfit.shadows, overfit.shadow_member, 0)
         assert metrics.auc(member, margins).value > 0.55  # 0.74 and 0.65 measured; gap attack 0.56 and 0.53
 
 

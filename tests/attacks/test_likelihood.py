@@ -63,17 +63,17 @@ def by_loops(own, signal, member, online, fixed):
     return np.array(found)
 
 
-def test_the_likelihood_ratio_by_hand():
+@pytest.mark.parametrize("fixed", [True, False])
+def test_the_likelihood_ratio_by_hand(fixed):
     # of both candidates: members 2 and 4, non-members -1 and 1; means 3 and 0, variances 2
     signal = torch.tensor([[2.0, 2.0], [4.0, 4.0], [-1.0, -1.0], [1.0, 1.0]])
     member = torch.tensor([[True, True], [True, True], [False, False], [False, False]])
     target = views(torch.tensor([[3.0, 0.0]]))
-    for fixed in (True, False):
-        online = LiRA(True, fixed)(target, views(signal), member)
-        assert float(online[0] - online[1]) == pytest.approx(9 / 4 + 9 / 4)
-        offline = LiRA(False, fixed)(target, views(signal), member)
-        # the paper's Pr[N(0, 2) <= 3]; of the candidate at the mean it is 1/2
-        assert norm.cdf(float(offline[0] - offline[1])) == pytest.approx(norm(0, 2**0.5).cdf(3.0))
+    online = LiRA(True, fixed)(target, views(signal), member)
+    assert float(online[0] - online[1]) == pytest.approx(9 / 4 + 9 / 4)
+    offline = LiRA(False, fixed)(target, views(signal), member)
+    # the paper's Pr[N(0, 2) <= 3]; of the candidate at the mean it is 1/2
+    assert norm.cdf(float(offline[0] - offline[1])) == pytest.approx(norm(0, 2**0.5).cdf(3.0))
 
 
 @pytest.mark.parametrize("attack", VARIANTS)
@@ -136,40 +136,40 @@ def test_where_candidates_differ_lira_beats_one_threshold_for_all(attack):
     assert low > 0.2 and low > 4 * metrics.tpr_at_fpr(member[0], rival, 0.01).value
 
 
-def test_the_order_of_the_shadows_does_not_matter():
+@pytest.mark.parametrize("attack", VARIANTS)
+def test_the_order_of_the_shadows_does_not_matter(attack):
     signal, member = made_up(8, 50, spread=1.0)
     order = torch.tensor([0, 1, 7, 4, 2, 6, 3, 5])
-    for attack in VARIANTS:
-        there, back = attacked(attack, signal, member), attacked(attack, signal[order], member[order])
-        torch.testing.assert_close(there, back)
-        assert torch.equal(there.argsort(), back.argsort())
+    there, back = attacked(attack, signal, member), attacked(attack, signal[order], member[order])
+    torch.testing.assert_close(there, back)
+    assert torch.equal(there.argsort(), back.argsort())
 
 
-def test_margins_move_with_their_candidates():
+@pytest.mark.parametrize("attack", VARIANTS)
+def test_margins_move_with_their_candidates(attack):
     signal, member = made_up(8, 50, spread=1.0)
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
-    for attack in VARIANTS:
-        margins = attack(views(signal[:1]), views(signal[2:]), member[2:])
-        moved = [views(part) for part in (signal[:1], signal[2:])]
-        moved = [Views(one.log_posteriors[:, order], one.labels[:, order]) for one in moved]
-        torch.testing.assert_close(attack(*moved, member[2:][:, order]), margins[order])
+    margins = attack(views(signal[:1]), views(signal[2:]), member[2:])
+    moved = [views(part) for part in (signal[:1], signal[2:])]
+    moved = [Views(one.log_posteriors[:, order], one.labels[:, order]) for one in moved]
+    torch.testing.assert_close(attack(*moved, member[2:][:, order]), margins[order])
 
 
-def test_the_other_side_of_membership_turns_the_ratio_round():
+@pytest.mark.parametrize("fixed", [True, False])
+def test_the_other_side_of_membership_turns_the_ratio_round(fixed):
     signal, member = made_up(8, 50, spread=1.0)
-    for fixed in (True, False):
-        ratio, turned = (attacked(LiRA(True, fixed), signal, m) for m in (member, ~member))
-        both = ratio + turned  # but for the zeros
-        torch.testing.assert_close(both, both[:1].expand(50))
+    ratio, turned = (attacked(LiRA(True, fixed), signal, m) for m in (member, ~member))
+    both = ratio + turned  # but for the zeros
+    torch.testing.assert_close(both, both[:1].expand(50))
 
 
-def test_the_zero_does_not_depend_on_the_target():
+@pytest.mark.parametrize("attack", VARIANTS)
+def test_the_zero_does_not_depend_on_the_target(attack):
     signal, member = made_up(8, 50)
     shifted = signal[:1] + torch.arange(50) % 2
-    for attack in VARIANTS:
-        one, other = (attack(views(own), views(signal[2:]), member[2:]) for own in (signal[:1], shifted))
-        torch.testing.assert_close(one[::2], other[::2])
-        assert bool((one[1::2] != other[1::2]).all())
+    one, other = (attack(views(own), views(signal[2:]), member[2:]) for own in (signal[:1], shifted))
+    torch.testing.assert_close(one[::2], other[::2])
+    assert bool((one[1::2] != other[1::2]).all())
 
 
 def test_the_targets_membership_is_no_argument():
@@ -179,13 +179,13 @@ def test_the_targets_membership_is_no_argument():
     assert torch.equal(lira_online(*arguments, 0), lira_online(*arguments, 1))  # and nothing is random
 
 
-def test_one_variance_below_64_shadows_and_one_for_each_candidate_from_there():
-    for k in (FEW, FEW + 2):
-        signal, member = made_up(k, 30, spread=1.0)
-        for online in (True, False):
-            found = attacked(LiRA(online), signal, member)
-            assert torch.equal(found, attacked(LiRA(online, k - 2 < FEW), signal, member))
-            assert not torch.equal(found, attacked(LiRA(online, k - 2 >= FEW), signal, member))
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("k, fixed", [(FEW, True), (FEW + 2, False)])
+def test_one_variance_below_64_shadows_and_one_for_each_candidate_from_there(k, fixed, online):
+    signal, member = made_up(k, 30, spread=1.0)  # two of the k are the target's pair
+    found = attacked(LiRA(online), signal, member)
+    assert torch.equal(found, attacked(LiRA(online, fixed), signal, member))
+    assert not torch.equal(found, attacked(LiRA(online, not fixed), signal, member))
 
 
 def test_a_variance_of_its_own_pays_where_candidates_differ_in_it_and_shadows_are_many():
@@ -208,28 +208,34 @@ def test_offline_is_one_sided_and_does_not_saturate():
     assert all(a < b for a, b in pairwise(margins.tolist()))
 
 
-def test_offline_takes_no_notice_of_answers_on_members_but_for_the_zero():
+@pytest.mark.parametrize("fixed", [True, False])
+def test_offline_takes_no_notice_of_answers_on_members_but_for_the_zero(fixed):
     signal, member = made_up(8, 20)
     louder = signal + 10.0 * member
-    for fixed in (True, False):
-        found = [
-            LiRA(False, fixed)(views(signal[:1]), views(one[2:]), member[2:]) for one in (signal, louder)
-        ]
-        torch.testing.assert_close(*(one - one[0] for one in found))
+    found = [LiRA(False, fixed)(views(signal[:1]), views(one[2:]), member[2:]) for one in (signal, louder)]
+    torch.testing.assert_close(*(one - one[0] for one in found))
 
 
-def test_saturated_posteriors_and_shadows_that_agree_give_finite_margins_and_inputs_stay():
+def saturated():
+    """Views of six models that are all certain in the same way, and who is a member of which."""
     p = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64)
-    seen = Views(p.log().expand(6, 4, 2), torch.tensor([[0, 0, 1, 1]]).expand(6, 4))
-    member = made_up(6, 4)[1]
+    return Views(p.log().expand(6, 4, 2), torch.tensor([[0, 0, 1, 1]]).expand(6, 4)), made_up(6, 4)[1]
+
+
+@pytest.mark.parametrize("attack", VARIANTS)
+def test_saturated_posteriors_and_shadows_that_agree_give_finite_margins_and_inputs_stay(attack):
+    seen, member = saturated()
     before = [part.clone() for part in (seen.log_posteriors, seen.labels, member)]
-    for attack in VARIANTS:
-        assert attack(seen[:1], seen, member).isfinite().all()
+    assert attack(seen[:1], seen, member).isfinite().all()
     after = (seen.log_posteriors, seen.labels, member)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_target_far_from_all_that_the_shadows_ever_said_gets_finite_margins():
+    seen, member = saturated()
     other = views(torch.full((1, 4), -7.0))
     other = Views(other.log_posteriors, seen.labels[:1])
-    assert lira_online(other, seen, member).isfinite().all()  # far from all that the shadows ever said
+    assert lira_online(other, seen, member).isfinite().all()
 
 
 def test_bad_input_is_named():

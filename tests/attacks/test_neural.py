@@ -40,7 +40,7 @@ def test_feature_layouts():
     assert torch.equal(neural.posteriors_and_label(seen), torch.cat([p, one_hot], -1))
     assert torch.equal(neural.samia_features(seen), torch.cat([p, s, one_hot], -1))
     for features in (neural.posteriors, neural.top3, neural.posteriors_and_label, neural.samia_features):
-        assert features(seen).dtype == torch.float32
+        assert features(seen).dtype == torch.float32, features.__name__
 
 
 def test_top3_is_sorted_and_forgets_the_classes():
@@ -129,14 +129,19 @@ def test_the_target_does_not_change_the_network():
     assert torch.allclose(attack(few, shadows, member, 0), attack(target, shadows, member, 0)[:5], atol=1e-6)
 
 
+@pytest.mark.parametrize("seed", [-1, 3])
+def test_a_training_that_there_is_not_is_named(monkeypatch, seed):
+    monkeypatch.setattr(loop, "train", None)  # nothing may be trained
+    attack = neural.attacks(QUICK, trainings=3)["samia"]
+    with pytest.raises(ValueError, match=f"samia: seed is {seed}; the attack has trainings 0 to 2"):
+        attack(views(), views(2), membership(2, 30), seed)
+
+
 def test_errors_name_what_is_wrong(monkeypatch):
     monkeypatch.setattr(loop, "train", None)  # nothing may be trained
     member = membership(2, 30)
     shadows, target = views(2), views()
     attacks = neural.attacks(QUICK, trainings=3)
-    for seed in (-1, 3):
-        with pytest.raises(ValueError, match=f"samia: seed is {seed}; the attack has trainings 0 to 2"):
-            attacks["samia"](target, shadows, member, seed)
     with pytest.raises(ValueError, match="samia needs the sensitivity"):
         attacks["samia"](target, replace(shadows, sensitivity=None), member, 0)
     with pytest.raises(ValueError, match="top3_nn needs 3 classes or more, found 2"):

@@ -51,7 +51,7 @@ def test_options_reach_every_network(tmp_path):
     attacks = networks(suites.yuan2022(SGD, LONG, trainings=7, device="meta", cache=store))
     assert len(attacks) == 5
     for attack in attacks.values():
-        assert (attack.trainings, attack.device) == (7, "meta") and attack.cache is store
+        assert (attack.trainings, attack.device) == (7, "meta") and attack.cache is store, attack.name
 
 
 def test_who_knows_members_gets_thresholds_and_one_network():

@@ -283,14 +283,21 @@ class Branch(nn.Module):
         return x if len(x) < 3 and x[0, 0] > 0 else -x
 
 
+@pytest.mark.parametrize(
+    "wrong", [torch.zeros(0, 4), torch.ones(5, 4).double(), torch.zeros(4)], ids=["none", "float64", "one"]
+)
+@pytest.mark.parametrize(
+    "make, what",
+    [(int8.float_model, "example"), (int8.int8_model, "calibration")],
+    ids=["float_model", "int8_model"],
+)
+def test_inputs_that_do_not_fit_are_named(make, what, wrong):
+    with pytest.raises(ValueError, match=rf"{what} must be .* found \({wrong.shape[0]},.*data\.inputs"):
+        make(nn.Linear(4, 2), wrong)
+
+
 def test_errors_say_what_to_do():
     linear, x = nn.Linear(4, 2), torch.ones(5, 4)
-    for wrong in (torch.zeros(0, 4), x.double(), torch.zeros(4)):
-        for make, what in ((int8.float_model, "example"), (int8.int8_model, "calibration")):
-            with pytest.raises(
-                ValueError, match=rf"{what} must be .* found \({wrong.shape[0]},.*data\.inputs"
-            ):
-                make(linear, wrong)
     with pytest.raises(ValueError, match="layer Spectrum has no form in ONNX .*fft_fft.* use layers"):
         int8.int8_model(nn.Sequential(linear, Spectrum()), x)
     with pytest.raises(ValueError, match="ONNX form of Branch answers otherwise"):

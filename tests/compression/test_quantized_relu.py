@@ -1,4 +1,6 @@
-"""Quantised ReLUs, and what is measured on calibration data: ranges and BatchNorm's statistics."""
+"""Quantised ReLUs, by hand and in the architectures."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,21 +32,17 @@ def test_at_most_two_to_the_bits_values_at_most_half_a_step_off(bits):
     assert (answer - x).abs().max() <= 0.5 / (2**bits - 1) + 1e-6
 
 
-def test_every_relu_is_replaced_and_the_weights_keep_their_names(digits):
-    for name in ("small_cnn", "lenet5", "resnet18", "mobilenet_v2"):
-        data = digits if name != "mobilenet_v2" else _larger(digits)
-        make_model = models.make(name, data)
-        module = quantized_relu.quantized(make_model, 3, last=8)()
-        relus = [m for m in module.modules() if isinstance(m, QuantizedReLU)]
-        assert not any(isinstance(m, nn.ReLU | nn.ReLU6) for m in module.modules())
-        assert [m.bits for m in relus] == [3] * (len(relus) - 1) + [8]
-        assert [n for n, _ in module.named_parameters()] == [n for n, _ in make_model().named_parameters()]
-
-
-def _larger(digits):
-    from dataclasses import replace
-
-    return replace(digits, x=digits.x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+@pytest.mark.parametrize(
+    "name, scale", [("small_cnn", 1), ("lenet5", 1), ("resnet18", 1), ("mobilenet_v2", 2)]
+)
+def test_every_relu_is_replaced_and_the_weights_keep_their_names(digits, name, scale):
+    larger = replace(digits, x=digits.x.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
+    make_model = models.make(name, larger)
+    module = quantized_relu.quantized(make_model, 3, last=8)()
+    relus = [m for m in module.modules() if isinstance(m, QuantizedReLU)]
+    assert not any(isinstance(m, nn.ReLU | nn.ReLU6) for m in module.modules())
+    assert [m.bits for m in relus] == [3] * (len(relus) - 1) + [8]
+    assert [n for n, _ in module.named_parameters()] == [n for n, _ in make_model().named_parameters()]
 
 
 def test_32_bits_leave_the_architecture_alone(digits):

@@ -115,14 +115,19 @@ def test_incomplete_original_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_arguments(tmp_path):
-    with pytest.raises(ValueError, match=r"kind is 'orl', must be one of \['att', 'lfw'\]"):
-        faces.build("orl", tmp_path, tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such archive or folder"):
-        faces.build("att", tmp_path / "nowhere.zip", tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "archive", "error", "words"),
+    [
+        ("orl", "", ValueError, r"kind is 'orl', must be one of \['att', 'lfw'\]"),
+        ("att", "nowhere.zip", FileNotFoundError, "no such archive or folder"),
+        ("att", "text", ValueError, "neither a folder nor a .zip nor a .tar"),
+    ],
+    ids=["kind", "no archive", "no archive's format"],
+)
+def test_bad_arguments(tmp_path, kind, archive, error, words):
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(ValueError, match="neither a folder nor a .zip nor a .tar"):
-        faces.build("att", tmp_path / "text", tmp_path)
+    with pytest.raises(error, match=words):
+        faces.build(kind, tmp_path / archive, tmp_path)
 
 
 def test_a_built_file_is_not_overwritten(tmp_path):

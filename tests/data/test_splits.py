@@ -6,8 +6,10 @@ import torch
 from mialib.data import Splits, splits
 
 
-def fields(split):
-    return split.member, split.test, split.reserve, split.seeds
+def assert_same(a, b, rows_a=slice(None), rows_b=slice(None)):
+    """Bit for bit, for some of the models of each."""
+    for name in ("member", "test", "reserve", "seeds"):
+        assert torch.equal(getattr(a, name)[rows_a], getattr(b, name)[rows_b]), name
 
 
 # Yuan & Zhang 2022: N, and each model's members, reserve (their "dev") and non-members
@@ -47,14 +49,13 @@ def test_n_train_takes_fewer_members_and_as_many_test_examples():
 
 def test_more_models_extend_a_target_shadow_split():
     few, more = splits.target_shadow(300, 2, 2, seed=5), splits.target_shadow(300, 4, 7, seed=5)
-    for a, b in zip(fields(few), fields(more), strict=True):
-        assert torch.equal(a[:2], b[:2]) and torch.equal(a[2:], b[4:6])
+    assert_same(few, more, slice(2), slice(2))
+    assert_same(few, more, slice(2, None), slice(4, 6))
 
 
 def test_more_models_extend_random_halves():
     few, more = splits.random_halves(300, 4, seed=5), splits.random_halves(300, 16, seed=5)
-    for a, b in zip(fields(few), fields(more), strict=True):
-        assert torch.equal(a, b[:4])
+    assert_same(few, more, rows_b=slice(4))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_more_models_extend_random_halves():
 )
 def test_a_seed_decides_everything_and_models_have_seeds_of_their_own(make):
     first, again, other = make(0), make(0), make(1)
-    assert all(torch.equal(a, b) for a, b in zip(fields(first), fields(again), strict=True))
+    assert_same(first, again)
     assert not torch.equal(first.member, other.member)
     seeds = first.seeds.tolist() + other.seeds.tolist()
     assert len(set(seeds)) == len(seeds)
@@ -90,12 +91,24 @@ def test_without_a_reserve_random_halves_use_every_example():
     assert split.counts() == [{"member": 50, "test": 50, "reserve": 0}] * 2
 
 
+def test_candidates_are_the_members_and_test_examples_shuffled():
+    split = splits.target_shadow(200, 1, 1, seed=0)
+    index, member = splits.candidates(split, seed=0)
+    assert index.shape == member.shape == (2, 90)
+    for i in range(2):
+        assert sorted(index[i].tolist()) == (split.member | split.test)[i].nonzero()[:, 0].tolist(), i
+        assert torch.equal(member[i], split.member[i][index[i]]), i
+        assert index[i].tolist() != sorted(index[i].tolist()), i
+    assert not torch.equal(splits.candidates(split, seed=1)[0], index)
+
+
 def test_known_half_is_disjoint_and_half_of_each_group():
     split = splits.target_shadow(400, 2, 1, seed=0)
     known, scored = splits.known_and_scored(split, seed=0)
     assert not bool((known & scored).any()) and torch.equal(known | scored, split.member | split.test)
-    for group in (split.member, split.test):
-        assert (known & group).sum(1).tolist() == [count // 2 for count in group.sum(1).tolist()]
+    for name in ("member", "test"):
+        group = getattr(split, name)
+        assert (known & group).sum(1).tolist() == [count // 2 for count in group.sum(1).tolist()], name
     assert torch.equal(splits.known_and_scored(split[1:], seed=0)[0][0], known[1])  # a model's row is its own
     assert not torch.equal(splits.known_and_scored(split, seed=1)[0], known)
 
@@ -121,8 +134,7 @@ def test_official_members_come_first_and_models_differ_by_seed():
     assert split.counts() == [{"member": 7, "test": 3, "reserve": 0}] * 3
     assert bool(split.member[:, :7].all()) and bool(split.test[:, 7:].all())
     more, other = splits.official(10, 7, 5, seed=0), splits.official(10, 7, 3, seed=1)
-    for a, b in zip(fields(split), fields(more), strict=True):
-        assert torch.equal(a, b[:3])
+    assert_same(split, more, rows_b=slice(3))
     seeds = more.seeds.tolist() + other.seeds.tolist()
     assert len(set(seeds)) == len(seeds)
 
@@ -141,8 +153,7 @@ def test_indices_by_hand():
 
 def test_slices_keep_rows_together():
     split = splits.target_shadow(100, 1, 3, seed=0)
-    for a, b in zip(fields(split[[3, 1]]), fields(split), strict=True):
-        assert torch.equal(a, b[[3, 1]])
+    assert_same(split[[3, 1]], split, rows_b=[3, 1])
 
 
 def masks(**changes):
@@ -174,27 +185,51 @@ def test_a_split_that_cannot_be_is_refused(changes, words):
         Splits(**masks(**changes))
 
 
-def test_impossible_requests_name_the_valid_range():
-    with pytest.raises(
-        ValueError, match="n_train is 226; a half of 500 examples gives each model 1 to 225 members"
-    ):
-        splits.target_shadow(1000, 1, 1, seed=0, n_train=226)
-    splits.target_shadow(1000, 1, 1, seed=0, n_train=225)
-    with pytest.raises(ValueError, match="n_train is 0"):
-        splits.target_shadow(1000, 1, 1, seed=0, n_train=0)
-    for counts in ((0, 1), (1, 0)):
-        with pytest.raises(ValueError, match="is 0; at least 1 is needed"):
-            splits.target_shadow(1000, *counts, seed=0)
-    for n_models in (0, 1, 5):
-        with pytest.raises(ValueError, match=f"n_models is {n_models}.*even number"):
-            splits.random_halves(100, n_models, seed=0)
-    for n_members in (0, 10, 11):
-        with pytest.raises(ValueError, match=f"n_members is {n_members}; of 10 examples, 1 to 9 can be"):
-            splits.official(10, n_members, 1, seed=0)
-    with pytest.raises(ValueError, match="n_models is 0; at least 1"):
-        splits.official(10, 7, 0, seed=0)
-    with pytest.raises(ValueError, match=r"reserve_fraction is 1.0; it must lie in \[0, 1\)"):
-        splits.random_halves(100, 2, seed=0, reserve_fraction=1.0)
+@pytest.mark.parametrize(
+    ("make", "arguments", "words"),
+    [
+        (
+            splits.target_shadow,
+            dict(n=1000, n_targets=1, n_shadows=1, n_train=226),
+            "n_train is 226; a half of 500 examples gives each model 1 to 225 members",
+        ),
+        (splits.target_shadow, dict(n=1000, n_targets=1, n_shadows=1, n_train=0), "n_train is 0"),
+        (splits.target_shadow, dict(n=1000, n_targets=0, n_shadows=1), "is 0; at least 1 is needed"),
+        (splits.target_shadow, dict(n=1000, n_targets=1, n_shadows=0), "is 0; at least 1 is needed"),
+        (splits.random_halves, dict(n=100, n_models=0), "n_models is 0.*even number"),
+        (splits.random_halves, dict(n=100, n_models=1), "n_models is 1.*even number"),
+        (splits.random_halves, dict(n=100, n_models=5), "n_models is 5.*even number"),
+        (
+            splits.random_halves,
+            dict(n=100, n_models=2, reserve_fraction=1.0),
+            r"reserve_fraction is 1.0; it must lie in \[0, 1\)",
+        ),
+        (
+            splits.official,
+            dict(n=10, n_members=0, n_models=1),
+            "n_members is 0; of 10 examples, 1 to 9 can be",
+        ),
+        (
+            splits.official,
+            dict(n=10, n_members=10, n_models=1),
+            "n_members is 10; of 10 examples, 1 to 9 can",
+        ),
+        (
+            splits.official,
+            dict(n=10, n_members=11, n_models=1),
+            "n_members is 11; of 10 examples, 1 to 9 can",
+        ),
+        (splits.official, dict(n=10, n_members=7, n_models=0), "n_models is 0; at least 1"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None if isinstance(value, str) else str(value),
+)
+def test_impossible_requests_name_the_valid_range(make, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        make(seed=0, **arguments)
+
+
+def test_the_largest_number_of_members_that_is_named_is_possible():
+    assert splits.target_shadow(1000, 1, 1, seed=0, n_train=225).counts()[0]["member"] == 225
 
 
 def test_reference_examples_stand_in_for_members():
@@ -209,7 +244,8 @@ def test_no_example_is_attacked_twice_in_a_purifiers_split():
     split = splits.d1_d2_d3(200, 60, 40, 60, seed=3, n_models=3)
     index, member = splits.candidates(split, seed=0)
     for own, mask, row in zip(index, member, range(3), strict=True):
-        assert len(set(own.tolist())) == len(own) == 120 and int(mask.sum()) == 60
-        assert not bool(split.reserve[row][own].any())  # what the purifier learned from is not among them
+        assert len(set(own.tolist())) == len(own) == 120 and int(mask.sum()) == 60, row
+        # what the purifier learned from is not among them
+        assert not bool(split.reserve[row][own].any()), row
     known, scored = splits.known_and_scored(split, seed=0)
     assert known.sum(1).tolist() == [60] * 3 and not bool((known & scored).any())

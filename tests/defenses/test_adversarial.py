@@ -84,7 +84,7 @@ def test_the_gradient_lowers_the_opponents_belief_and_does_not_touch_the_opponen
         frozen(answer, {"scale": torch.ones(1)}, MEMBERS, OTHERS, 0)
     )
     for name, tensor in play.player.params.items():
-        assert torch.equal(tensor, before[name])
+        assert torch.equal(tensor, before[name]), name
 
 
 def test_the_opponent_learns_without_moving_the_model():
@@ -96,13 +96,13 @@ def test_the_opponent_learns_without_moving_the_model():
     assert any(not torch.equal(tensor, start[name]) for name, tensor in play.player.params.items())
 
 
-def test_each_model_has_an_opponent_of_its_own():
+@pytest.mark.parametrize("seeds, equal", [([5, 5], True), ([5, 6], False)])
+def test_each_model_has_an_opponent_of_its_own(seeds, equal):
     """The same answers give different penalties to different opponents, and the same to the same one."""
     both = [Batch(*(torch.cat([part, part]) for part in (b.x, b.y, b.index))) for b in (MEMBERS, OTHERS)]
-    for seeds, equal in (([5, 5], True), ([5, 6], False)):
-        play = game(network=dropout_free).begin(seeds, torch.device("cpu"))
-        first, second = play(answer, {"scale": torch.ones(2)}, *both, 0).tolist()
-        assert (abs(first - second) < 1e-6) == equal
+    play = game(network=dropout_free).begin(seeds, torch.device("cpu"))
+    first, second = play(answer, {"scale": torch.ones(2)}, *both, 0).tolist()
+    assert (abs(first - second) < 1e-6) == equal
 
 
 def test_more_updates_learn_faster():
@@ -127,7 +127,7 @@ def test_strength_zero_is_plain_training(toy, split):
     plain = training.fit(mlp, toy, split, RECIPE)
     played = training.fit(mlp, toy, split, RECIPE, opponent=game(strength=0.0, network=dropout_free))
     for name, tensor in plain.params.items():
-        assert torch.equal(tensor, played.params[name])
+        assert torch.equal(tensor, played.params[name]), name
     strong = training.fit(mlp, toy, split, RECIPE, opponent=game(strength=8.0, network=dropout_free))
     for record, other in zip(plain.records, strong.records, strict=True):
         assert other["loss"][0] < record["loss"][0] - 3  # 8 * log 0.5 and better is paid back

@@ -140,7 +140,7 @@ def test_pruned_weights_stay_zero_and_do_not_count_in_the_norm(toy):
     masks = pruning.mask(start, "l1_unstructured", 0.8)
     masked, _ = gradients(mlp, DPSGD(0.0, clip=0.05), toy, start.params, compress=masks, count=1)
     for name, kept in masks.kept.items():
-        assert not masked[name][~kept].any() and bool(masked[name][kept].any())
+        assert not masked[name][~kept].any() and bool(masked[name][kept].any()), name
     # one example, clipped: its gradient over the kept weights has exactly the norm of the clip
     assert math.sqrt(sum(float(g.square().sum()) for g in masked.values())) == pytest.approx(0.05, rel=1e-4)
     fitted = training.fit(
@@ -178,7 +178,7 @@ def test_a_private_model_is_the_same_alone_and_among_others(toy, split):
     together = training.fit(mlp, toy, split, recipe, descent=DPSGD(1.0), batched=True)
     alone = training.fit(mlp, toy, split[1:], recipe, descent=DPSGD(1.0))
     for name, tensor in alone.params.items():
-        assert torch.equal(tensor[0], together.params[name][1])
+        assert torch.equal(tensor[0], together.params[name][1]), name
 
 
 def test_a_little_noise_still_learns_and_much_does_not(digits):

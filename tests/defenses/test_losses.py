@@ -169,11 +169,11 @@ def test_the_gradient_flows_through_soft_targets(upper):
     assert torch.autograd.gradcheck(lambda z: flattening(z, torch.tensor([LABELS]), upper), logits)
 
 
-def test_confidence_grows_below_upper_and_falls_above_it():
+@pytest.mark.parametrize("upper, sign", [(0.9, -1), (0.8, 1)])
+def test_confidence_grows_below_upper_and_falls_above_it(upper, sign):
     logits = torch.tensor([[LOGITS[0]]], requires_grad=True)  # p_y is 0.84
-    for upper, sign in ((0.9, -1), (0.8, 1)):
-        (gradient,) = torch.autograd.grad(flattening(logits, torch.tensor([[0]]), upper).sum(), logits)
-        assert float(gradient[0, 0, 0].sign()) == sign
+    (gradient,) = torch.autograd.grad(flattening(logits, torch.tensor([[0]]), upper).sum(), logits)
+    assert float(gradient[0, 0, 0].sign()) == sign
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -205,14 +205,14 @@ def test_the_phases_alternate_by_period():
     [LabelSmoothing(0.1), RelaxLoss(1e4, 1), RelaxLoss(1e4, 1, images=False), RelaxLoss(1e4, 1, 0.3, False)],
     ids=str,
 )
-def test_losses_of_certain_answers_stay_finite(objective):
+@pytest.mark.parametrize("step", [0, 1])
+def test_losses_of_certain_answers_stay_finite(objective, step):
     extreme = [[[400.0, -400.0, 0.0], [-400.0, 400.0, 0.0], [400.0, 400.0, -400.0]]]
     labels = torch.tensor([[0, 0, 2]])  # certain and right, certain and wrong, torn between two wrong classes
-    for step in (0, 1):
-        logits = torch.tensor(extreme, requires_grad=True)  # float32, where such posteriors are exactly 0
-        losses = objective(answer, {"logits": logits}, batch(labels.tolist()), step)
-        losses.sum().backward()
-        assert losses.shape == (1,) and bool(losses.isfinite().all()) and bool(logits.grad.isfinite().all())
+    logits = torch.tensor(extreme, requires_grad=True)  # float32, where such posteriors are exactly 0
+    losses = objective(answer, {"logits": logits}, batch(labels.tolist()), step)
+    losses.sum().backward()
+    assert losses.shape == (1,) and bool(losses.isfinite().all()) and bool(logits.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -273,7 +273,7 @@ def test_soft_targets_by_hand():
     second = Batch(torch.zeros(1, 3, 1), y[1:], torch.from_numpy(index[1:]))
     for models in ([1], slice(1, 2)):
         alone = pick(objective, models)(answer, {"logits": logits[1:]}, second, 0)
-        assert torch.equal(alone, losses[1:])
+        assert torch.equal(alone, losses[1:]), models
 
 
 def test_certain_soft_targets_are_labels(toy):
@@ -341,12 +341,12 @@ def test_mixup_by_hand():
         lam, order, losses = mixed_by(Mixup(1.0), step, k=2)
         if (order == np.arange(4)).all():
             continue  # nothing was mixed
-        assert sorted(order) == [0, 1, 2, 3]  # a permutation
+        assert sorted(order) == [0, 1, 2, 3], step  # a permutation
         expected = lam * cross_entropy_by_hand(LOGITS, LABELS) + (1 - lam) * cross_entropy_by_hand(
             LOGITS, np.array(LABELS)[order]
         )
-        assert losses.tolist() == pytest.approx([expected] * 2, abs=1e-5)
-        assert mixed_by(Mixup(1.0), step)[0] == lam  # the same alone as together
+        assert losses.tolist() == pytest.approx([expected] * 2, abs=1e-5), step
+        assert mixed_by(Mixup(1.0), step)[0] == lam, step  # the same alone as together
         seen.add((round(float(lam), 6), *order))
     assert len(seen) > 15
 
@@ -366,17 +366,15 @@ def test_mixing_leaves_the_batch_as_it_is(toy):
     assert torch.equal(x[0], toy.x[:8]) and torch.equal(y[0], toy.y[:8])
 
 
-def test_mixup_in_training_batched_equals_one_by_one_with_and_without_mmd(toy, split):
+@pytest.mark.parametrize("opponent", [None, MMD(1.0)], ids=["alone", "with MMD"])
+def test_mixup_in_training_batched_equals_one_by_one(toy, split, opponent):
     recipe = Recipe(epochs=3, batch_size=8, lr=1e-2)
     plain = training.fit(linear, toy, split, recipe)
-    for opponent in (None, MMD(1.0)):
-        options = dict(objective=Mixup(1.0), opponent=opponent)
-        batched = training.fit(linear, toy, split, recipe, **options, batched=True)
-        alone = training.fit(linear, toy, split[2:], recipe, **options, batched=False)
-        assert not torch.allclose(batched.params["weight"], plain.params["weight"], atol=1e-3)
-        torch.testing.assert_close(
-            alone.params["weight"][0], batched.params["weight"][2], atol=1e-5, rtol=1e-4
-        )
+    options = dict(objective=Mixup(1.0), opponent=opponent)
+    batched = training.fit(linear, toy, split, recipe, **options, batched=True)
+    alone = training.fit(linear, toy, split[2:], recipe, **options, batched=False)
+    assert not torch.allclose(batched.params["weight"], plain.params["weight"], atol=1e-3)
+    torch.testing.assert_close(alone.params["weight"][0], batched.params["weight"][2], atol=1e-5, rtol=1e-4)
 
 
 def test_beside_mixup_the_opponent_is_shown_the_batch_as_it_is(toy, split):

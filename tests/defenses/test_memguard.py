@@ -67,6 +67,11 @@ def distortion(a, b):
     return (a.exp() - b.exp()).abs().sum(-1)
 
 
+def judged(guard, answers):
+    """Log-odds of a member, (m, n), of each network's answers by its own classifier."""
+    return torch.stack([score(own) for score, own in zip(guard.scores(), answers, strict=True)])
+
+
 def sure(z):
     """A defence classifier for pencil and paper: a member if the largest posterior is above 0.7."""
     return 4 * (z.softmax(-1).amax(-1) - 0.7)
@@ -130,7 +135,7 @@ def plain_search(score, z, step=0.1, steps=299):
 
 def test_a_plain_loop_finds_the_same(guard, asked):
     rows = asked[0, [0, 1, 2, 70, 71, 140, 141, 198]]
-    score, _ = guard._scores(asked)
+    score, _ = guard.scores()
     batched = memguard.noise_search(score, rows)
     for z, found in zip(rows, batched, strict=True):
         torch.testing.assert_close(plain_search(score, z).detach(), found, atol=1e-6, rtol=1e-6)
@@ -202,7 +207,7 @@ def test_what_the_defence_classifier_believes_goes_to_one_half(guard, defender):
     believed = []
     for budget in (0.0, 0.2, 2.0):
         served = replace(guard, budget=budget)(known)
-        believed.append((sign * guard.scores(served)).sigmoid())
+        believed.append((sign * judged(guard, served)).sigmoid())
     means = [float(belief.mean()) for belief in believed]
     assert means[0] > 0.7
     assert means[0] - 0.02 > means[1] > means[2] + 0.02
@@ -215,7 +220,7 @@ def test_noise_that_does_not_bring_the_classifier_nearer_to_one_half_is_not_serv
     other = asked[:1].roll(1, dims=1)
     monkeypatch.setattr(memguard, "noise_search", lambda score, answers: other[0])
     first = replace(guard[[0]], budget=1e9)
-    nearer = first.scores(other).abs() < first.scores(asked[:1]).abs()
+    nearer = judged(first, other).abs() < judged(first, asked[:1]).abs()
     assert 0.1 < nearer.double().mean() < 0.9
     assert torch.equal(first(asked[:1]), torch.where(nearer[..., None], other, asked[:1]))
 
@@ -246,19 +251,22 @@ def test_many_answers_are_served_in_parts(monkeypatch, guard, asked, short):
 
 def test_each_network_uses_its_own_classifier(guard, defender):
     """The two networks' members look opposite, so the classifier of one is wrong about the other."""
-    own = guard.scores(defender.members.log_posteriors) > 0
-    others = guard.scores(defender.members.log_posteriors.flip(0)) > 0
+    own = judged(guard, defender.members.log_posteriors) > 0
+    others = judged(guard, defender.members.log_posteriors.flip(0)) > 0
     assert (own.double().mean(1) > 0.75).all()
     assert (others.double().mean(1) < 0.5).all()
 
 
-def test_indexed_by_network(guard, asked, short):
+@pytest.mark.parametrize("models", [[1], [1, 0], slice(1, 2), slice(None)], ids=str)
+def test_indexed_by_network(guard, asked, short, models):
     some = asked[:, 65:75]
-    whole = guard(some)
-    for models in ([1], [1, 0], slice(1, 2), slice(None)):
-        part = training.pick(guard, models)
-        assert isinstance(part, MemGuard)
-        torch.testing.assert_close(part(some[models]), whole[models], atol=0, rtol=0)
+    part = training.pick(guard, models)
+    assert isinstance(part, MemGuard)
+    torch.testing.assert_close(part(some[models]), guard(some)[models], atol=0, rtol=0)
+
+
+def test_answers_of_as_many_networks_as_are_guarded(guard, asked):
+    some = asked[:, 65:75]
     with pytest.raises(ValueError, match="guards 1 networks and was given answers of 2"):
         guard[[0]](some)
 
@@ -284,7 +292,7 @@ def test_few_reference_examples_weigh_as_much_as_many_members():
     nothing = torch.zeros(1, 100, 3).double().log_softmax(-1)
     defender = Defender(views(nothing[:, :90]), views(nothing[:, 90:]), torch.tensor([0]))
     guard = memguard.fit(defender, 0.3, recipe=Recipe(epochs=60, batch_size=100, lr=1e-3, weight_decay=0.0))
-    assert abs(float(guard.scores(nothing)[0, 0])) < 0.2  # log 9 = 2.2 without the weights
+    assert abs(float(judged(guard, nothing)[0, 0])) < 0.2  # log 9 = 2.2 without the weights
 
 
 # Bad input

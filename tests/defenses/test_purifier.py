@@ -1,12 +1,12 @@
 """Purifiers: what they learn, from whom, and what their games change."""
 
 from functools import partial
+from itertools import combinations
 
 import pytest
 import torch
 
-from mialib import defenses, measures, models, training
-from mialib.data import Splits, splits
+from mialib import measures
 from mialib.defenses import purifier, state
 from mialib.models import decoders
 from mialib.training import Batch, Population, Recipe, engine, pick
@@ -17,40 +17,8 @@ WIDTHS = (32,)
 
 
 @pytest.fixture(scope="module")
-def known(digits):
-    split = splits.d1_d2_d3(len(digits), 60, 200, 60, seed=0, n_models=2)
-    networks = training.fit(models.make("small_cnn", digits), digits, split, Recipe(20, 16, 2e-3))
-    return networks, split, defenses.defender(networks, digits, split)
-
-
-@pytest.fixture(scope="module")
 def base(known):
     return purifier.fit(known[2], WIDTHS, 0.2, recipe=RECIPE)
-
-
-def test_a_defender_knows_its_own_members_and_reserve(known, digits):
-    networks, split, found = known
-    assert len(found) == 2 and found.members.log_posteriors.shape == (2, 60, 10)
-    for i in range(2):
-        index = split.reserve[i].nonzero()[:, 0]
-        assert torch.equal(found.reference.labels[i], digits.y[index])
-        answers = networks[i](digits.inputs(index)).detach().double().log_softmax(-1)
-        assert torch.allclose(found.reference.log_posteriors[i], answers, atol=1e-5)
-        assert torch.equal(found.reference.x[i], digits.inputs(index))
-    without = Splits(split.member, split.test, split.reserve & False, split.seeds)
-    with pytest.raises(ValueError, match="a network has none"):
-        defenses.defender(networks, digits, without)
-
-
-def test_rows_are_answers_labelled_with_what_was_predicted(known):
-    views = known[2].reference
-    rows, split = state.rows(views, torch.tensor([3, 4]), 0.2)
-    assert torch.allclose(rows.x.view(2, 200, 10), views.log_posteriors.exp().float())
-    assert torch.equal(rows.y.view(2, 200), views.log_posteriors.argmax(-1))
-    assert split.counts() == [{"member": 160, "test": 0, "reserve": 40}] * 2
-    own = torch.arange(400) // 200 == torch.arange(2)[:, None]
-    assert torch.equal(split.member | split.reserve, own)
-    assert not torch.equal(split.reserve[0, :200], split.reserve[1, 200:])  # drawn, and for each network anew
 
 
 def test_g_keeps_the_labels_of_its_reference_set_but_for_the_loss_it_states(known, base):
@@ -119,9 +87,8 @@ def test_the_game_with_h_raises_the_error_of_a_decoder_and_with_i_changes_the_an
     against_i = purifier.fit(found, WIDTHS, 0.2, membership=judge, recipe=RECIPE)
     both = purifier.fit(found, WIDTHS, 0.2, inversion=helper, membership=judge, recipe=RECIPE)
     answers = [one(seen) for one in (base, against_h, against_i, both)]
-    for i, one in enumerate(answers):
-        for other in answers[i + 1 :]:
-            assert not torch.allclose(one, other, atol=1e-4)
+    for one, other in combinations(range(4), 2):
+        assert not torch.allclose(answers[one], answers[other], atol=1e-4), f"{one} as {other}"
     # h makes the answers say less about the picture: they are further from the truth
     assert float(measures.distortion(seen, answers[1]).mean()) > float(
         measures.distortion(seen, answers[0]).mean()
@@ -154,11 +121,10 @@ def test_i_tells_answers_from_what_stands_in_their_place():
     for _ in range(40):
         flattened = play(lambda params, x: x.log() / 3, {}, batch, batch, 0)
     assert float(flattened[0].detach()) > 1.0  # -log I(real) of answers that are plainly not real
-    for name, one in (("same", purifier.MembershipDiscriminator(1.0, 5)),):
-        play = one.begin([0], torch.device("cpu"))
-        for _ in range(40):
-            same = play(lambda params, x: x.log(), {}, batch, batch, 0)
-        assert float(same[0].detach()) == pytest.approx(0.69, abs=0.15), name  # cannot be told
+    play = purifier.MembershipDiscriminator(1.0, 5).begin([0], torch.device("cpu"))
+    for _ in range(40):
+        same = play(lambda params, x: x.log(), {}, batch, batch, 0)
+    assert float(same[0].detach()) == pytest.approx(0.69, abs=0.15)  # cannot be told
 
 
 def test_widths_are_those_of_the_public_code():

@@ -47,7 +47,7 @@ def test_sub_models_keep_the_test_and_reserve_of_their_network(split):
     own = selena.sub_splits(split, 4, 1)
     for name in ("test", "reserve"):
         found = getattr(own, name).view(2, 4, -1)
-        assert torch.equal(found, getattr(split, name)[:, None].expand_as(found))
+        assert torch.equal(found, getattr(split, name)[:, None].expand_as(found)), name
 
 
 def test_sub_models_have_seeds_and_members_of_their_own():
@@ -63,7 +63,7 @@ def test_sub_models_have_seeds_and_members_of_their_own():
 def test_a_networks_sub_models_depend_on_its_own_members_and_seed_only(split):
     together, alone = (selena.sub_splits(one, 5, 2) for one in (split, split[1:]))
     for name in ("member", "test", "reserve", "seeds"):
-        assert torch.equal(getattr(together, name)[5:], getattr(alone, name))
+        assert torch.equal(getattr(together, name)[5:], getattr(alone, name)), name
     other = selena.sub_splits(replace(split, seeds=split.seeds + 1), 5, 2)
     assert not torch.equal(other.member, together.member)
 
@@ -149,7 +149,7 @@ def test_a_second_fit_trains_nothing(toy, split, monkeypatch):
     second = selena.fit(mlp, toy, split, recipe, **FEW)
     assert second.keys == first.keys
     for name, tensor in first.params.items():
-        assert torch.equal(tensor, second.params[name])
+        assert torch.equal(tensor, second.params[name]), name
 
 
 def test_a_best_epoch_is_chosen_on_the_reserve_of_the_network(toy, split):

@@ -124,7 +124,7 @@ def test_a_second_fit_trains_nothing(toy, split, monkeypatch):
     second = stacking.fit(mlp, toy, split, SHORT, SHORT)
     assert second.keys == first.keys
     for name, tensor in first.params.items():
-        assert torch.equal(tensor, second.params[name])
+        assert torch.equal(tensor, second.params[name]), name
 
 
 def test_fewer_than_three_members_are_refused(toy):

@@ -72,16 +72,16 @@ def test_a_query_as_a_flagged_member_is_swapped_and_counted_as_an_error():
     assert wrongly.tolist() == pytest.approx([4 / 44, 4 / 44])  # 40 members that are not flagged, and 4 twins
 
 
-def test_saturated_answers_are_alike_as_posteriors_and_not_as_log_posteriors():
+@pytest.mark.parametrize("space, near", [("probability", True), ("log", False)])
+def test_saturated_answers_are_alike_as_posteriors_and_not_as_log_posteriors(space, near):
     known = defender()
     log_p = torch.full((1, 2, 3), -50.0, dtype=torch.float64)
     log_p[0, :, 0] = 0.0
     log_p[0, 1, 1] = -40.0
     members = Views(log_p.log_softmax(-1), torch.zeros(1, 2, dtype=torch.long))
-    for space, near in (("probability", True), ("log", False)):
-        one = swapper.fit(Defender(members[[0]], known.reference[[0]], known.seeds[:1]), 0, space=space)
-        both = one.keys[0]
-        assert (float((both[0] - both[1]).norm()) < 1e-6) is near
+    one = swapper.fit(Defender(members[[0]], known.reference[[0]], known.seeds[:1]), 0, space=space)
+    both = one.keys[0]
+    assert (float((both[0] - both[1]).norm()) < 1e-6) is near
 
 
 def test_a_random_class_is_one_for_each_member():
@@ -108,9 +108,9 @@ def test_a_network_has_its_own_members(monkeypatch):
     assert torch.equal(found(before), whole)
 
 
-def test_errors_name_the_value():
-    known = defender()
-    with pytest.raises(ValueError, match="distance is 0"):
-        swapper.fit(known, 0, distance=0)
-    with pytest.raises(ValueError, match="space is 'logit'"):
-        swapper.fit(known, 0, space="logit")
+@pytest.mark.parametrize(
+    "options, words", [({"distance": 0}, "distance is 0"), ({"space": "logit"}, "space is 'logit'")]
+)
+def test_errors_name_the_value(options, words):
+    with pytest.raises(ValueError, match=words):
+        swapper.fit(defender(), 0, **options)

@@ -1,19 +1,17 @@
-"""Figures are built, labelled and show the numbers they were given."""
+"""Pictures of examples, signals and curves show the numbers they were given."""
 
-import warnings
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot
-from matplotlib.figure import Figure
+import torch
 
 from mialib import figures
 from mialib.figures import style
 from mialib.measures import Estimate, metrics
-from tests.figures import test_results
-from tests.figures.test_results import LUMINANCE, legend, line
+from tests.figures.test_results import legend, line
 
 GENERATOR = np.random.default_rng(0)
 MEMBER = np.arange(400) % 2 == 0
@@ -35,18 +33,6 @@ def mismatch(names=SETTINGS):
     return pd.DataFrame(values, names, names)
 
 
-def epochs(*lengths):
-    """Train and test curves of as many targets; target t is at (epoch + t²) / 10, its test half of it."""
-    train = [(np.arange(length) + 1 + target**2) / 10 for target, length in enumerate(lengths)]
-    return {"train": train, "test": [curve / 2 for curve in train]}
-
-
-def residuals():
-    """Three models, ten iterations: a layer that shrinks, one that is 0 from the sixth on, and all."""
-    shrinking = np.array([[1.0], [2.0], [3.0]]) * 0.8 ** np.arange(10)
-    return {"conv1": shrinking, "fc": shrinking * (np.arange(10) < 5), "all": shrinking / 2}
-
-
 def arms(count=16):
     """Accuracy and AUC of some arms with long names over five targets; the last has only one target."""
     names = [f"{index:02} ADMM + adversary + entropy" for index in range(count)]
@@ -55,46 +41,19 @@ def arms(count=16):
     return {"test accuracy": accuracy, "AUC left": {name: Estimate(0.6, 0.55, 0.65) for name in names}}
 
 
-def drawings():
-    gaps = {name: GENERATOR.normal(size=30) for name in ("original", "control", "pruned")}
-    confidence = GENERATOR.random(400)
-    return {
-        "roc": figures.roc({"samia": (MEMBER, MARGIN), "gap": (MEMBER, np.sign(MARGIN))}),
-        "histogram": figures.divergence(MEMBER, {"original": confidence, "pruned": confidence**2}),
-        "ecdf": figures.divergence(MEMBER, {"original": confidence}, label="sensitivity", kind="ecdf"),
-        "per_class": figures.class_dots({"confidence gap": gaps, "sensitivity gap": gaps}),
-        "heatmap": figures.heatmap(mismatch(), "AUC", "SAMIA on digits"),
-        "learning_curves": figures.learning_curves({name: epochs(3, 5) for name in "abc"}, baseline="b"),
-        "convergence": figures.convergence(residuals(), goal=0.1),
-        "magnitudes": figures.magnitudes({"before": GENERATOR.normal(size=200), "after": np.eye(9)}, kept=9),
-        "grids": figures.grids(GENERATOR.normal(size=200), {"1 bit": np.repeat([-1.0, 1.0], 100)}),
-        "dots": figures.dots(arms(), {"AUC left": 0.5}),
-        **test_results.drawings(),
-    }
+def gaps():
+    return {name: GENERATOR.normal(size=30) for name in ("original", "control", "pruned")}
 
 
-def test_every_figure_is_labelled_and_leaves_no_trace(tmp_path):
-    before = dict(matplotlib.rcParams)
-    for name, figure in drawings().items():
-        assert isinstance(figure, Figure), name
-        panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
-        named = name == "dots"  # its rows bear names, which say what they are
-        assert all(axes.get_xlabel() for axes in panels) and (panels[0].get_ylabel() or named), name
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # a layout that does not fit warns
-            path = figures.save(figure, tmp_path / "figures" / f"{name}.png")
-        assert path.read_bytes().startswith(b"\x89PNG")
-    assert len(list((tmp_path / "figures").iterdir())) == len(drawings())
-    assert dict(matplotlib.rcParams) == before
-    assert pyplot.get_fignums() == []
-
-
-def test_legends_stand_beside_the_axes():
-    for name, figure in drawings().items():
-        figure.draw_without_rendering()
-        box = figure.legends[0].get_window_extent()
-        assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes), name
-        assert figure.bbox.padded(1).containsx(box.x0) and figure.bbox.padded(1).containsx(box.x1), name
+CONFIDENCE = GENERATOR.random(400)
+DRAWINGS = {
+    "roc": lambda: figures.roc({"samia": (MEMBER, MARGIN), "gap": (MEMBER, np.sign(MARGIN))}),
+    "histogram": lambda: figures.divergence(MEMBER, {"original": CONFIDENCE, "pruned": CONFIDENCE**2}),
+    "ecdf": lambda: figures.divergence(MEMBER, {"original": CONFIDENCE}, label="sensitivity", kind="ecdf"),
+    "per_class": lambda: figures.class_dots({"confidence gap": gaps(), "sensitivity gap": gaps()}),
+    "heatmap": lambda: figures.heatmap(mismatch(), "AUC", "SAMIA on digits"),
+    "dots": lambda: figures.dots(arms(), {"AUC left": 0.5}),
+}
 
 
 def test_roc_is_log_log_down_to_the_resolution_with_a_chance_line():
@@ -160,131 +119,22 @@ def test_heatmap_reads_in_grey():
     axes = figures.heatmap(pd.DataFrame(values, SETTINGS, SETTINGS), "AUC").axes[0]
     cells = axes.images[0].to_rgba(values)[..., :3].reshape(100, 3)
     ink = np.array([matplotlib.colors.to_rgb(text.get_color()) for text in axes.texts])
-    light, dark = np.sort([((cells**2.2) @ LUMINANCE, (ink**2.2) @ LUMINANCE)], axis=1)[0][::-1]
+    light, dark = np.sort([((cells**2.2) @ style.LUMINANCE, (ink**2.2) @ style.LUMINANCE)], axis=1)[0][::-1]
     assert ((light + 0.05) / (dark + 0.05)).min() > 4  # contrast of text and cell, as in WCAG 2
-    assert (np.diff(cells @ LUMINANCE) > 0).all()
+    assert (np.diff(cells @ style.LUMINANCE) > 0).all()
 
 
-def test_long_names_are_not_cut_off():
+@pytest.mark.parametrize("size", [10, 2])
+def test_long_names_are_not_cut_off(size):
     names = [f"{name} with adversarial_regularization" for name in SETTINGS]
-    for figure in (
-        figures.heatmap(mismatch(names), "AUC"),
-        figures.heatmap(mismatch(names).iloc[:2, :2], "AUC"),
-    ):
-        figure.draw_without_rendering()
-        axes = figure.axes[0]
-        for text in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label):
-            box = text.get_window_extent()
-            assert box.x0 >= 0 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, text.get_text()
-        cell = axes.transData.transform([(0, 0), (1, 1)])
-        assert np.ptp(cell[:, 0]) > axes.texts[0].get_window_extent().width
-
-
-def test_learning_curves_average_the_targets_that_reach_an_epoch():
-    axes = figures.learning_curves({"ppb": epochs(2, 3, 2)}, label="top-1 accuracy").axes[0]
-    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("ppb", "epoch", "top-1 accuracy")
-    for name, factor, dashes in (("train", 1, "-"), ("test", 0.5, "--")):
-        x, y = line(axes, name).get_data()
-        assert list(x) == [1, 2, 3]
-        np.testing.assert_allclose(y, factor * np.array([0.8 / 3, 1.1 / 3, 0.4]))
-        assert line(axes, name).get_linestyle() == dashes
-    band = axes.collections[0].get_paths()[0].vertices
-    assert {tuple(corner) for corner in band.round(6)} >= {(1, 0.1), (2, 0.2), (1, 0.5), (2, 0.6), (3, 0.4)}
-    assert axes.get_xlim() == (1, 3)
-
-
-def test_learning_curves_show_the_baseline_in_the_other_panels():
-    lines = {"none": epochs(4, 4), **{f"defence {index}": epochs(2, 3) for index in range(4)}}
-    figure = figures.learning_curves(lines, baseline="none")
-    assert [axes.get_title() for axes in figure.axes] == list(lines)
-    assert [len(axes.get_lines()) for axes in figure.axes] == [2, 4, 4, 4, 4]
-    np.testing.assert_allclose(line(figure.axes[3], "test, none").get_ydata(), [0.075, 0.125, 0.175, 0.225])
-    assert legend(figure) == ["train", "test", "train, none", "test, none"]
-    assert len({axes.get_ylim() for axes in figure.axes} | {axes.get_xlim() for axes in figure.axes}) == 2
+    figure = figures.heatmap(mismatch(names).iloc[:size, :size], "AUC")
     figure.draw_without_rendering()
-    tops = [round(axes.get_position().y1, 3) for axes in figure.axes]
-    assert len(set(tops[:4])) == 1 and tops[4] < tops[0]  # four a row
-    assert [axes.get_xlabel() for axes in figure.axes] == ["", "epoch", "epoch", "epoch", "epoch"]
-
-
-def test_learning_curves_name_what_is_wrong():
-    for lines, baseline, message in (
-        ({}, None, "curves is empty"),
-        ({"ppb": epochs(2)}, "none", "baseline is 'none'; the panels are .'ppb'"),
-        ({"ppb": {"train": [[0.1]]}}, None, "'ppb'. holds .'train'.; it must hold 'train' and 'test'"),
-        (
-            {"ppb": {"train": [[0.1]], "test": [0.1, 0.2]}},
-            None,
-            "'ppb'..'test'. must hold a number for each epoch",
-        ),
-        ({"ppb": {"train": [], "test": [[0.1]]}}, None, "'ppb'..'train'. must hold a number for each epoch"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            figures.learning_curves(lines, baseline=baseline)
-
-
-def test_convergence_draws_the_mean_over_models_on_a_log_axis():
-    figure = figures.convergence(residuals(), goal=0.1)
     axes = figure.axes[0]
-    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("iteration of ADMM", "||W - Z|| / ||W||")
-    assert legend(figure) == ["conv1", "fc", "all", "goal"] and len(axes.get_lines()) == 4
-    x, y = line(axes, "conv1").get_data()
-    assert list(x) == list(range(1, 11))
-    np.testing.assert_allclose(y, 2 * 0.8 ** np.arange(10))
-    band = axes.collections[0].get_paths()[0].vertices
-    assert {tuple(corner) for corner in band.round(6)} >= {(1, 1), (1, 3), (2, 0.8), (2, 2.4)}
-    thick, layers = line(axes, "all"), [line(axes, name) for name in ("conv1", "fc")]
-    assert thick.get_color() == "black"
-    assert all(thick.get_linewidth() > 1.5 * item.get_linewidth() for item in layers)
-    assert all(thick.get_zorder() > item.get_zorder() for item in layers)
-    assert line(axes, "goal").get_ydata() == [0.1, 0.1]
-    assert len({item.get_linestyle() for item in layers}) == 2
-
-
-def test_magnitudes_are_sorted_and_zeros_left_out():
-    axes = figures.magnitudes({"a": np.array([[-3.0, 0.0], [1.0, 2.0]])}, kept=2).axes[0]
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    x, y = line(axes, "a").get_data()
-    assert list(x) == [1, 2, 3] and list(y) == [3, 2, 1]
-    assert line(axes, "the 2 that stay").get_xdata() == [2, 2]
-    with pytest.raises(ValueError, match="weights is empty"):
-        figures.magnitudes({}, kept=2)
-
-
-def test_grids_draw_a_bar_for_each_value_that_is_left():
-    before = np.array([-1.0, -0.4, 0.4, 0.6, 1.0, 1.0])
-    panels = figures.grids(before, {"a": np.array([-1.0, 0, 0, 1, 1, 1]), "b": np.ones(6)}).axes
-    assert [axes.get_title() for axes in panels] == ["a: 3 values", "b: 1 values"]
-    bars = next(item for item in panels[0].collections if item.get_label() == "after").get_segments()
-    assert [tuple(bar[1]) for bar in bars] == [(-1, pytest.approx(1 / 3)), (0, pytest.approx(2 / 3)), (1, 1)]
-
-
-def test_convergence_keeps_zeros_and_gaps_on_the_picture():
-    lines = residuals()
-    lines["conv1"][1, 4] = np.nan
-    axes = figures.convergence(lines).axes[0]
-    bottom, _ = axes.get_ylim()
-    drawn = line(axes, "fc").get_ydata()
-    assert 0 < bottom < drawn[5] == drawn[9] < min(array[array > 0].min() for array in lines.values())
-    assert [(text.get_text(), text.get_position()[1]) for text in axes.texts] == [("0", drawn[5])]
-    assert np.isnan(line(axes, "conv1").get_ydata()).tolist() == [False] * 4 + [True] + [False] * 5
-    assert not figures.convergence({"all": lines["all"]}).axes[0].texts
-    nothing = figures.convergence({"all": np.zeros((2, 3))})
-    nothing.draw_without_rendering()
-    assert np.isfinite(nothing.axes[0].get_ylim()).all()
-
-
-def test_convergence_names_what_is_wrong():
-    for lines, goal, message in (
-        ({}, None, "curves is empty"),
-        ({"fc": [0.1, 0.2]}, None, r"curves.'fc'., \(2,\), must be \(models, iterations\)"),
-        ({"fc": np.empty((0, 3))}, None, r"curves.'fc'., \(0, 3\)"),
-        ({"fc": [[0.1, -0.2]]}, None, "none below 0"),
-        ({"fc": [[0.1]]}, 0, "goal is 0; a log axis needs one above 0"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            figures.convergence(lines, goal=goal)
+    for text in (*axes.get_xticklabels(), *axes.get_yticklabels(), axes.xaxis.label, axes.yaxis.label):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, text.get_text()
+    cell = axes.transData.transform([(0, 0), (1, 1)])
+    assert np.ptp(cell[:, 0]) > axes.texts[0].get_window_extent().width
 
 
 def bars(axes):
@@ -340,8 +190,9 @@ def test_dots_leave_out_what_is_missing():
     assert 0.6 < first.get_xlim()[0] and second.get_xlim()[0] > 0.4
 
 
-def test_dots_name_what_is_wrong():
-    for panels, options, message in (
+@pytest.mark.parametrize(
+    "panels, options, message",
+    [
         ({}, {}, "panels is empty"),
         ({"AUC": {}}, {}, "panels is empty"),
         (
@@ -351,20 +202,118 @@ def test_dots_name_what_is_wrong():
         ),
         ({"AUC": {"a": [0.5]}}, {"emphasis": ["b"]}, "emphasis names .'b'.; there are .'a'"),
         ({"AUC": {"a": [[0.5]]}}, {}, r"panels.'AUC'..'a'. has shape \(1, 1\)"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            figures.dots(panels, **options)
+    ],
+)
+def test_dots_name_what_is_wrong(panels, options, message):
+    with pytest.raises(ValueError, match=message):
+        figures.dots(panels, **options)
 
 
-def test_long_setting_names_fit_beside_the_dots():
-    for figure in (figures.dots(arms(2)), figures.dots(arms(), {"AUC left": 0.5})):
-        figure.draw_without_rendering()
-        boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
-        assert all(box.x0 >= 0 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
-        assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
-        assert figure.axes[0].get_position().width * figure.get_figwidth() > 1.5  # inches
+@pytest.mark.parametrize("count, references", [(2, None), (16, {"AUC left": 0.5})])
+def test_long_setting_names_fit_beside_the_dots(count, references):
+    figure = figures.dots(arms(count), references)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
+    assert figure.axes[0].get_position().width * figure.get_figwidth() > 1.5  # inches
 
 
-def test_save_wants_a_png(tmp_path):
-    with pytest.raises(ValueError, match="must end in .png"):
-        figures.save(Figure(), tmp_path / "a.pdf")
+# Examples
+
+
+def shown(figure):
+    """Title and picture of each of a figure's panels."""
+    return {axes.get_title(): np.asarray(axes.images[0].get_array()) for axes in figure.axes}
+
+
+def test_examples_are_the_first_members_and_nonmembers_as_pictures():
+    x = torch.arange(6 * 2 * 3, dtype=torch.uint8).view(6, 1, 2, 3)
+    member = torch.tensor([True, False, True, True, False, False])
+    panels = shown(figures.examples(SimpleNamespace(x=x, is_image=True), member, ~member, count=2))
+    for title, first in (("members", [0, 2]), ("non-members", [1, 4])):
+        strip = panels[title].reshape(4, 2, 5)  # each picture with a margin of one pixel
+        assert np.array_equal(strip[1:-1, :, 1:-1].transpose(1, 0, 2), x[first, 0]), title
+        assert not strip[[0, -1]].any() and not strip[..., [0, -1]].any(), title
+
+
+def test_examples_of_features_are_stripes():
+    x, member = torch.rand(5, 8), torch.tensor([False, True, True, True, False])
+    panels = shown(figures.examples(SimpleNamespace(x=x, is_image=False), member, ~member))
+    assert np.array_equal(panels["members"], x[1:4]) and np.array_equal(panels["non-members"], x[[0, 4]])
+
+
+# The gallery
+
+
+GREY, COLOUR, STRIPES = torch.rand(4, 1, 8, 8), torch.rand(4, 3, 32, 32), torch.rand(4, 30)
+ROWS = {
+    "truth": GREY,
+    "a decoder with a rather long name": GREY[:, 0],
+    "in colour": COLOUR,
+    "features": STRIPES,
+}
+CAPTIONS = {"truth": ["0.011", "0.022", "0.033", "0.044"]}
+
+
+def test_every_row_is_named_and_captions_stand_below_their_pictures():
+    (axes,) = figures.gallery(ROWS, CAPTIONS).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(ROWS)
+    assert [text.get_text() for text in axes.texts] == CAPTIONS["truth"]
+    for text, picture, below in zip(axes.texts, axes.images[:4], axes.images[4:8], strict=True):
+        left, right, bottom, _ = picture.get_extent()
+        assert text.get_position() == (pytest.approx((left + right) / 2), pytest.approx(bottom, abs=0.05))
+        assert below.get_extent()[3] > bottom + 0.15  # room for the text
+
+
+@pytest.mark.parametrize("rows", [ROWS, {name: value[:1] for name, value in ROWS.items()}, {"x": GREY}])
+def test_nothing_is_cut_off_and_no_text_covers_a_picture(rows):
+    captions = {name: texts[: len(rows[name])] for name, texts in CAPTIONS.items() if name in rows}
+    figure = figures.gallery(rows, captions)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    texts = [text.get_window_extent() for text in (*axes.texts, *axes.get_yticklabels())]
+    pictures = [picture.get_window_extent() for picture in axes.images]
+    for box in (*texts, *pictures):
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
+    assert not any(text.overlaps(picture) for text in texts for picture in pictures)
+    assert min(box.width for box in pictures) > 0.6 * figure.dpi  # inches: the labels do not squeeze them
+
+
+def test_rows_stand_below_each_other_in_the_same_columns_and_keep_their_proportions():
+    (axes,) = figures.gallery(ROWS | {"tall": torch.rand(4, 20, 10)}).axes
+    places = np.reshape([picture.get_extent() for picture in axes.images], (5, 4, 4))  # row, column, edge
+    assert np.allclose(places[:, :, :2], places[:1, :, :2]) and np.allclose(
+        places[:, :, 2:], places[:, :1, 2:]
+    )
+    assert (places[1:, 0, 3] > places[:-1, 0, 2]).all()
+    width, height = places[:, 0, 1] - places[:, 0, 0], places[:, 0, 2] - places[:, 0, 3]
+    assert np.allclose(height / width, [1, 1, 1, 1, 2])
+    box = axes.get_window_extent()  # and a unit is as high as it is wide
+    assert box.width / 4 == pytest.approx(box.height / axes.get_ylim()[0])
+
+
+def test_the_pixels_are_those_given():
+    (axes,) = figures.gallery(ROWS).axes
+    pixels = [picture.get_array() for picture in axes.images]
+    assert np.allclose(pixels[1], GREY[1, 0]) and np.allclose(pixels[5], GREY[1, 0])
+    assert np.allclose(pixels[9], COLOUR[1].permute(1, 2, 0)) and np.allclose(pixels[13], STRIPES[1][None])
+    assert all(picture.get_clim() == (0, 1) for picture in axes.images)  # black is 0 in every row, white 1
+
+
+@pytest.mark.parametrize(
+    "rows, captions, words",
+    [
+        ({}, None, "rows is empty"),
+        ({"a": GREY, "b": GREY[:3]}, None, r"rows\['b'\] has 3 pictures, the first row 4"),
+        ({"a": torch.rand(4, 2, 8, 8)}, None, r"rows\['a'\] has shape \(4, 2, 8, 8\)"),
+        ({"a": GREY[0, 0, 0]}, None, r"rows\['a'\] has shape \(8,\)"),
+        ({"a": GREY * 255}, None, r"rows\['a'\] holds .* pixels must be in \[0, 1\]"),
+        ({"a": GREY * torch.nan}, None, r"rows\['a'\] holds nan"),
+        ({"a": GREY}, {"b": ["x"] * 4}, "captions names 'b'; there are"),
+        ({"a": GREY}, {"a": ["x"]}, r"captions\['a'\] has 1 texts for 4 pictures"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(rows, captions, words):
+    with pytest.raises(ValueError, match=words):
+        figures.gallery(rows, captions)

@@ -6,10 +6,9 @@ import pytest
 from matplotlib.text import Text
 
 from mialib import figures, study
-from mialib.figures import results, style
+from mialib.figures import style
 from mialib.measures import Estimate, metrics
 
-LUMINANCE = [0.2126, 0.7152, 0.0722]
 ATTACKS = [f"attack_{index}" for index in range(13)]
 
 
@@ -94,18 +93,19 @@ def families(count=10, labels=("1", "2", "4", "beta 8", "")):
     }
 
 
-def drawings():
-    return {
-        "against_level": figures.against_level(study.table(rows(), attack="attack_3"), "balanced_accuracy"),
-        "many levels": figures.against_level(rows(), "balanced_accuracy", by="attack"),
-        "ratio": figures.against_level(compressions(), "auc", axis="ratio"),
-        "bits": figures.against_level(quantised("a", "b"), "auc", by="variant", axis="bits"),
-        "attack_bars": figures.attack_bars(study.table(rows(), level=[None, 0.0, 0.7])),
-        "tradeoff": figures.tradeoff(defended(), attack="samia"),
-        "many defences": figures.tradeoff(eight(), attack="samia"),
-        "one adversary": figures.tradeoff(eight(), attack="samia", adversary="adaptive"),
-        "scatter": figures.scatter(families(), "generalisation gap", "AUC", {"chance": lambda x: 0.5}),
-    }
+DRAWINGS = {
+    "against_level": lambda: figures.against_level(
+        study.table(rows(), attack="attack_3"), "balanced_accuracy"
+    ),
+    "many levels": lambda: figures.against_level(rows(), "balanced_accuracy", by="attack"),
+    "ratio": lambda: figures.against_level(compressions(), "auc", axis="ratio"),
+    "bits": lambda: figures.against_level(quantised("a", "b"), "auc", by="variant", axis="bits"),
+    "attack_bars": lambda: figures.attack_bars(study.table(rows(), level=[None, 0.0, 0.7])),
+    "tradeoff": lambda: figures.tradeoff(defended(), attack="samia"),
+    "many defences": lambda: figures.tradeoff(eight(), attack="samia"),
+    "one adversary": lambda: figures.tradeoff(eight(), attack="samia", adversary="adaptive"),
+    "scatter": lambda: figures.scatter(families(), "generalisation gap", "AUC", {"chance": lambda x: 0.5}),
+}
 
 
 def line(axes, label):
@@ -146,7 +146,7 @@ def test_pruners_share_the_original_and_the_first_ones_control():
     axes = figure.axes[0]
     assert legend(figure) == [*pruners, "original", "control", "chance"]
     for name in pruners:
-        np.testing.assert_allclose(line(axes, name).get_data(), [[0.5, 0.9], [0.75, 0.71]])
+        np.testing.assert_allclose(line(axes, name).get_data(), [[0.5, 0.9], [0.75, 0.71]], err_msg=name)
     assert len({line(axes, name).get_marker() for name in pruners}) == 4
     across = [item for item in axes.get_lines() if list(item.get_xdata()) == [0, 1]]
     assert sorted(item.get_ydata()[0] for item in across) == [0.5, 0.8]  # chance and one original
@@ -273,9 +273,12 @@ def test_ratios_that_crowd_lose_ticks_not_points():
     assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:], strict=False))
     assert "100x" in [text.get_text() for text in axes.get_xticklabels()]
     figures.against_level(compressions([0.5]), "auc", axis="ratio").draw_without_rendering()
-    for wrong in (1.0, 8.0):
-        with pytest.raises(ValueError, match="axis 'ratio' needs sparsities, from 0 to below 1"):
-            figures.against_level(compressions([0.5, wrong]), "auc", axis="ratio")
+
+
+@pytest.mark.parametrize("wrong", [1.0, 8.0])
+def test_a_ratio_is_that_of_a_sparsity(wrong):
+    with pytest.raises(ValueError, match="axis 'ratio' needs sparsities, from 0 to below 1"):
+        figures.against_level(compressions([0.5, wrong]), "auc", axis="ratio")
 
 
 def test_bit_widths_stand_on_a_log_axis_with_full_precision_apart():
@@ -341,7 +344,7 @@ def test_scatter_draws_references_over_the_range_of_x():
     for name, reference in references.items():
         x, y = line(axes, name).get_data()
         assert (x[0], x[-1]) == axes.get_xlim() == figures.scatter(families(2), "", "").axes[0].get_xlim()
-        np.testing.assert_allclose(y, [reference(place) for place in x])
+        np.testing.assert_allclose(y, [reference(place) for place in x], err_msg=name)
     assert legend(figure)[2:] == list(references)
     assert len({line(axes, name).get_linestyle() for name in references}) == 2
 
@@ -365,7 +368,7 @@ def test_scatter_keeps_many_labels_apart_and_families_different():
     axes = figure.axes[0]
     names = list(families(12))
     for look in ("color", "marker"):
-        assert len({getattr(line(axes, name), f"get_{look}")() for name in names}) == 12
+        assert len({getattr(line(axes, name), f"get_{look}")() for name in names}) == 12, look
     boxes = label_boxes(axes)
     assert len(boxes) == 4 * 12
     assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
@@ -374,18 +377,26 @@ def test_scatter_keeps_many_labels_apart_and_families_different():
     assert all(axes.bbox.containsx(x) and axes.bbox.containsy(y) for box in boxes for x, y in box.corners())
 
 
-def test_scatter_names_what_is_wrong():
-    figures.scatter(
-        {"a": [("1", [0.1], [0.6]), ("1", [np.nan], [0.6])]}, "gap", "AUC"
-    ).draw_without_rendering()
-    for groups, message in (
+def test_scatter_leaves_out_a_point_without_a_mean():
+    groups = {"a": [("1", [0.1], [0.6]), ("1", [np.nan], [0.6])]}
+    figure = figures.scatter(groups, "gap", "AUC")
+    figure.draw_without_rendering()
+    assert line(figure.axes[0], "a").get_xdata().tolist() == [0.1]
+
+
+@pytest.mark.parametrize(
+    "groups, message",
+    [
         ({}, "groups hold no point"),
         ({"a": [("1", [np.nan], [0.5])]}, "groups hold no point"),
         ({"a": [("1", 0.1, 0.5)]}, r"values has shape \(\)"),
         (families(13), "groups holds 13 families; more than 12 look alike"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            figures.scatter(groups, "gap", "AUC")
+    ],
+    ids=["nothing", "nan", "no targets", "thirteen"],
+)
+def test_scatter_names_what_is_wrong(groups, message):
+    with pytest.raises(ValueError, match=message):
+        figures.scatter(groups, "gap", "AUC")
 
 
 def test_rows_that_mix_settings_are_refused():
@@ -397,12 +408,14 @@ def test_rows_that_mix_settings_are_refused():
         figures.against_level(study.table(rows(), compression="none", attack="attack_1"), "balanced_accuracy")
 
 
-def test_colours_differ_in_luminance():
-    for count in (2, 3, 6, 8, 9, 12, 13):
-        for looks in (
-            style.series(count),
-            results._defense_looks([(str(index), "") for index in range(count)]).values(),
-        ):
-            rgb = np.array([matplotlib.colors.to_rgb(look["color"]) for look in looks])
-            assert len(rgb) == count
-            assert np.diff(np.sort(rgb @ LUMINANCE)).min() > 0.5 / count / 2, count
+@pytest.mark.parametrize("count", [2, 3, 6, 8, 9, 12, 13])
+def test_defences_differ_in_luminance(count):
+    names = [str(index) for index in range(count)]
+    made = [
+        study.tidy_row(metric, 0.5 + 0.01 * place, defense=name, defense_strength=1, attack=attack)
+        for place, name in enumerate(names)
+        for metric, attack in (("auc", "samia"), ("test_accuracy", None))
+    ]
+    axes = figures.tradeoff(made, "samia").axes[0]
+    rgb = np.array([matplotlib.colors.to_rgb(line(axes, name).get_color()) for name in names])
+    assert np.diff(np.sort(rgb @ style.LUMINANCE)).min() > 0.5 / count / 2

@@ -1,6 +1,7 @@
 """The attacker's decisions against hand counts, scikit-learn and simulation."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,13 +40,26 @@ def test_decisions_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_decisions_equal_sklearn(seed):
+@pytest.mark.parametrize(
+    "measure, reference, positive",
+    [
+        ("precision", precision_score, 1),
+        ("f1", f1_score, 1),
+        ("tpr", recall_score, 1),
+        ("precision_nonmember", precision_score, 0),
+        ("f1_nonmember", f1_score, 0),
+        ("recall_nonmember", recall_score, 0),
+    ],
+)
+def test_decisions_equal_sklearn(measure, reference, positive, seed):
     member, margin = sample(seed)
-    for suffix, positive in (("", 1), ("_nonmember", 0)):
-        for name, reference in (("precision", precision_score), ("f1", f1_score), ("recall", recall_score)):
-            measure = decisions.DECISIONS.get(name + suffix, decisions.tpr)  # members' recall is "tpr"
-            expected = reference(member, margin > 0, pos_label=positive)
-            assert measure(member, margin).value == pytest.approx(expected, abs=1e-12)
+    expected = reference(member, margin > 0, pos_label=positive)
+    assert decisions.DECISIONS[measure](member, margin).value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_false_positive_rate_is_the_share_of_nonmembers_called(seed):
+    member, margin = sample(seed)
     assert decisions.fpr(member, margin).value == pytest.approx(np.mean(margin[~member] > 0))
 
 
@@ -98,14 +112,17 @@ def test_intervals_cover_the_truth_where_the_groups_are_fixed(tpr, fpr):
 # Precision at a recall
 
 
-def test_precision_at_recall_by_hand():
-    margin = np.array([9, 7, 5, 3, 1, 8, 6, 4, 2, 0])
-    # the first member comes first, the second after one non-member, ...
-    for found in range(1, 6):
-        estimate = decisions.precision_at_recall(MEMBER, margin, found / 5)
-        assert estimate == pytest.approx(metrics.wilson(found, 2 * found - 1))
-    # between two members: all non-members above the next one are called
-    assert decisions.precision_at_recall(MEMBER, margin, 0.3).value == pytest.approx(1.5 / 2.5)
+IN_TURN = np.array([9, 7, 5, 3, 1, 8, 6, 4, 2, 0])  # the first member, a non-member, the second member, ...
+
+
+@pytest.mark.parametrize("found", range(1, 6))
+def test_precision_at_the_recall_of_each_member_by_hand(found):
+    estimate = decisions.precision_at_recall(MEMBER, IN_TURN, found / 5)
+    assert estimate == pytest.approx(metrics.wilson(found, 2 * found - 1))
+
+
+def test_between_two_members_all_nonmembers_above_the_next_one_are_called():
+    assert decisions.precision_at_recall(MEMBER, IN_TURN, 0.3).value == pytest.approx(1.5 / 2.5)
 
 
 def test_ties_are_shared_out():
@@ -118,14 +135,14 @@ def test_ties_are_shared_out():
     assert decisions.precision_at_recall(member, margin, 1.0) == pytest.approx(metrics.wilson(3, 6))
 
 
-def test_the_order_of_ties_and_monotone_transforms_change_nothing():
+@pytest.mark.parametrize("recall", [0.01, 0.25, 0.5, 0.77, 1.0])
+def test_the_order_of_ties_and_monotone_transforms_change_nothing(recall):
     member, margin = sample()
     order = np.random.default_rng(1).permutation(len(member))
-    for recall in (0.01, 0.25, 0.5, 0.77, 1.0):
-        expected = decisions.precision_at_recall(member, margin, recall)
-        for same in (2 * margin - 5, np.exp(margin), margin**3):
-            assert decisions.precision_at_recall(member, same, recall) == expected
-        assert decisions.precision_at_recall(member[order], margin[order], recall) == expected
+    expected = decisions.precision_at_recall(member, margin, recall)
+    for name, same in (("line", 2 * margin - 5), ("exp", np.exp(margin)), ("cube", margin**3)):
+        assert decisions.precision_at_recall(member, same, recall) == expected, name
+    assert decisions.precision_at_recall(member[order], margin[order], recall) == expected
 
 
 @pytest.mark.parametrize("recall", [0.001, 0.3, 1.0])
@@ -138,10 +155,10 @@ def test_precision_at_the_recalls_that_occur_is_sklearns():
     member, margin = sample(decimals=9)
     precision, recall, _ = precision_recall_curve(member, margin)
     for one in np.unique(recall[recall > 0]):
-        best = precision[
-            recall == one
-        ].max()  # of all thresholds with this recall the highest calls the fewest
-        assert decisions.precision_at_recall(member, margin, one).value == pytest.approx(best)
+        # of all thresholds with this recall the highest calls the fewest
+        best = precision[recall == one].max()
+        value = decisions.precision_at_recall(member, margin, one).value
+        assert value == pytest.approx(best), f"recall {one}"
 
 
 def test_a_recall_that_is_a_rounding_error_too_large_needs_no_further_member():
@@ -163,13 +180,13 @@ def test_a_recall_out_of_range_is_refused(recall):
         decisions.precision_at_recall(MEMBER, MARGIN, recall)
 
 
-def test_tensors_are_accepted_left_alone_and_checked():
+MEASURES = decisions.DECISIONS | {"at a recall": partial(decisions.precision_at_recall, recall=0.5)}
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_tensors_are_accepted_left_alone_and_checked(name):
     member, margin = torch.tensor(MEMBER), torch.tensor(MARGIN)
-    for measure in decisions.DECISIONS.values():
-        assert measure(member, margin) == measure(MEMBER, MARGIN)
-        with pytest.raises(ValueError, match="both groups"):
-            measure([1, 1], [0.0, 1.0])
-    assert decisions.precision_at_recall(member, margin, 0.5) == decisions.precision_at_recall(
-        MEMBER, MARGIN, 0.5
-    )
+    assert MEASURES[name](member, margin) == MEASURES[name](MEMBER, MARGIN)
     assert torch.equal(margin, torch.tensor(MARGIN))
+    with pytest.raises(ValueError, match="both groups"):
+        MEASURES[name]([1, 1], [0.0, 1.0])

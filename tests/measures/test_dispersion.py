@@ -34,8 +34,8 @@ def test_dispersion_is_what_a_plain_loop_finds():
 
 def test_certain_answers_have_no_spread_within_a_label_and_no_entropy():
     found = measures.spread(one_hot(answers()))
-    for value in found:
-        assert torch.equal(value, torch.zeros(2).double())
+    for name, value in found._asdict().items():
+        assert torch.equal(value, torch.zeros(2).double()), name
     assert torch.equal(measures.beyond_the_label(one_hot(answers())), torch.zeros(2).double())
 
 

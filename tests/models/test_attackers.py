@@ -1,3 +1,5 @@
+"""Attack networks: the layers of their sources, PyTorch's own encoder, alone and many at once."""
+
 import pytest
 import torch
 from torch import nn
@@ -50,17 +52,20 @@ def test_attack_mlp_layers():
     assert kinds == "LRDLRDLRL" and all(layer.p == 0.2 for layer in model if isinstance(layer, nn.Dropout))
 
 
-def test_nsh_layers():
-    model = attackers.nsh_network(9)
-    for part, widths in (
-        (model.prediction, [(9, 1024), (1024, 512), (512, 64)]),
-        (model.label, [(9, 512), (512, 64)]),
-        (model.joint, [(128, 256), (256, 64), (64, 2)]),
-    ):
-        linear = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
-        assert [(layer.in_features, layer.out_features) for layer in linear] == widths
-        relus = sum(isinstance(layer, nn.ReLU) for layer in part.modules())
-        assert relus == len(widths) - (part is model.joint)  # the logits alone have none
+@pytest.mark.parametrize(
+    ("part", "widths"),
+    [
+        ("prediction", [(9, 1024), (1024, 512), (512, 64)]),
+        ("label", [(9, 512), (512, 64)]),
+        ("joint", [(128, 256), (256, 64), (64, 2)]),
+    ],
+)
+def test_nsh_layers(part, widths):
+    layers = list(getattr(attackers.nsh_network(9), part).modules())
+    linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == widths
+    relus = sum(isinstance(layer, nn.ReLU) for layer in layers)
+    assert relus == len(widths) - (part == "joint")  # the logits alone have none
 
 
 def test_nsh_reads_the_posterior_first_and_the_label_second():
@@ -113,13 +118,19 @@ def test_samia_starts_as_the_released_code_does():
     twins = attackers.samia_network(7).layers
     layer, reference = twins[0], nn.TransformerEncoderLayer(64, 4, 128)
     bound = (6 / (64 + 192)) ** 0.5  # Xavier-uniform over the fused matrix
-    for weight in (layer.qkv.weight, reference.self_attn.in_proj_weight):
-        assert 0.98 * bound < weight.abs().max().item() <= bound
+    assert 0.98 * bound < layer.qkv.weight.abs().max().item() <= bound
+    assert 0.98 * bound < reference.self_attn.in_proj_weight.abs().max().item() <= bound
     assert torch.equal(twins[0].qkv.weight, twins[2].qkv.weight)  # nn.TransformerEncoder copies its layer
     assert not layer.qkv.bias.any() and not layer.out.bias.any() and not layer.up.bias.any()
-    for linear in (layer.up, attackers.attack_mlp(20)[0]):  # Xavier-normal
-        assert linear.weight.std().item() == pytest.approx((2 / sum(linear.weight.shape)) ** 0.5, rel=0.05)
+    up = layer.up.weight  # Xavier-normal, as are the perceptron's
+    assert up.std().item() == pytest.approx((2 / sum(up.shape)) ** 0.5, rel=0.05)
     assert not torch.equal(twins[0].up.weight, twins[2].up.weight)
+
+
+def test_attack_mlp_starts_xavier_normal():
+    torch.manual_seed(0)
+    weight = attackers.attack_mlp(20)[0].weight
+    assert weight.std().item() == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.05)
 
 
 def test_samia_reads_confidence_sensitivity_and_label_of_each_class_as_one_token():

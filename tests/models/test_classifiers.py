@@ -1,5 +1,8 @@
+"""Classifiers: the papers' sizes, initial weights, alone and many at once; the checks that all networks share."""
+
 import copy
 import pickle
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -12,8 +15,9 @@ from torchvision.models.resnet import BasicBlock
 
 from mialib import models
 from mialib.models import classifiers
-from mialib.models.layers import dropout
 
+# of digits, in a few seconds: for the tests of other rooms
+CNN = partial(classifiers.small_cnn, in_channels=1, num_classes=10, image_size=8, width=4)
 SIDES = {
     "small_cnn": 8,
     "lenet5": 8,
@@ -68,13 +72,22 @@ def parameter_count(model):
     return sum(p.numel() for p in model.parameters())
 
 
-def test_parameter_counts(built):
-    assert parameter_count(built["densenet121"]) == 6_956_426  # the paper's notebook prints 6,956 K
-    assert parameter_count(built["columnfc"]) == (20 + 1) * 256 + 257 * 128 + 129 * 10
-    # torchvision's ResNet-18 with 10 classes, less the stem's 7x7 kernels, plus 3x3 ones
-    assert parameter_count(built["resnet18"]) == 11_181_642 - 3 * 64 * (49 - 9)
-    # torchvision's MobileNetV2 on 1,000 classes has 3,504,872; its stem is 3x3 already
-    assert parameter_count(built["mobilenet_v2"]) == 3_504_872 - 990 * (1280 + 1)
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("densenet121", 6_956_426),  # the paper's notebook prints 6,956 K
+        ("columnfc", (20 + 1) * 256 + 257 * 128 + 129 * 10),
+        # torchvision's ResNet-18 with 10 classes, less the stem's 7x7 kernels, plus 3x3 ones
+        ("resnet18", 11_181_642 - 3 * 64 * (49 - 9)),
+        # torchvision's MobileNetV2 on 1,000 classes has 3,504,872; its stem is 3x3 already
+        ("mobilenet_v2", 3_504_872 - 990 * (1280 + 1)),
+    ],
+)
+def test_parameter_counts(built, name, count):
+    assert parameter_count(built[name]) == count
+
+
+def test_vgg16_has_the_published_head(built):
     assert [
         tuple(layer.weight.shape) for layer in built["vgg16_bn"].modules() if type(layer) is nn.Linear
     ] == [
@@ -143,17 +156,16 @@ def test_every_activation_is_a_module_of_its_own(built, name, activations):
     assert len(calls) == len(set(calls)) == activations
 
 
-def test_cifar_resnet_block_computes_what_torchvisions_does(built):
+@pytest.mark.parametrize(
+    ("i", "after", "stride"), [(4, 16, 1), (6, 32, 2)], ids=["without a shortcut", "with a shortcut"]
+)
+def test_cifar_resnet_block_computes_what_torchvisions_does(built, i, after, stride):
     ours = randomised(copy.deepcopy(built["resnet20"])).eval()
-    x = inputs("resnet20")
+    reference = BasicBlock(16, after, stride, copy.deepcopy(ours[i].downsample))
+    reference.load_state_dict(ours[i].state_dict())
     with torch.no_grad():
-        for i, before, after in ((4, 16, 16), (6, 16, 32)):  # without and with a shortcut
-            reference = BasicBlock(
-                before, after, 1 if before == after else 2, copy.deepcopy(ours[i].downsample)
-            )
-            reference.load_state_dict(ours[i].state_dict())
-            maps = ours[:i](x)
-            torch.testing.assert_close(ours[i](maps), reference.eval()(maps))
+        maps = ours[:i](inputs("resnet20"))
+        torch.testing.assert_close(ours[i](maps), reference.eval()(maps))
 
 
 def map_sizes(model, side, kind):
@@ -203,8 +215,8 @@ def test_lenet5_has_the_published_weights():
 def test_lenet5_last_map(side, pixels):
     model = classifiers.lenet5(in_channels=1, num_classes=7, image_size=side)
     assert [layer.in_features for layer in model if isinstance(layer, nn.Linear)] == [50 * pixels**2, 500]
-    for height, width in ((side, side), (side, side + 5)):  # a longer second side is averaged down
-        assert model(torch.zeros(2, 1, height, width)).shape == (2, 7)
+    assert model(torch.zeros(2, 1, side, side)).shape == (2, 7)
+    assert model(torch.zeros(2, 1, side, side + 5)).shape == (2, 7)  # a longer second side is averaged down
 
 
 @pytest.mark.parametrize("name", ["vgg11_bn", "vgg16_bn"])
@@ -228,15 +240,16 @@ def test_small_cnn_widths_and_last_map(side, width, pixels):
 
 @pytest.mark.parametrize("name", classifiers.NAMES)
 def test_initial_weights(built, name):
-    for layer in built[name].modules():
+    for part, layer in built[name].named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
             if layer.weight.numel() > 10_000:
-                assert layer.weight.std().item() == pytest.approx((2 / (fan_in + fan_out)) ** 0.5, rel=0.05)
-                assert abs(layer.weight.mean().item()) < 0.05 * layer.weight.std().item()
-            assert layer.bias is None or not layer.bias.any()
+                expected = pytest.approx((2 / (fan_in + fan_out)) ** 0.5, rel=0.05)
+                assert layer.weight.std().item() == expected, part
+                assert abs(layer.weight.mean().item()) < 0.05 * layer.weight.std().item(), part
+            assert layer.bias is None or not layer.bias.any(), part
         if isinstance(layer, nn.BatchNorm2d):
-            assert (layer.weight == 1).all() and not layer.bias.any()
+            assert (layer.weight == 1).all() and not layer.bias.any(), part
 
 
 @pytest.mark.parametrize("name", classifiers.NAMES)
@@ -277,6 +290,11 @@ def fresh(built, name):
     return copy.deepcopy(built[name])
 
 
+def naming(part):
+    """A message of `assert_close` that says of which part it speaks."""
+    return lambda message: f"{part}: {message}"
+
+
 def check_vmap_in_eval_mode(model, x):
     """Two models at once answer as each of them alone."""
     both = [model.eval() for model in two(randomised(model))]
@@ -310,7 +328,7 @@ def check_gradients(model, x, dropping=nn.Dropout):
     for i, model in enumerate(both):
         nn.functional.cross_entropy(model(x), y).backward()
         for parameter, value in model.named_parameters():
-            torch.testing.assert_close(gradients[parameter][i], value.grad)
+            torch.testing.assert_close(gradients[parameter][i], value.grad, msg=naming(parameter))
             if parameter.endswith("weight"):
                 assert value.grad.any(), parameter
 
@@ -323,8 +341,8 @@ def check_gradients_with_dropout(model, x):
     def loss(params, buffers):
         return nn.functional.cross_entropy(functional_call(both[0], (params, buffers), (x,)), y)
 
-    for value in vmap(grad(loss), randomness="different")(params, buffers).values():
-        assert value.isfinite().all()
+    for name, value in vmap(grad(loss), randomness="different")(params, buffers).items():
+        assert value.isfinite().all(), name
 
 
 @pytest.mark.parametrize("name", classifiers.NAMES)
@@ -340,7 +358,7 @@ def test_vmap_equals_one_by_one_in_train_mode(built, name):
     for i, model in enumerate(both):
         torch.testing.assert_close(logits[i], model(x))
         for buffer, value in model.named_buffers():
-            torch.testing.assert_close(buffers[buffer][i], value)
+            torch.testing.assert_close(buffers[buffer][i], value, msg=naming(buffer))
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "columnfc"])
@@ -370,12 +388,17 @@ def test_constructor_pickles_and_names_its_arguments(name):
     assert make_model.keywords["num_classes"] == 10
 
 
-def test_make_reads_the_dataset():
-    data = SimpleNamespace(name="digits", x=torch.zeros(3, 1, 8, 9), num_classes=4)
-    assert models.make("small_cnn", data).keywords == {"in_channels": 1, "num_classes": 4, "image_size": 8}
-    assert models.make("lenet5", data).keywords == {"in_channels": 1, "num_classes": 4, "image_size": 8}
-    assert models.make("mobilenet_v2", toy((3, 32, 32))).keywords == {"in_channels": 3, "num_classes": 10}
-    assert models.make("columnfc", toy((446,), 30)).keywords == {"in_features": 446, "num_classes": 30}
+@pytest.mark.parametrize(
+    ("name", "shape", "num_classes", "keywords"),
+    [
+        ("small_cnn", (1, 8, 9), 4, {"in_channels": 1, "num_classes": 4, "image_size": 8}),
+        ("lenet5", (1, 8, 9), 4, {"in_channels": 1, "num_classes": 4, "image_size": 8}),
+        ("mobilenet_v2", (3, 32, 32), 10, {"in_channels": 3, "num_classes": 10}),
+        ("columnfc", (446,), 30, {"in_features": 446, "num_classes": 30}),
+    ],
+)
+def test_make_reads_the_dataset(name, shape, num_classes, keywords):
+    assert models.make(name, toy(shape, num_classes)).keywords == keywords
 
 
 @pytest.mark.parametrize(
@@ -397,32 +420,3 @@ def test_make_reads_the_dataset():
 def test_make_refuses_what_cannot_work(name, shape, message):
     with pytest.raises(ValueError, match=message):
         models.make(name, toy(shape))
-
-
-# --- dropout ---------------------------------------------------------------------------------------------------------
-
-
-def test_dropout_share_scale_and_gradient():
-    torch.manual_seed(0)
-    x = torch.ones(1000, 401, requires_grad=True)  # 401,000 is not a multiple of four: the last draw is cut
-    out = dropout(x, 0.2)
-    share = (out == 0).double().mean().item()
-    assert share == pytest.approx(0.2, abs=5 * (0.16 / x.numel()) ** 0.5)
-    assert out[out != 0].unique().tolist() == pytest.approx([1.25], rel=1e-4)
-    out.sum().backward()
-    assert torch.equal(x.grad, out.detach())
-    columns = (out == 0).double().flatten()[:400_000].view(-1, 4)
-    assert (
-        torch.corrcoef(columns.T).fill_diagonal_(0).abs().max() < 0.02
-    )  # the four of one draw are independent
-
-
-def test_dropout_under_vmap_draws_for_each_model():
-    x = torch.ones(2, 50)
-    one = vmap(lambda row: dropout(row, 0.5), randomness="different")(x)
-    assert not torch.equal(one[0], one[1])
-
-
-@pytest.mark.parametrize("p", [0.0, 1.0])
-def test_dropout_limits(p):
-    assert torch.equal(dropout(torch.ones(7), p), torch.full((7,), 1.0 - p))

@@ -1,6 +1,7 @@
 """Verdicts by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,10 @@ from mialib.reporting import Claim, claims
 
 ORDERING = Claim("pruned leaks more", "Section 5", "pruned > original")
 NUMBER = Claim("confidence gap at 0.7", "Figure 3", 0.224, tolerance=0.02)
+
+
+def verdict_on(claim, result, at_paper_setting):
+    return claims.compare([claim], {claim.claim: result}, at_paper_setting)["verdict"].item()
 
 
 @pytest.mark.parametrize(
@@ -25,25 +30,27 @@ NUMBER = Claim("confidence gap at 0.7", "Figure 3", 0.224, tolerance=0.02)
     ],
 )
 def test_orderings(low, high, boundary, verdict):
-    assert claims.ordering(low, high, boundary) == verdict
+    claim = replace(ORDERING, boundary=boundary)
+    assert verdict_on(claim, Estimate((low + high) / 2, low, high), False) == verdict
 
 
 @pytest.mark.parametrize(
-    "value, low, high, verdict",
+    "result, verdict",
     [
-        (0.63, None, None, "reproduced"),  # 0.63 - 0.60 exceeds 0.03 in binary only
-        (0.64, None, None, "not reproduced"),
-        (0.61, 0.59, 0.62, "reproduced"),
-        (0.61, 0.55, 0.67, "inconclusive"),
-        (0.66, 0.64, 0.68, "not reproduced"),
-        (0.50, 0.48, 0.52, "not reproduced"),
-        (0.61, math.nan, math.nan, "reproduced"),
-        (math.nan, None, None, "inconclusive"),
+        (0.63, "reproduced"),  # 0.63 - 0.60 exceeds 0.03 in binary only
+        (0.64, "not reproduced"),
+        (Estimate(0.61, 0.59, 0.62), "reproduced"),
+        (Estimate(0.61, 0.55, 0.67), "inconclusive"),
+        (Estimate(0.66, 0.64, 0.68), "not reproduced"),
+        (Estimate(0.50, 0.48, 0.52), "not reproduced"),
+        (Estimate(0.61), "reproduced"),
+        (math.nan, "inconclusive"),
     ],
 )
-def test_published_numbers(value, low, high, verdict):
-    assert claims.published(value, 0.60, 0.03, True, low, high) == verdict
-    assert claims.published(value, 0.60, 0.03, False, low, high) == "not comparable"
+def test_published_numbers(result, verdict):
+    claim = replace(NUMBER, paper=0.60, tolerance=0.03)
+    assert verdict_on(claim, result, True) == verdict
+    assert verdict_on(claim, result, False) == "not comparable"
 
 
 def test_compare_is_one_row_a_claim_in_the_papers_order():

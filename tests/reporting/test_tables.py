@@ -1,101 +1,15 @@
-"""Reading the results table: which rows count, and every number by hand."""
+"""Tables for the eye, every number by hand."""
 
 import math
 
-import numpy as np
 import pytest
 
 from mialib import reporting, study
 from mialib.measures import Estimate
 from mialib.reporting import tables
+from tests.study.test_reading import ORIGINAL, PRUNED, rows_of
 
-ORIGINAL = {"compression": "none", "defense": "none"}
-PRUNED = {"compression": "l1_unstructured", "level": 0.7, "defense": "none"}
-
-
-def rows_of(values, metric="auc", **columns):
-    """Rows of one setting; `values`: of each target one number, or a list of one for each training."""
-    return [
-        study.tidy_row(metric, value, **columns, target=target, seed=seed)
-        for target, trainings in enumerate(values)
-        for seed, value in enumerate(trainings if isinstance(trainings, list) else [trainings])
-    ]
-
-
-def test_select_finds_the_rows_of_the_table():
-    rows = [
-        study.tidy_row("auc", number / 10, level=level, class_=number % 2)
-        for number, level in enumerate((None, 0.5, 0.7, None))
-    ]
-    for where, found in (
-        ({}, [0, 1, 2, 3]),
-        ({"level": None}, [0, 3]),
-        ({"level": [None, 0.7]}, [0, 2, 3]),
-        ({"level": {0.5, 0.7}, "class_": 1}, [1]),
-        ({"class": 1}, [1, 3]),
-        ({"metric": "epsilon"}, []),
-    ):
-        assert study.select(rows, **where) == [rows[i] for i in found]
-        assert study.table(rows, **where)["value"].tolist() == [rows[i]["value"] for i in found]
-    with pytest.raises(ValueError, match="did you mean 'class'"):
-        study.select(rows, clas=1)
-
-
-# One number a target
-
-
-def test_by_target_averages_the_trainings_first():
-    rows = rows_of([[0.5, 0.7], [0.8, 0.9]], level=0.0)
-    assert study.by_target(rows, level=0.0) == pytest.approx([0.6, 0.85])
-    assert study.by_target(rows[::-1], level=0.0) == pytest.approx([0.6, 0.85])  # by number, not by place
-    with pytest.raises(ValueError, match="no row of the table has {'level': 0.3}"):
-        study.by_target(rows, level=0.3)
-
-
-def test_by_target_keeps_what_is_unresolved():
-    assert np.isnan(study.by_target(rows_of([None, 0.6]))).tolist() == [True, False]
-    # one training of target 0 is not resolved: the mean of the other would flatter
-    assert np.isnan(study.by_target(rows_of([[None, 0.9], [0.5, 0.6]]))).tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    "special",
-    [
-        {"class": 0},
-        {"class_": 0},
-        {"variant": "longer"},
-        {"attacker_compression": "l1_filter"},
-        {"attacker_level": 0.5},
-    ],
-    ids=str,
-)
-def test_what_is_special_counts_only_if_named(special):
-    rows = rows_of([0.9, 1.0], **PRUNED, **special)
-    with pytest.raises(ValueError, match="no row"):
-        study.by_target(rows, **PRUNED)
-    rows += rows_of([0.5, 0.6], **PRUNED)
-    assert study.by_target(rows, **PRUNED) == pytest.approx([0.5, 0.6])
-    assert study.by_target(rows, **PRUNED, **special) == pytest.approx([0.9, 1.0])
-    assert study.difference(rows, PRUNED, PRUNED | special).value == pytest.approx(0.4)
-
-
-# Differences, and tables of attacks
-
-
-def test_difference_is_b_minus_a_with_an_interval_over_the_targets():
-    rows = rows_of([0.5, 0.6, 0.55], level=0.0) + rows_of([0.6, 0.75, 0.65], level=0.7)
-    found = study.difference(rows, {"level": 0.0}, {"level": 0.7}, metric="auc")
-    values = np.array([0.1, 0.15, 0.1])
-    half = 4.302653 * values.std(ddof=1) / math.sqrt(3)  # Student's t with two degrees of freedom
-    assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=1e-6)
-    alone = [row for row in rows if row["target"] == 0]
-    assert math.isnan(study.difference(alone, {"level": 0.0}, {"level": 0.7}).low)
-
-
-def test_a_difference_needs_the_same_targets():
-    rows = rows_of([0.5, 0.6], level=0.0) + rows_of([0.6, 0.75, 0.65], level=0.7)
-    with pytest.raises(ValueError, match=r"targets differ: \[0, 1\] of .*, \[0, 1, 2\]"):
-        study.difference(rows, {"level": 0.0}, {"level": 0.7})
+# Tables of attacks
 
 
 def test_signed_by_hand():
@@ -118,38 +32,6 @@ def test_attacks_and_differences_have_a_line_for_every_attack():
     assert signed.loc["gap", "b - a"] == "+0.000 [+0.000, +0.000]"
 
 
-# Classes
-
-
-def test_per_class_and_agreement_by_hand():
-    shape = np.array([0.1, 0.2, 0.4])
-    rows = [
-        study.tidy_row("confidence_gap", value, target=target, class_=number)
-        for target in range(3)
-        for number, value in enumerate(shape + target)
-    ]
-    rows += rows_of([9.0, 9.0, 9.0], "confidence_gap")  # overall
-    found = study.values_by_class(rows, 3, metric="confidence_gap")
-    assert found == pytest.approx(shape + np.arange(3)[:, None])
-    assert study.agreement(found).value == pytest.approx(1.0)  # alike but for a constant
-    unmeasured = np.column_stack([found, [np.nan, 1.0, 2.0]])
-    assert study.agreement(unmeasured).value == pytest.approx(1.0)  # that class is left out
-
-
-def test_a_target_is_compared_with_the_mean_of_the_others():
-    first = np.array([[1.0, 2.0, 3.0], [1.0, 3.0, 2.0], [3.0, 2.0, 1.0]])
-    second = np.array([[9.0, 6.0, 3.0], [1.0, 2.0, 3.0], [2.0, 4.0, 6.0]])
-    # the others' means by the second: (1.5, 3, 4.5), (5.5, 5, 4.5) and (5, 4, 3)
-    assert study.correlations(second) == pytest.approx([-1.0, -1.0, -1.0])
-    expected = pytest.approx([1.0, -0.5, 1.0])
-    assert study.correlations(first, second) == expected
-    assert study.agreement(first, second).value == pytest.approx(0.5)
-    # a class that one target could not measure by either quantity is left out for all
-    both = np.insert(first, 0, [np.nan, 7.0, 1.0], axis=1), np.insert(second, 0, 5.0, axis=1)
-    both = np.insert(both[0], 4, 5.0, axis=1), np.insert(both[1], 4, [7.0, 1.0, np.nan], axis=1)
-    assert study.correlations(*both) == expected
-
-
 # What a setting is worth
 
 
@@ -169,84 +51,6 @@ def test_models_has_a_line_for_each_setting_and_variant():
     assert table["sparse_bytes"].tolist() == [50, 50, 50]
     # what does not apply to any setting, and what is not about the model, has no column
     assert table.columns.tolist() == ["nonzero_parameters", "sparse_bytes", "test_accuracy"]
-
-
-def test_the_strongest_attack_has_the_highest_mean_over_targets():
-    rows = rows_of([0.9, 0.5], attack="gap", **PRUNED)  # the best on one target
-    rows += rows_of([[0.7, 0.9], [0.7, 0.7]], attack="samia", **PRUNED)
-    rows += rows_of([0.8, 0.6], attack="nn", **PRUNED)
-    rows += rows_of([1.0, 1.0], attack="gap", **ORIGINAL)  # another setting
-    rows += rows_of([1.0, 1.0], attack="nn", class_=0, **PRUNED)  # one class
-    rows += rows_of([0.6, 0.7], "balanced_accuracy", attack="nn", **PRUNED)
-    name, values = study.strongest(rows, **PRUNED)
-    assert name == "samia" and values == pytest.approx([0.8, 0.7])
-    name, values = study.strongest(rows, "balanced_accuracy", **PRUNED)
-    assert name == "nn" and values == pytest.approx([0.6, 0.7])
-
-
-PPB = {
-    f"ppb {strength:g}": {"defense": "ppb", "defense_strength": strength} for strength in (16.0, 128.0, 2.0)
-}
-
-
-def reserve_rows():
-    """The base has 0.8; the settings cost 0.2 (ppb 128), 0.02 (ppb 16) and, though weaker, 0.03 (ppb 2)."""
-    rows = rows_of([0.9, 0.7], "reserve_accuracy", defense="none")
-    for name, values in (("ppb 128", [0.7, 0.5]), ("ppb 16", [0.9, 0.66]), ("ppb 2", [0.85, 0.69])):
-        rows += rows_of(values, "reserve_accuracy", **PPB[name])
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("slack", "expected"),
-    [
-        (0.5, "ppb 128"),  # the strongest, neither the cheapest nor the first or last named
-        (0.05, "ppb 16"),
-        (0.025, "ppb 16"),
-        (0.01, "ppb 16"),  # none is cheap enough: the cheapest, not the weakest
-    ],
-)
-def test_the_operating_point_is_the_strongest_setting_within_the_slack(slack, expected):
-    assert study.operating_point(reserve_rows(), PPB, {"defense": "none"}, slack) == expected
-
-
-def test_an_unresolved_attack_is_never_the_strongest():
-    rows = rows_of([None, None], "tpr_at_0.01", attack="gap")
-    rows += rows_of([0.01, 0.02], "tpr_at_0.01", attack="samia")
-    assert study.strongest(rows, "tpr_at_0.01")[0] == "samia"
-
-
-def test_a_cost_of_exactly_the_slack_is_fair():
-    base = {"defense": "none"}
-    weak, strong = ({"defense": "ppb", "defense_strength": s} for s in (1.0, 4.0))
-    rows = rows_of([0.90, 0.90], "reserve_accuracy", **base)
-    rows += rows_of([0.90, 0.90], "reserve_accuracy", **weak)
-    rows += rows_of(
-        [0.88, 0.88], "reserve_accuracy", **strong
-    )  # 0.9 - 0.88 is a little more than 0.02 in binary
-    assert study.operating_point(rows, {"weak": weak, "strong": strong}, base, 0.02) == "strong"
-    unknown = rows_of([None, 0.88], "reserve_accuracy", **base) + rows[2:]
-    with pytest.raises(ValueError, match="reserve accuracy, which was not measured"):
-        study.operating_point(unknown, {"weak": weak}, base, 0.02)
-
-
-def test_a_gain_is_no_cost():
-    rows = reserve_rows() + rows_of([1.0, 1.0], "reserve_accuracy", defense="ppb", defense_strength=1.0)
-    settings = PPB | {"ppb 1": {"defense": "ppb", "defense_strength": 1.0}}
-    assert study.operating_point(rows, settings, {"defense": "none"}, 0.0) == "ppb 1"
-
-
-def test_test_examples_and_attacks_have_no_say_in_the_operating_point():
-    rows = reserve_rows()
-    for setting in ({"defense": "none"}, *PPB.values()):
-        # by any of these, ppb 2 costs most and hides least, and ppb 128 costs nothing
-        value = 0.0 if setting.get("defense_strength") == 2.0 else 0.9
-        rows += rows_of([value, value], "test_accuracy", **setting)
-        rows += rows_of([1 - value, 1 - value], "generalization_gap", **setting)
-        for adversary in (None, "adaptive", "unaware"):
-            rows += rows_of([1 - value, 1 - value], attack="samia", **setting, adversary=adversary)
-    only = {name: PPB[name] for name in ("ppb 128", "ppb 2")}
-    assert study.operating_point(rows, only, {"defense": "none"}, 0.05) == "ppb 2"
 
 
 def test_protection_shows_both_attackers_of_a_defence():

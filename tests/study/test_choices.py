@@ -1,4 +1,4 @@
-"""Choices on reserve data only."""
+"""Choices on reserve data only, of recipes, of epochs and of a defence's strength."""
 
 from dataclasses import replace
 from functools import partial
@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from mialib import asking, training
+from mialib import asking, study, training
 from mialib.data import splits
 from mialib.study import choices
 from mialib.training import Population, Recipe
+from tests.study.test_reading import rows_of
 
 RECIPES = [Recipe(epochs, 8, lr=1e-2) for epochs in (0, 20, 1)]
 
@@ -91,3 +92,65 @@ def test_the_members_curve_can_be_asked_for():
     models = Population(partial(nn.Linear, 1, 1), {"w": torch.zeros(1, 1)}, {}, records)
     assert choices.epochs_to_reach(models, 0.7) == 1
     assert choices.epochs_to_reach(models, 0.7, of="member") == 2
+
+
+# The operating point of a defence
+
+
+PPB = {
+    f"ppb {strength:g}": {"defense": "ppb", "defense_strength": strength} for strength in (16.0, 128.0, 2.0)
+}
+
+
+def reserve_rows():
+    """The base has 0.8; the settings cost 0.2 (ppb 128), 0.02 (ppb 16) and, though weaker, 0.03 (ppb 2)."""
+    rows = rows_of([0.9, 0.7], "reserve_accuracy", defense="none")
+    for name, values in (("ppb 128", [0.7, 0.5]), ("ppb 16", [0.9, 0.66]), ("ppb 2", [0.85, 0.69])):
+        rows += rows_of(values, "reserve_accuracy", **PPB[name])
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("slack", "expected"),
+    [
+        (0.5, "ppb 128"),  # the strongest, neither the cheapest nor the first or last named
+        (0.05, "ppb 16"),
+        (0.025, "ppb 16"),
+        (0.01, "ppb 16"),  # none is cheap enough: the cheapest, not the weakest
+    ],
+)
+def test_the_operating_point_is_the_strongest_setting_within_the_slack(slack, expected):
+    assert study.operating_point(reserve_rows(), PPB, {"defense": "none"}, slack) == expected
+
+
+def test_a_cost_of_exactly_the_slack_is_fair():
+    base = {"defense": "none"}
+    weak, strong = ({"defense": "ppb", "defense_strength": s} for s in (1.0, 4.0))
+    rows = rows_of([0.90, 0.90], "reserve_accuracy", **base)
+    rows += rows_of([0.90, 0.90], "reserve_accuracy", **weak)
+    rows += rows_of(
+        [0.88, 0.88], "reserve_accuracy", **strong
+    )  # 0.9 - 0.88 is a little more than 0.02 in binary
+    assert study.operating_point(rows, {"weak": weak, "strong": strong}, base, 0.02) == "strong"
+    unknown = rows_of([None, 0.88], "reserve_accuracy", **base) + rows[2:]
+    with pytest.raises(ValueError, match="reserve accuracy, which was not measured"):
+        study.operating_point(unknown, {"weak": weak}, base, 0.02)
+
+
+def test_a_gain_is_no_cost():
+    rows = reserve_rows() + rows_of([1.0, 1.0], "reserve_accuracy", defense="ppb", defense_strength=1.0)
+    settings = PPB | {"ppb 1": {"defense": "ppb", "defense_strength": 1.0}}
+    assert study.operating_point(rows, settings, {"defense": "none"}, 0.0) == "ppb 1"
+
+
+def test_test_examples_and_attacks_have_no_say_in_the_operating_point():
+    rows = reserve_rows()
+    for setting in ({"defense": "none"}, *PPB.values()):
+        # by any of these, ppb 2 costs most and hides least, and ppb 128 costs nothing
+        value = 0.0 if setting.get("defense_strength") == 2.0 else 0.9
+        rows += rows_of([value, value], "test_accuracy", **setting)
+        rows += rows_of([1 - value, 1 - value], "generalization_gap", **setting)
+        for adversary in (None, "adaptive", "unaware"):
+            rows += rows_of([1 - value, 1 - value], attack="samia", **setting, adversary=adversary)
+    only = {name: PPB[name] for name in ("ppb 128", "ppb 2")}
+    assert study.operating_point(rows, only, {"defense": "none"}, 0.05) == "ppb 2"

@@ -1,4 +1,4 @@
-"""Populations and the one training loop: engines agree, hooks get what is documented, nothing is computed twice."""
+"""The engine: it agrees with itself wherever it runs, refuses what does not fit, and computes nothing twice."""
 
 import os
 import signal
@@ -16,49 +16,16 @@ from torch import nn
 
 from mialib import asking, progress, training
 from mialib.compression import pruning
-from mialib.data import Splits, splits
+from mialib.data import splits
 from mialib.measures import metrics
 from mialib.models import classifiers
 from mialib.store import Store
-from mialib.training import Recipe, loop, pick, population
-from mialib.training.descent import Shuffling
-from mialib.training.hooks import Hooks
-
-RECIPE = Recipe(epochs=3, batch_size=8, lr=1e-2)
-CNN = partial(classifiers.small_cnn, in_channels=1, num_classes=10, image_size=8, width=4)
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
-
-
-class Double(nn.Module):
-    """`mlp` in float64; `fit` hands it float32 inputs."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = mlp().double()
-
-    def forward(self, x):
-        return self.net(x.double())
-
-
-@pytest.fixture
-def split():
-    return splits.target_shadow(120, 1, 2, seed=0, n_train=20)
-
-
-def largest_difference(a, b):
-    assert a.params.keys() == b.params.keys() and a.buffers.keys() == b.buffers.keys()
-    pairs = [(getattr(a, kind)[n], t) for kind in ("params", "buffers") for n, t in getattr(b, kind).items()]
-    return max(float((x.double() - y.double()).abs().max()) for x, y in pairs)
-
-
-def assert_same(a, b):
-    """Bit for bit."""
-    for kind in ("params", "buffers"):
-        for name, tensor in getattr(a, kind).items():
-            assert torch.equal(tensor, getattr(b, kind)[name]), name
+from mialib.training import Recipe, loop, population
+from tests.models.test_classifiers import CNN
+from tests.training.test_checkpoints import RESTLESS
+from tests.training.test_loop import Opponent, ZeroFirstBias, shift
+from tests.training.test_population import Double, assert_same, largest_difference, mlp, nn_linear
+from tests.training.test_recipe import RECIPE
 
 
 def fits_without_training(monkeypatch):
@@ -66,69 +33,6 @@ def fits_without_training(monkeypatch):
         raise AssertionError("a model was trained that the cache holds")
 
     monkeypatch.setattr(loop, "train", fail)
-
-
-@pytest.fixture
-def trained_seeds(monkeypatch):
-    """The seeds of the models that the loop was asked to train, call by call."""
-    real, calls = loop.train, []
-
-    def spy(*args, split, **options):
-        calls.append(split.seeds.tolist())
-        return real(*args, split=split, **options)
-
-    monkeypatch.setattr(loop, "train", spy)
-    return calls
-
-
-# Populations
-
-
-def test_population_rows_are_plain_modules_with_the_same_logits(digits):
-    pop = population.initial(CNN, [3, 4])
-    x = digits.inputs(torch.arange(10).view(2, 5))
-    together = population.forward(population.skeleton(CNN).eval(), pop.params, pop.buffers, x)
-    for i, module in enumerate(pop):
-        assert type(module) is nn.Sequential and not module.training
-        assert torch.allclose(module(x[i]), together[i], atol=1e-6)
-
-
-def test_a_row_is_a_copy():
-    pop = population.initial(mlp, [0])
-    before = pop.params["0.weight"].clone()
-    pop[0][0].weight.data.zero_()
-    assert torch.equal(pop.params["0.weight"], before)
-
-
-def test_initial_weights_depend_on_the_own_seed_only():
-    state = torch.get_rng_state()
-    pop = population.initial(mlp, [5, 6, 7])
-    assert torch.equal(
-        torch.get_rng_state(), state
-    )  # the caller's random numbers go on as if nothing had happened
-    assert_same(pop[1:2], population.initial(mlp, [6]))
-    assert not torch.equal(pop.params["0.weight"][0], pop.params["0.weight"][1])
-
-
-def test_slices_and_lists_keep_the_model_axis_and_the_records():
-    pop = replace(
-        population.initial(mlp, [0, 1, 2]), records=[{"i": i} for i in range(3)], keys=["a", "b", "c"]
-    )
-    assert len(pop[1:]) == 2 and pop[1:].keys == ["b", "c"]
-    assert pop[[2, 0]].records == [{"i": 2}, {"i": 0}]
-    assert torch.equal(pop[[2, 0]].params["3.bias"], pop.params["3.bias"][[2, 0]])
-
-
-def test_stack_is_the_inverse_of_indexing():
-    pop = population.initial(mlp, [0, 1])
-    assert_same(pop, population.stack(mlp, list(pop)))
-    with pytest.raises(ValueError, match="model 1 has another architecture"):
-        population.stack(mlp, [mlp(), nn.Linear(6, 3)])
-
-
-def test_pick_indexes_what_is_per_model_and_nothing_else():
-    assert pick({"w": torch.arange(3)}, [2])["w"].tolist() == [2]
-    assert pick(None, [0]) is None and pick(training.cross_entropy, [0]) is training.cross_entropy
 
 
 # Engines agree
@@ -192,12 +96,6 @@ def test_a_model_trained_alone_is_the_one_trained_among_others(toy, split, batch
         assert_same(together[1:2], alone)
 
 
-def test_training_leaves_the_callers_random_numbers_alone(toy, split):
-    state = torch.get_rng_state()
-    training.fit(partial(classifiers.columnfc, in_features=6, num_classes=3), toy, split, RECIPE)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(toy, split):
     make_model = partial(classifiers.columnfc, in_features=6, num_classes=3)
@@ -209,295 +107,30 @@ def test_two_processes_give_the_result_of_one(toy, split):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_equals_the_cpu(toy, split):
+@pytest.mark.parametrize("batched", [False, True])
+def test_cuda_equals_the_cpu(toy, split, batched):
     cpu = training.fit(mlp, toy, split, RECIPE, cache=Store(f"{os.environ['MIALIB_CACHE']}/cpu"))
-    for batched in (False, True):
-        store = Store(f"{os.environ['MIALIB_CACHE']}/{batched}")
-        gpu = training.fit(mlp, toy.to("cuda"), split, RECIPE, cache=store, batched=batched)
-        assert gpu.device.type == "cuda"
-        assert largest_difference(cpu, gpu.to("cpu")) < 1e-3
-
-
-# Recipe
-
-
-def test_no_epochs_give_the_initial_models(toy, split):
-    fitted = training.fit(mlp, toy, split, replace(RECIPE, epochs=0))
-    assert_same(fitted, population.initial(mlp, split.seeds.tolist()))
-
-
-def test_one_epoch_is_adam_by_hand(toy, split):
-    fitted = training.fit(mlp, toy, split[:1], replace(RECIPE, epochs=1))
-    seed = int(split.seeds[0])
-    module = population.initial(mlp, [seed])[0].train()
-    optimiser = torch.optim.Adam(module.parameters(), lr=1e-2, weight_decay=5e-4)
-    members = split.member[0].nonzero()[:, 0]
-    order = members[torch.randperm(20, generator=torch.Generator().manual_seed(seed))]
-    for index in order.split(8):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(module(toy.x[index]), toy.y[index]).backward()
-        optimiser.step()
-    for name, tensor in module.state_dict().items():
-        if (
-            name != "0.bias"
-        ):  # BatchNorm takes it out again: its gradient is rounding noise, which Adam blows up
-            assert torch.allclose((fitted.params | fitted.buffers)[name][0], tensor, atol=1e-5), name
-
-
-def test_milestones_divide_the_learning_rate_by_ten(toy, split):
-    recipe = Recipe(epochs=2, batch_size=32, lr=0.1, optimizer="sgd", momentum=0.0, weight_decay=0.0)
-    steps = []
-    for milestones in ((), (1,)):
-        first, second = (
-            training.fit(nn_linear, toy, split[:1], replace(recipe, epochs=epochs, milestones=milestones))
-            for epochs in (1, 2)
-        )
-        steps.append(second.params["weight"] - first.params["weight"])
-    assert torch.allclose(steps[0], 10 * steps[1], atol=1e-6)
-    assert float(steps[0].abs().max()) > 1e-3
-
-
-def nn_linear():
-    return nn.Linear(6, 3)
-
-
-def test_a_last_batch_of_one_example_is_left_out(toy):
-    split = splits.target_shadow(120, 1, 1, seed=0, n_train=17)  # 8 + 8 + 1, and BatchNorm needs two
-    fitted = training.fit(mlp, toy, split, replace(RECIPE, epochs=1))
-    assert fitted.buffers["1.num_batches_tracked"].tolist() == [2, 2]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"epochs": -1}, "epochs is -1; it must be 0 or more"),
-        ({"batch_size": 1}, "batch_size is 1"),
-        ({"lr": 0.0}, "lr is 0.0; it must be positive"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
-        ({"optimizer": "adamw"}, "optimizer is 'adamw'; it must be 'adam' or 'sgd'"),
-        ({"momentum": 1.0}, "momentum is 1.0"),
-        ({"patience": 5}, "patience is 5; it must be None unless select_best"),
-        ({"precision": "fp16"}, "precision is 'fp16'"),
-    ],
-)
-def test_a_recipe_names_what_is_wrong(wrong, words):
-    with pytest.raises(ValueError, match=words):
-        replace(RECIPE, **wrong)
-
-
-@pytest.mark.parametrize("n, steps", [(16, 2), (17, 2), (18, 3), (7, 1), (1, 1)])
-def test_steps_an_epoch_are_those_that_the_loop_takes(toy, n, steps):
-    member = torch.zeros(1, 120, dtype=torch.bool)
-    member[0, :n] = True
-    split = Splits(member, ~member, torch.zeros_like(member), torch.tensor([3]))
-    taken = []
-
-    def count(forward, params, batch, step):
-        taken.append(step)
-        return training.cross_entropy(forward, params, batch, step)
-
-    loop.train(nn_linear, toy, replace(RECIPE, epochs=1), split=split, hooks=Hooks(count, Shuffling()))
-    assert taken == list(range(steps)) and RECIPE.steps_per_epoch(n) == steps
-
-
-# Best checkpoint and patience
-
-RESTLESS = Recipe(epochs=12, batch_size=8, lr=0.05, select_best=True)
-
-
-@pytest.mark.parametrize("batched", [False, True])
-def test_the_best_epoch_is_kept(toy, split, batched):
-    best = training.fit(Double, toy, split, RESTLESS, batched=batched)
-    reserve = asking.accuracy(best, toy, split.reserve)
-    curves = [record["reserve_accuracy"] for record in best.records]
-    assert any(
-        curve[-1] < max(curve) for curve in curves
-    )  # the last epoch is not the best: there is a choice
-    for i, (record, curve) in enumerate(zip(best.records, curves, strict=True)):
-        assert len(curve) == 12
-        assert record["best_epoch"] == curve.index(max(curve))  # the first of equals
-        assert float(reserve[i]) == pytest.approx(max(curve), abs=1e-6)
-        plain = Recipe(epochs=record["best_epoch"] + 1, batch_size=8, lr=0.05)
-        stopped = training.fit(Double, toy, split[[i]], plain)
-        assert largest_difference(best[[i]], stopped) < 1e-9
-
-
-@pytest.mark.parametrize("patience", [0, 2, 5])
-def test_patience_stops_after_more_than_so_many_epochs_without_a_better_one(toy, split, patience):
-    recipe = replace(RESTLESS, epochs=40)
-    full = training.fit(mlp, toy, split, recipe, batched=False)
-    patient = training.fit(mlp, toy, split, replace(recipe, patience=patience), batched=False)
-    for free, stopped in zip(full.records, patient.records, strict=True):
-        expected, best, waited = [], -1.0, 0
-        for accuracy in free["reserve_accuracy"]:  # epoch by epoch, as the paper's code counts
-            expected.append(accuracy)
-            best, waited = (accuracy, 0) if accuracy > best else (best, waited + 1)
-            if waited > patience:
-                break
-        assert stopped["reserve_accuracy"] == expected
-        assert len(expected) < 40 and len(stopped["loss"]) == len(expected)
-
-
-def test_patience_stops_each_model_for_itself_when_trained_together(toy, split):
-    recipe = replace(RESTLESS, epochs=40, patience=1)
-    alone = training.fit(
-        Double, toy, split, recipe, batched=False, cache=Store(f"{os.environ['MIALIB_CACHE']}/a")
+    gpu = training.fit(
+        mlp, toy.to("cuda"), split, RECIPE, cache=Store(f"{os.environ['MIALIB_CACHE']}/gpu"), batched=batched
     )
-    together = training.fit(
-        Double, toy, split, recipe, batched=True, cache=Store(f"{os.environ['MIALIB_CACHE']}/b")
-    )
-    assert (
-        len({len(record["reserve_accuracy"]) for record in alone.records}) > 1
-    )  # they stop at different epochs
-    for a, b in zip(alone.records, together.records, strict=True):
-        assert a["best_epoch"] == b["best_epoch"]
-        # together, the record goes on until the last model stops
-        assert b["reserve_accuracy"][: len(a["reserve_accuracy"])] == a["reserve_accuracy"]
-    assert largest_difference(alone, together) < 1e-9
-
-
-# Hooks
-
-
-@pytest.mark.parametrize("batched", [False, True])
-def test_masked_weights_stay_zero_and_the_mask_is_baked_in(toy, split, batched):
-    dense = training.fit(mlp, toy, split, RECIPE)
-    masks = pruning.mask(dense, "l1_unstructured", 0.5)
-    tuned = training.fit(mlp, toy, split, RECIPE, start=dense, compress=masks, batched=batched)
-    for name, kept in masks.kept.items():
-        assert bool((tuned.params[name][~kept] == 0).all())
-        assert bool((tuned.params[name][kept] != dense.params[name][kept]).any())
-    for i, module in enumerate(tuned):  # a plain module, nothing to undo
-        assert torch.equal(module.state_dict()["0.weight"] == 0, ~masks.kept["0.weight"][i])
-
-
-def test_fine_tuning_starts_from_the_given_weights_and_leaves_them(toy, split):
-    dense = training.fit(mlp, toy, split, RECIPE)
-    before = {name: tensor.clone() for name, tensor in dense.params.items()}
-    assert_same(training.fit(mlp, toy, split, replace(RECIPE, epochs=0), start=dense), dense)
-    training.fit(mlp, toy, split, replace(RECIPE, epochs=2), start=dense)
-    assert all(torch.equal(dense.params[name], tensor) for name, tensor in before.items())
-
-
-SEEN = []
+    assert gpu.device.type == "cuda"
+    assert largest_difference(cpu, gpu.to("cpu")) < 1e-3
 
 
 @pytest.fixture
-def seen():
-    SEEN.clear()
-    return SEEN
+def threads():
+    """The number of torch's threads, put back after the test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
-def recording(forward, params, batch, step):
-    logits = forward(params, batch.x)
-    SEEN.append(("objective", batch, step, tuple(logits.shape), {n: p.shape for n, p in params.items()}))
-    return training.cross_entropy(forward, params, batch, step)
-
-
-@dataclass(frozen=True)
-class ZeroFirstBias:
-    """A penalty of 5 that does not depend on anything, and a bias that is zeroed again after every step."""
-
-    def begin(self, params):
-        return Bound(params)
-
-
-class Bound:
-    def __init__(self, params):
-        self.curves = {"largest": [params["0.bias"].detach().abs().amax(1)]}
-
-    def penalty(self, params, step):
-        SEEN.append(("penalty", step, len(params["0.bias"])))
-        return 5 + 0 * params["0.bias"].sum(1)
-
-    def follow(self, params, step):
-        SEEN.append(("follow", step, torch.is_grad_enabled()))
-        return {"0.bias": torch.zeros_like(params["0.bias"])}
-
-
-def shift(x, generator):
-    SEEN.append(("augment", tuple(x.shape), isinstance(generator, torch.Generator)))
-    return x + 100
-
-
-@dataclass(frozen=True)
-class Opponent:
-    """A penalty of 7 that does not depend on anything."""
-
-    def begin(self, seeds, device):
-        SEEN.append(("begin", list(seeds), torch.device(device).type))
-
-        def play(forward, params, batch, reference, step):
-            SEEN.append(("play", batch, reference, step))
-            return 7 + 0 * forward(params, reference.x).sum((1, 2))
-
-        return play
-
-
-@pytest.mark.parametrize("batched", [False, True])
-def test_objectives_get_the_batches_of_each_model(toy, split, seen, batched):
-    training.fit(mlp, toy, split, replace(RECIPE, epochs=1), objective=recording, batched=batched)
-    k = 3 if batched else 1
-    assert [step for _, _, step, _, _ in seen] == [0, 1, 2] * (3 // k)
-    assert [shape for *_, shape, _ in seen][:3] == [(k, 8, 3), (k, 8, 3), (k, 4, 3)]
-    for _, batch, *_ in seen:
-        assert (
-            batch.y.dtype == batch.index.dtype == torch.int64
-            and batch.y.shape == batch.index.shape == batch.x.shape[:2]
-        )
-        assert torch.equal(batch.x, toy.x[batch.index]) and torch.equal(batch.y, toy.y[batch.index])
-    assert seen[0][-1]["0.weight"] == (k, 16, 6)
-    batches = [batch.index for _, batch, *_ in seen]
-    epochs = (
-        torch.cat(batches, 1) if batched else torch.cat([torch.cat(batches[i : i + 3], 1) for i in (0, 3, 6)])
-    )
-    assert torch.equal(epochs.sort(1).values, splits.indices(split.member))  # each member once an epoch
-
-
-@pytest.mark.parametrize("batched", [False, True])
-def test_a_constraint_follows_every_step_and_has_the_last_word(toy, split, seen, batched):
-    fitted = training.fit(mlp, toy, split, RECIPE, constraint=ZeroFirstBias(), batched=batched)
-    k, rounds = (3, 1) if batched else (1, 3)
-    steps = [note for step in range(9) for note in (("penalty", step, k), ("follow", step, False))]
-    assert seen == steps * rounds
-    assert not fitted.params["0.bias"].any() and bool(fitted.params["3.bias"].any())
-
-
-def test_a_constraints_penalty_counts_and_its_curves_are_noted(toy, split):
-    free, bound = (
-        training.fit(mlp, toy, split, replace(RECIPE, epochs=1, lr=1e-9), constraint=constraint)
-        for constraint in (None, ZeroFirstBias())
-    )
-    for before, after in zip(free.records, bound.records, strict=True):
-        assert after["loss"][0] == pytest.approx(before["loss"][0] + 5, abs=1e-3)
-        assert "largest" not in before and len(after["largest"]) == 1
-
-
-def test_a_constraint_refuses_the_best_epoch(toy, split):
-    with pytest.raises(ValueError, match="select_best=False"):
-        training.fit(mlp, toy, split, replace(RECIPE, select_best=True), constraint=ZeroFirstBias())
-
-
-def test_augmentation_changes_what_the_model_sees_only_in_training(toy, split, seen):
-    recipe = replace(RECIPE, epochs=1)
-    plain = training.fit(mlp, toy, split, recipe, batched=True)
-    augmented = training.fit(mlp, toy, split, recipe, augment=shift, batched=True)
-    assert seen == [("augment", (3, 8, 6), True)] * 2 + [("augment", (3, 4, 6), True)]
-    assert not torch.equal(plain.params["0.weight"], augmented.params["0.weight"])
-
-
-def test_opponents_play_with_reserve_examples_and_their_penalty_counts(toy, split, seen):
-    recipe = replace(RECIPE, epochs=1)
-    plain = training.fit(mlp, toy, split, recipe, batched=True)
-    played = training.fit(mlp, toy, split, recipe, opponent=Opponent(), batched=True)
-    assert seen[0] == ("begin", split.seeds.tolist(), "cpu")
-    assert [step for *_, step in seen[1:]] == [0, 1, 2]
-    for _, batch, reference, _ in seen[1:]:
-        assert reference.x.shape == batch.x.shape and torch.equal(reference.x, toy.x[reference.index])
-        assert bool(split.reserve.gather(1, reference.index).all())
-        assert bool(split.member.gather(1, batch.index).all())
-    for without, penalised in zip(plain.records, played.records, strict=True):
-        assert penalised["loss"][0] == pytest.approx(without["loss"][0] + 7, abs=0.2)
+def test_processes_have_one_thread_each(threads):
+    torch.set_num_threads(2)
+    with joblib.parallel_config(backend="sequential"):  # what is set inside ends with it
+        training.use_processes(3)
+        assert torch.get_num_threads() == 1 and joblib.effective_n_jobs(None) == 3
+    assert joblib.effective_n_jobs(None) == 1
 
 
 # Bad input
@@ -509,19 +142,22 @@ def test_sizes_that_do_not_fit_are_named_before_any_work(toy, split, monkeypatch
         training.fit(mlp, toy, splits.target_shadow(90, 1, 1, seed=0), RECIPE)
     with pytest.raises(ValueError, match="start has 2 models, the split 3"):
         training.fit(mlp, toy, split, RECIPE, start=population.initial(mlp, [0, 1]))
-    everyone = splits.everyone(120, [0])
-    for options in ({"recipe": RESTLESS}, {"recipe": RECIPE, "opponent": Opponent()}):
-        with pytest.raises(ValueError, match="need reserve examples"):
-            training.fit(mlp, toy, everyone, **options)
 
 
-@pytest.mark.parametrize("batched", [False, True])
-def test_a_loss_that_is_not_finite_names_model_epoch_and_learning_rate(toy, split, batched):
-    explosive = Recipe(epochs=5, batch_size=8, lr=1e30, optimizer="sgd", milestones=(1,))
-    with pytest.raises(FloatingPointError) as error:
-        training.fit(nn_linear, toy, split, explosive, batched=batched)
-    assert str(int(split.seeds[0])) in str(error.value)
-    assert "epoch 0" in str(error.value) and "1e+30" in str(error.value)
+@pytest.mark.parametrize(
+    "options",
+    [{"recipe": RESTLESS}, {"recipe": RECIPE, "opponent": Opponent()}],
+    ids=["best epoch", "opponent"],
+)
+def test_what_needs_reserve_examples_says_so_before_any_work(toy, monkeypatch, options):
+    fits_without_training(monkeypatch)
+    with pytest.raises(ValueError, match="need reserve examples"):
+        training.fit(mlp, toy, splits.everyone(120, [0]), **options)
+
+
+def test_a_constraint_refuses_the_best_epoch(toy, split):
+    with pytest.raises(ValueError, match="select_best=False"):
+        training.fit(mlp, toy, split, replace(RECIPE, select_best=True), constraint=ZeroFirstBias())
 
 
 def test_a_model_that_diverged_is_not_cached(toy, split, cache_root):
@@ -687,7 +323,7 @@ def test_a_killed_run_leaves_nothing_half_written(digits, cache_root, trained_se
     )
 
 
-# Curves, one forward pass for objective and opponent
+# Curves
 
 
 def test_watching_notes_accuracies_and_changes_no_weight(toy, split, trained_seeds):
@@ -702,35 +338,5 @@ def test_watching_notes_accuracies_and_changes_no_weight(toy, split, trained_see
     for name in sets:
         expected = asking.accuracy(watched, toy, getattr(split, name)).tolist()
         curves = [record[f"{name}_accuracy"] for record in watched.records]
-        assert [len(curve) for curve in curves] == [3] * 3
-        assert [curve[-1] for curve in curves] == pytest.approx(expected, abs=1e-6)
-
-
-@dataclass(frozen=True)
-class Asks:
-    """An opponent that asks again for the answers that the objective had."""
-
-    def begin(self, seeds, device):
-        def play(forward, params, batch, reference, step):
-            return 0.0 * forward(params, batch.x).sum((1, 2)) + 0.0 * forward(params, reference.x).sum((1, 2))
-
-        return play
-
-
-def test_objective_and_opponent_share_a_forward_pass(toy, split, monkeypatch):
-    asked, real = [], population.forward
-
-    def spy(module, params, buffers, x):
-        asked.append(x.shape[1])
-        return real(module, params, buffers, x)
-
-    monkeypatch.setattr(population, "forward", spy)
-    recipe = replace(RECIPE, epochs=1)
-    training.fit(mlp, toy, split[:1], recipe, opponent=Asks())
-    assert asked == [8, 8, 8, 8, 4, 4]  # of each batch: the members once, the reference once
-
-
-def test_a_freed_batch_is_not_taken_for_the_next():
-    answer = loop._remembered(lambda params, x: x + params)
-    for value in range(50):  # each tensor is freed before the next is made, often in the same place
-        assert float(answer(0, torch.full((1,), float(value)))) == value
+        assert [len(curve) for curve in curves] == [3] * 3, name
+        assert [curve[-1] for curve in curves] == pytest.approx(expected, abs=1e-6), name

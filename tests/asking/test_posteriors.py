@@ -1,0 +1,111 @@
+"""Log-posteriors: what is no log-posterior is refused, log-odds by hand and where they saturate, labels beside values."""
+
+import math
+
+import pytest
+import torch
+
+from mialib.asking import posteriors
+from mialib.asking.posteriors import LIMIT
+
+
+def log_p(*rows):
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+# Checking
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_log_posteriors_come_back_in_float64(dtype):
+    given = log_p([0.5, 0.5, 0.0], [0.2, 0.3, 0.5]).to(dtype)  # -inf is allowed
+    found = posteriors.checked(given, torch.tensor([2, 0]))
+    assert found.dtype == torch.float64 and torch.equal(found, given.double())
+
+
+def test_a_rounding_error_above_0_is_let_through():
+    given = torch.tensor([[1e-7, -20.0]])
+    assert torch.equal(posteriors.checked(given, torch.tensor([0])), given.double())
+
+
+def test_no_candidates_are_no_trouble():
+    assert posteriors.checked(torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([[2.0, 0.0]], "must be at most 0, found 2: pass log_softmax"),
+        ([[1e-5, -20.0]], "must be at most 0, found 1e-05"),
+        ([[math.nan, -1.0]], "must be at most 0, found nan"),
+        ([[math.inf, -1.0]], "must be at most 0, found inf"),
+    ],
+    ids=["logits", "just above", "nan", "inf"],
+)
+def test_what_is_no_log_posterior_is_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        posteriors.checked(torch.tensor(given), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.zeros(3, dtype=torch.int64), r"found labels \(3,\) and values \(2, 3, 4\)"),
+        (torch.zeros(2, 3, 4, dtype=torch.int64), r"without its last axis \(classes\)"),
+        (torch.zeros(2, 3), "labels must be int64, found torch.float32"),
+        (torch.full((2, 3), 4), r"labels must lie in \[0, 4\), found 4 to 4"),
+        (torch.tensor([[0, 1, 2], [3, -1, 0]]), "found -1 to 3"),
+    ],
+    ids=["too few axes", "too many axes", "type", "too large", "negative"],
+)
+def test_labels_that_do_not_fit_are_refused_with_the_name_of_what_they_label(labels, words):
+    with pytest.raises(ValueError, match=words):
+        posteriors.check_labels(torch.zeros(2, 3, 4), labels, "values")
+    with pytest.raises(ValueError):
+        posteriors.checked(torch.zeros(2, 3, 4), labels)
+
+
+def test_a_single_axis_is_no_answer():
+    with pytest.raises(ValueError, match="and scores \\(3,\\)"):
+        posteriors.check_labels(torch.zeros(3), torch.tensor(0), "scores")
+
+
+# Per class
+
+
+def test_the_true_class_by_hand():
+    values = torch.arange(12.0).view(2, 2, 3)
+    assert posteriors.true_class(values, torch.tensor([[0, 2], [1, 1]])).tolist() == [[0.0, 5.0], [7.0, 10.0]]
+
+
+def test_log_odds_by_hand():
+    found = posteriors.log_odds(log_p([0.5, 0.25, 0.25], [0.8, 0.1, 0.1]), torch.tensor([1, 0]))
+    assert found.tolist() == pytest.approx([math.log(1 / 3), math.log(4)])
+
+
+def test_log_odds_tell_certain_answers_apart():
+    sure = torch.tensor([[0.0, -60.0], [0.0, -800.0]], dtype=torch.float64)  # both posteriors round to 1
+    assert posteriors.log_odds(sure, torch.tensor([0, 0])).tolist() == [60.0, 800.0]
+    assert posteriors.log_odds(sure, torch.tensor([1, 1])).tolist() == [-60.0, -800.0]
+
+
+@pytest.mark.parametrize("limit", [LIMIT, 7.0])
+def test_log_odds_of_0_and_1_stop_at_the_limit(limit):
+    found = posteriors.log_odds(log_p([1.0, 0.0], [1.0, 0.0]), torch.tensor([0, 1]), limit)
+    assert found.tolist() == [limit, -limit]
+
+
+def test_log_odds_leave_what_they_read():
+    given = log_p([0.5, 0.25, 0.25])
+    before = given.clone()
+    first = posteriors.log_odds(given, torch.tensor([1]))
+    assert torch.equal(given, before) and torch.equal(posteriors.log_odds(given, torch.tensor([1])), first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_labels_stand_behind_the_values_one_hot(dtype):
+    values = torch.tensor([[[0.5, 0.25, 0.25]], [[0.1, 0.2, 0.7]]], dtype=dtype)
+    found = posteriors.with_label(values, torch.tensor([[1], [2]]))
+    assert found.dtype == dtype and found.shape == (2, 1, 6)
+    assert torch.equal(found[..., :3], values)
+    assert found[..., 3:].tolist() == [[[0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]

@@ -1,0 +1,220 @@
+"""What an attacker sees of models, of which part, and what it cannot see: who the target's members are."""
+
+from dataclasses import replace
+
+import joblib
+import pytest
+import torch
+
+from mialib import asking, training
+from mialib.asking import Inputs, Views
+from mialib.attacks import blindmi, neural, threshold
+from mialib.data import Splits, splits
+from mialib.training import Recipe, population
+from tests.asking.test_doors import Divided
+from tests.models.test_classifiers import CNN
+
+EVERY_ATTACK = dict(threshold.ATTACKS) | {"blindmi": blindmi.BlindMIDiff()} | neural.attacks(
+    Recipe(1, 16), trainings=2
+)  # fmt: skip
+
+
+def test_views_hold_what_was_asked_for(toy, steep):
+    index = torch.arange(10).view(2, 5)
+    plain = asking.ask(steep, toy, index, sensitive=False)
+    assert plain.sensitivity is None and plain.x is None and plain.query is None
+    assert torch.equal(plain.labels, toy.y[index])
+    full = asking.ask(steep[:1], toy, index[:1], probes=True)
+    assert torch.equal(full.sensitivity, asking.sensitivity(steep[:1], toy, index[:1]))
+    assert full.x.shape == toy.inputs(index[:1]).shape
+    assert torch.equal(full.x[0], toy.inputs(index[0]))
+    assert torch.allclose(full.query(full.x[0][None]), full.log_posteriors)
+    both = asking.ask(steep, toy, index, probes=True)
+    assert len(both) == 2 and torch.equal(both[1:].log_posteriors, both.log_posteriors[1:])
+
+
+def test_queries_leave_the_models_as_they_are(digits):
+    pop = population.initial(CNN, [0])
+    before = {name: tensor.clone() for name, tensor in (pop.params | pop.buffers).items()}
+    asking.ask(pop, digits, torch.arange(40)[None], probes=True)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in (pop.params | pop.buffers).items())
+
+
+def test_serving_changes_the_answers_and_hides_the_sensitivity(toy, steep):
+    seen = asking.ask(steep[:1], toy, torch.arange(5)[None], probes=True)
+    served = asking.serve(seen, lambda log_p: log_p / 2)
+    assert torch.equal(served.log_posteriors, seen.log_posteriors / 2) and served.sensitivity is None
+    x = seen.x[0][None]
+    assert torch.equal(served.query(x), seen.query(x) / 2)
+
+
+def inputs_of(seen):
+    return torch.stack([seen.x[i] for i in range(len(seen))])
+
+
+def test_each_model_is_asked_its_own_inputs(toy, steep):
+    seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), sensitive=False, probes=True)
+    x = inputs_of(seen)
+    assert torch.allclose(seen.query(x), seen.log_posteriors)
+    assert not torch.allclose(seen.query(x.flip(0)), seen.log_posteriors, atol=1e-2)
+    with pytest.raises(ValueError):
+        seen.query(x[:1])  # two models, one batch
+
+
+@pytest.mark.parametrize("part", [[1], slice(1, 2), [1, 0], slice(None)], ids=str)
+def test_a_part_of_the_views_has_its_own_inputs_and_doors(toy, steep, part):
+    seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), probes=True)
+    some = seen[part]
+    assert torch.equal(inputs_of(some), inputs_of(seen)[part]) and torch.equal(some.labels, seen.labels[part])
+    assert torch.equal(some.sensitivity, seen.sensitivity[part])
+    assert torch.allclose(some.query(inputs_of(some)), seen.log_posteriors[part])
+
+
+def test_a_part_of_the_views_asks_plain_functions_as_they_are():
+    log_p = torch.zeros(3, 4, 2).log_softmax(-1).double()
+    seen = Views(log_p, torch.zeros(3, 4).long(), x=torch.zeros(3, 4, 6), query=torch.exp)
+    assert seen[[2]].query is torch.exp and seen[[2]].x.shape == (1, 4, 6)
+    assert Views(log_p, seen.labels)[1:].query is None
+
+
+@pytest.mark.parametrize("part", [[1], slice(0, 1), [1, 0]], ids=str)
+def test_a_defence_with_one_state_a_model_is_sliced_with_the_views(toy, steep, part):
+    seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), sensitive=False, probes=True)
+    served = asking.serve(seen, Divided(torch.tensor([2.0, 3.0]).double()))
+    assert torch.equal(served.log_posteriors[1], seen.log_posteriors[1] / 3)
+    some = served[part]
+    assert torch.allclose(some.query(inputs_of(some)), served.log_posteriors[part])
+
+
+def test_answers_are_the_views_without_inputs_and_door(toy, steep):
+    seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), probes=True)
+    plain = seen.answers()
+    assert plain.x is None and plain.query is None
+    assert plain.log_posteriors is seen.log_posteriors and plain.sensitivity is seen.sensitivity
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"log_posteriors": torch.zeros(1, 4, 3)}, "must be float64"),
+        ({"labels": torch.zeros(4)}, r"labels must be \(1, 4\)"),
+    ],
+)
+def test_views_refuse_what_does_not_fit(changes, words):
+    common = {"log_posteriors": torch.zeros(1, 4, 3).double(), "labels": torch.zeros(1, 4, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=words):
+        Views(**common | changes)
+
+
+@pytest.mark.parametrize("models", [[], [0, 1]], ids=["none", "two"])
+def test_a_target_is_one_model(toy, steep, models):
+    seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), sensitive=False)
+    seen[[1]].check_single()
+    with pytest.raises(
+        ValueError, match=f"target must be the views of one model.*found {len(models)} models"
+    ):
+        seen[models].check_single()
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["a tensor", "on demand"])
+def test_rows_are_each_models_own_choice_of_its_candidates(toy, steep, made):
+    seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), probes=True)
+    if made:
+        seen = replace(seen, x=inputs_of(seen))
+    index = torch.tensor([[4, 0, 0], [1, 2, 3]])
+    some = seen.rows(index)
+    for i in range(2):
+        own = index[i]
+        assert torch.equal(some.log_posteriors[i], seen.log_posteriors[i][own]), i
+        assert torch.equal(some.labels[i], seen.labels[i][own]), i
+        assert torch.equal(some.sensitivity[i], seen.sensitivity[i][own]), i
+        assert torch.equal(some.x[i], seen.x[i][own]), i
+    assert torch.allclose(some.query(inputs_of(some)), some.log_posteriors)
+
+
+def test_rows_of_bare_answers_are_bare():
+    log_p = torch.rand(2, 5, 3).double().log_softmax(-1)
+    some = Views(log_p, torch.zeros(2, 5, dtype=torch.int64)).rows(torch.tensor([[1], [4]]))
+    assert torch.equal(some.log_posteriors, torch.stack([log_p[0, 1:2], log_p[1, 4:]]))
+    assert some.sensitivity is some.x is some.query is None
+
+
+def test_inputs_look_like_the_tensor_that_they_would_be(toy):
+    index = torch.arange(10).view(2, 5)
+    lazy, whole = Inputs(toy, index), toy.inputs(index)
+    assert lazy.shape == whole.shape and lazy.ndim == whole.ndim
+    assert torch.equal(lazy[1], whole[1]) and torch.equal(lazy[-1], whole[-1])
+    assert isinstance(lazy[1:], Inputs) and torch.equal(lazy[[1, 0]][0], whole[1])
+
+
+@pytest.mark.parametrize("sensitive", [True, False])
+def test_targets_are_put_together_without_their_doors(toy, steep, sensitive):
+    seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), sensitive=sensitive, probes=True)
+    joined = asking.together([seen[[1]], seen[[0]]])
+    assert torch.equal(joined.log_posteriors, seen.log_posteriors[[1, 0]])
+    assert torch.equal(joined.labels, seen.labels[[1, 0]])
+    assert joined.x is None and joined.query is None
+    if sensitive:
+        assert torch.equal(joined.sensitivity, seen.sensitivity[[1, 0]])
+    else:
+        assert joined.sensitivity is None
+
+
+# The target's members are not among what is seen
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    split = splits.target_shadow(len(digits), 1, 2, seed=0, n_train=40)
+    return split, training.fit(CNN, digits, split, Recipe(3, 16))
+
+
+@pytest.fixture(scope="module")
+def exchanged(digits, trained):
+    """What attacks see of the target as it is, and with its members and test examples exchanged in the split."""
+    split, pop = trained
+    swapped = Splits(
+        torch.cat([split.test[:1], split.member[1:]]),
+        torch.cat([split.member[:1], split.test[1:]]),
+        split.reserve,
+        split.seeds,
+    )
+    seen = []
+    for one in (split, swapped):
+        index, member = splits.candidates(one, seed=0)
+        target = asking.ask(pop[:1], digits, index[:1], probes=True)
+        seen.append((index, member, target, asking.ask(pop[1:], digits, index[1:])))
+    return seen
+
+
+def test_exchanging_members_and_nonmembers_leaves_the_candidates_order(exchanged):
+    (index, member, *_), (other_index, other_member, *_) = exchanged
+    assert torch.equal(index, other_index)
+    assert torch.equal(member[0], ~other_member[0]) and torch.equal(member[1:], other_member[1:])
+
+
+@pytest.mark.parametrize("name", EVERY_ATTACK)
+def test_no_attack_can_tell_when_the_targets_members_are_exchanged(exchanged, name):
+    margins = [EVERY_ATTACK[name](target, shadows, member[1:], 0) for _, member, target, shadows in exchanged]
+    assert torch.equal(*margins)
+    assert len(set(margins[0].tolist())) > 1  # and they are not all the same anyway
+
+
+@pytest.mark.parametrize("name", EVERY_ATTACK)
+def test_every_attack_gives_one_finite_margin_a_candidate_and_the_same_again(exchanged, name):
+    _, member, target, shadows = exchanged[0]
+    margins, again = (EVERY_ATTACK[name](target, shadows, member[1:], 0) for _ in range(2))
+    assert margins.shape == (80,) and margins.dtype == torch.float64 and bool(margins.isfinite().all())
+    assert torch.equal(margins, again)
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_answers(digits, trained):
+    split, pop = trained
+    index, _ = splits.candidates(split, seed=0)
+    alone = asking.ask(pop, digits, index)
+    with joblib.parallel_config(backend="loky", n_jobs=2, inner_max_num_threads=1):
+        shared = asking.ask(pop, digits, index)
+    assert torch.equal(alone.log_posteriors, shared.log_posteriors) and torch.equal(
+        alone.sensitivity, shared.sensitivity
+    )

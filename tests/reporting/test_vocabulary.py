@@ -1,0 +1,85 @@
+"""What models, settings and metrics are called in tables and pictures."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mialib.measures import Estimate, metrics
+from mialib.reporting import vocabulary
+
+
+@pytest.mark.parametrize(
+    "compression, level, name",
+    [
+        ("none", None, "original"),
+        ("l1_filter", 0.0, "control"),
+        ("dorefa", 32, "control"),
+        ("l1_filter", 0.7, "l1_filter 0.7"),
+        ("dorefa", 1.0, "dorefa, 1 bit"),
+        ("dorefa", 1.58, "dorefa, 1.58 bits"),
+        ("dorefa", 4, "dorefa, 4 bits"),
+    ],
+)
+def test_models_are_named_by_sparsity_or_bits_and_controls_alike(compression, level, name):
+    assert vocabulary.model_name(compression, level) == name
+
+
+@pytest.mark.parametrize(
+    "level, control",
+    [(None, False), (math.nan, False), (0, True), (0.5, False), (1, False), (8, False), (32.0, True)],
+)
+def test_nothing_is_compressed_at_sparsity_0_and_32_bits(level, control):
+    assert vocabulary.is_control(level) is control
+
+
+@pytest.mark.parametrize(
+    "columns, name",
+    [
+        (("none", None, None, "none", None), "original"),
+        (("none", None, "longer", None, None), "longer"),
+        (("l1_filter", 0.7, None, "none", None), "l1_filter 0.7"),
+        (("l1_filter", 0.7, None, "ppb", 4.0), "ppb 4"),
+        (("l1_filter", 0.7, None, "ppb", 0.5, "unaware"), "ppb 0.5 unaware"),
+        (("none", None, "whole pipeline", "dp_sgd", 1.0, "adaptive"), "dp_sgd 1 whole pipeline adaptive"),
+        (("none", None, None, "early_stopping", None, "unaware"), "early_stopping unaware"),
+        (("none", None, None, "none", None, None, "shadow"), "original"),
+        (("none", None, None, "none", None, None, "known_members"), "original, known members"),
+        (("none", None, None, "ppb", 4.0, "adaptive", "known_members"), "ppb 4 adaptive, known members"),
+    ],
+)
+def test_settings_are_named_by_their_defence_or_else_by_the_model(columns, name):
+    assert vocabulary.setting_name(*columns) == name
+
+
+@pytest.mark.parametrize(
+    "metric, name",
+    [
+        ("auc", "AUC"),
+        ("tpr_at_0.01", "TPR at 1% FPR"),
+        ("tpr_at_0.001", "TPR at 0.1% FPR"),
+        ("test_accuracy", "test accuracy"),
+        ("generalization_gap", "generalisation gap"),
+    ],
+)
+def test_metrics_are_named_as_on_an_axis(metric, name):
+    assert vocabulary.metric_name(metric) == name
+
+
+@pytest.mark.parametrize(
+    "estimate, sign, text",
+    [
+        (Estimate(0.0124, -0.0031, 0.0279), "+", "+0.012 [-0.003, +0.028]"),
+        (Estimate(-1.0, -1.25, -0.75), "+", "-1.000 [-1.250, -0.750]"),
+        (Estimate(0.6124, 0.5971, 0.6279), "", "0.612 [0.597, 0.628]"),
+    ],
+)
+def test_estimates_come_with_their_interval(estimate, sign, text):
+    assert vocabulary.with_interval(estimate, sign) == text
+
+
+@pytest.mark.parametrize("metric", vocabulary.CHANCE)
+def test_guessing_gets_what_is_drawn_as_chance(metric):
+    member, guess = np.arange(4000) % 2 == 0, np.arange(4000) - 1999.5  # every second candidate is a member
+    value = metrics.STANDARD[metric](member, guess).value
+    assert value == pytest.approx(vocabulary.CHANCE[metric], abs=0.0003)

@@ -1,0 +1,185 @@
+"""The command line: bad input is refused before any work, and a run leaves results or a message."""
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient.exceptions import DeadKernelError
+
+from mialib import cli
+from mialib.data import faces
+from mialib.study import COLUMNS
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository of one small notebook; `write(yaml)` gives the path of a parameter file."""
+    cells = [
+        nbformat.v4.new_code_cell('run: str = "first"\nepochs: int = 1', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(
+            "import json, os, pathlib\n"
+            "if epochs == 7: raise RuntimeError('seven is too many')\n"
+            "folder = pathlib.Path(os.environ['MIALIB_OUTPUTS']) / 'small' / run\n"
+            "row = {'metric': 'auc', 'value': epochs / 10, 'attack': 'gap', 'compression': 'none', 'target': 0}\n"
+            f"row = {{name: row.get(name) for name in {COLUMNS!r}}}\n"
+            "content = dict(notebook='small', run=run, parameters={}, provenance={}, rows=[row],\n"
+            "    claims=[dict(claim='it works', source='', paper='', ours='', verdict='reproduced')])\n"
+            "(folder / 'metrics.json').write_text(json.dumps(content))\n"
+            "assert os.environ['MIALIB_PROGRESS']\n"
+        ),
+    ]
+    (tmp_path / "notebooks").mkdir()
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "small.ipynb"
+    )
+    monkeypatch.setattr(cli, "REPO_ROOT", tmp_path)
+
+    def write(text, name="first", notebook="small"):
+        path = tmp_path / "params" / notebook / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "execute", lambda *args: calls.append(args) or 0)
+    yield
+    assert not calls and not list(Path(os.environ["MIALIB_OUTPUTS"]).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epochs: [1", "is not valid YAML"),
+        ("- epochs", "must hold lines `name: value`, found a list"),
+        (
+            "epoch: 3",
+            "unknown parameter 'epoch', did you mean 'epochs'?; small.ipynb declares ['run', 'epochs']",
+        ),
+        ("lr: 0.1", "unknown parameter 'lr'"),  # a known word, but not one of this notebook
+        ("epochs: many", "epochs is 'many'"),
+        ("run: second", "run is 'second'; it must be the file's name, 'first'"),
+    ],
+)
+def test_bad_files_exit_with_2_and_run_nothing(repository, nothing_runs, capsys, text, words):
+    good, bad = repository("epochs: 2", "good"), repository(text)
+    assert cli.main(["run", str(good), str(bad)]) == 2  # not even the good one
+    message = capsys.readouterr().err
+    assert message.startswith("mialib: ") and words in message and str(bad) in message
+
+
+def test_missing_files_exit_with_2(repository, nothing_runs, capsys, tmp_path):
+    assert cli.main(["run", str(tmp_path / "params" / "small" / "absent.yaml")]) == 2
+    assert "absent.yaml does not exist" in capsys.readouterr().err
+    assert cli.main(["run", str(repository("epochs: 1", notebook="unheard_of"))]) == 2
+    assert "its folder must be named after a notebook, one of small" in capsys.readouterr().err
+
+
+def test_jobs_must_be_positive(repository, nothing_runs, capsys):
+    assert cli.main(["run", str(repository("epochs: 1")), "--jobs", "0"]) == 2
+    assert "--jobs: n_jobs is 0" in capsys.readouterr().err
+
+
+def test_an_empty_file_runs_the_defaults(repository, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "execute", lambda notebook, values: calls.append((notebook.name, values)) or 0)
+    assert cli.main(["run", str(repository("")), "--jobs", "3"]) == 0
+    assert calls == [("small.ipynb", {"run": "first", "n_jobs": 3})]
+
+
+def test_a_run_leaves_its_results_and_prints_the_headline(repository, capsys):
+    assert cli.main(["run", str(repository("epochs: 6"))]) == 0
+    folder = Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "first"
+    assert json.loads((folder / "metrics.json").read_text())["rows"][0]["value"] == 0.6
+    noted = nbformat.read(folder / "executed.ipynb", 4).metadata.papermill
+    assert noted.input_path == "notebooks/small.ipynb"  # nobody learns where the checkout lies
+    assert not os.path.isabs(noted.output_path)
+    printed = capsys.readouterr().out
+    assert "gap" in printed and "0.6" in printed and "reproduced" in printed and str(folder) in printed
+    assert "MIALIB_PROGRESS" not in os.environ
+    assert cli.main(["list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["*", "params/small/first.yaml"]
+
+
+def test_a_failing_notebook_exits_with_1_and_its_message(repository, capsys):
+    bad = repository("epochs: 7", "bad")
+    assert cli.main(["run", str(bad)]) == 1
+    message = capsys.readouterr().err
+    assert "RuntimeError: seven is too many" in message and "small.ipynb failed" in message
+    assert (Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "bad" / "executed.ipynb").exists()  # up to there
+    cli.main(["list"])
+    assert capsys.readouterr().out.splitlines()[1].split()[0] == "params/small/bad.yaml"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["run"], ["run", "x.yaml", "--job=2", "--what"], ["faces", "celebrities", "x", "y"]],
+    ids=["no command", "no file", "unknown options", "unknown faces"],
+)
+def test_no_command_and_unknown_options_exit_with_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+
+
+def test_a_file_that_is_no_yaml_exits_with_2(repository, nothing_runs, capsys):
+    path = repository("epochs: 1")
+    assert cli.main(["run", str(path.rename(path.with_suffix(".json")))]) == 2
+    assert "first.json is not a .yaml file; 'mialib list' shows the runs" in capsys.readouterr().err
+
+
+def test_one_failure_among_several_runs_is_the_exit_status(repository, monkeypatch):
+    done = []
+
+    def execute(notebook, parameters):
+        done.append(parameters["run"])
+        return int(parameters["epochs"] == 7)
+
+    monkeypatch.setattr(cli, "execute", execute)
+    files = [str(repository(f"epochs: {epochs}", name)) for name, epochs in (("bad", 7), ("good", 2))]
+    assert cli.main(["run", *files]) == 1
+    assert done == ["bad", "good"]  # the others run all the same
+
+
+def test_a_kernel_that_died_exits_with_1_and_advice(repository, monkeypatch, capsys):
+    def die(*args, **options):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(cli.papermill, "execute_notebook", die)
+    assert cli.main(["run", str(repository("epochs: 1"))]) == 1
+    message = capsys.readouterr().err
+    assert "the notebook's kernel died, most likely for want of memory" in message and "--jobs 1" in message
+    assert "MIALIB_PROGRESS" not in os.environ
+
+
+def test_the_list_shows_each_run_with_its_note(repository, capsys):
+    repository("# small and quick\nepochs: 1", "quick")
+    repository("#  a second one\nepochs: 2", "second")
+    assert cli.main(["list"]) == 0
+    title, *runs = capsys.readouterr().out.splitlines()
+    assert title.startswith("* has results")
+    assert [line.split(maxsplit=1) for line in runs] == [
+        ["params/small/quick.yaml", "small and quick"],
+        ["params/small/second.yaml", "a second one"],
+    ]
+
+
+def test_faces_are_built_into_the_data_root(tmp_path, monkeypatch, capsys):
+    built = tmp_path / "faces" / "att_faces.npz"
+    calls = []
+    monkeypatch.setattr(faces, "build", lambda *arguments: calls.append(arguments) or built)
+    assert cli.main(["faces", "att", "archive.zip", str(tmp_path)]) == 0
+    assert calls == [("att", Path("archive.zip"), tmp_path / "faces")]
+    assert capsys.readouterr().out.strip() == str(built)
+
+
+def test_an_archive_that_cannot_be_read_exits_with_2(tmp_path, capsys):
+    assert cli.main(["faces", "att", str(tmp_path / "absent.zip"), str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("mialib: ")
