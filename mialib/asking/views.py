@@ -20,7 +20,7 @@ class Views:
     Args:
         log_posteriors: (m, n, c) float64, may hold -inf behind an output defence.
         labels: (m, n) int64, the true classes.
-        sensitivity: (m, n, c) float64, `sensitivity` below; None where the attacker may not query.
+        sensitivity: (m, n, c) float64, `answers.sensitivity`; None where the attacker may not query.
         x: (m, n, ...) float32, the candidates' normalised inputs; only for attacks that build probes from them. A
             tensor, or `Inputs`, which has its shape and makes x[i] when asked.
         query: query(x (m, b, ...)) -> log_posteriors (m, b, c), each model's answers to inputs of the attacker's own.
@@ -107,13 +107,14 @@ def ask(
     remember: bool = False,
     seed: int = 0,
 ) -> Views:
-    """What an attacker sees of the models on `index` (m, n).
+    """What an attacker sees of the models on `index` int64 (m, n), or (n,), the same for all.
 
     Args:
         sensitive: also measure the sensitivity (10 further queries an example).
         probes: also give the inputs and the door to query the models with inputs of the attacker's own.
         remember: the door remembers its answers, see `Door`.
     """
+    index = index.expand(len(population), -1)
     with progress.bar(1 + sensitive, "queries", "question") as bar:
         answers = log_posteriors(population, data, index)
         bar.update()

@@ -99,7 +99,7 @@ def test_whole_attack_equals_the_slow_loop():
     chosen = torch.randperm(45, generator=generator)[:10]
     drawn = torch.randint(45, (10, 12), generator=generator)
     for j in range(12):
-        assert torch.equal(calls[0][0, :, j], target.x[0, drawn[:, j], j])
+        assert torch.equal(calls[0][0, :, j], target.x[0, drawn[:, j], j]), j
     reference = blindmi.features(target.query(calls[0])[0], labels[chosen]).numpy()
     order, seen = (
         torch.randperm(45, generator=generator),
@@ -193,7 +193,7 @@ def test_shuffled_features_keep_the_columns():
     found = blindmi.shuffled_features(x, 50, torch.Generator().manual_seed(0))
     assert found.shape == (50, 3)
     for j in range(3):
-        assert set(found[:, j].tolist()) == set(x[:, j].tolist())
+        assert set(found[:, j].tolist()) == set(x[:, j].tolist()), j
     assert any(row.tolist() not in x.tolist() for row in found)
 
 

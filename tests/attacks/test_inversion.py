@@ -194,8 +194,10 @@ def test_similarity_and_signal_to_noise_equal_scikit_images(shape):
     for place in ((0, 0), (1, 2)):
         a, b = rebuilt[place].double().numpy(), truth[place].double().numpy()
         expected = structural_similarity(a, b, channel_axis=0, data_range=1.0)
-        assert similar[place].item() == pytest.approx(expected, abs=1e-9)
-        assert ratio[place].item() == pytest.approx(peak_signal_noise_ratio(b, a, data_range=1.0), abs=1e-4)
+        assert similar[place].item() == pytest.approx(expected, abs=1e-9), place
+        assert ratio[place].item() == pytest.approx(
+            peak_signal_noise_ratio(b, a, data_range=1.0), abs=1e-4
+        ), place
 
 
 def test_equal_pictures_are_as_good_as_can_be():

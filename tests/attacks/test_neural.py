@@ -157,7 +157,9 @@ def test_attack_networks_train_on_cuda():
     shadows, target = views(3, 100, seed=1, member=member), views(1, 200, seed=2, member=target_member)
     for attack in neural.attacks(Recipe(8, 32, 3e-3), trainings=1, device="cuda").values():
         margins = attack(target, shadows, member, 0)
-        assert margins.device.type == "cpu" and metrics.auc(target_member[0], margins).value > 0.85
+        assert margins.device.type == "cpu" and metrics.auc(target_member[0], margins).value > 0.85, (
+            attack.name
+        )
 
 
 def test_rows_are_a_data_set_of_shadow_answers():

@@ -60,9 +60,9 @@ def test_the_residual_falls_and_the_largest_weights_carry_the_model(toy, split, 
     iterations = replace(RECIPE, epochs=100, milestones=(80,))
     admm = ADMM(project, every=30, rho=1e-2, growth=2.0)
     drawn = training.fit(mlp, toy, split, iterations, start=dense, constraint=admm, batched=batched)
-    for record in drawn.records:
-        assert len(record["residual"]) == len(record["residual 0.weight"]) == 100 * 3 // 30
-        assert record["residual"][-1] < 0.01 < 0.3 < record["residual"][0]
+    for i, record in enumerate(drawn.records):
+        assert len(record["residual"]) == len(record["residual 0.weight"]) == 100 * 3 // 30, i
+        assert record["residual"][-1] < 0.01 < 0.3 < record["residual"][0], i
     lost = project(drawn.params)(drawn.params)["0.weight"] - drawn.params["0.weight"]
     assert float(lost.norm() / drawn.params["0.weight"].norm()) < 0.01
 

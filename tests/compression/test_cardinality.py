@@ -18,9 +18,9 @@ def test_the_projection_keeps_exactly_the_l_largest(density, kept):
     weight = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(0))
     masks = LargestWeights({"w": density})({"w": weight, "b": torch.ones(3, 8)})
     assert masks.kept.keys() == {"w"}
-    for own, mask in zip(weight.abs(), masks.kept["w"], strict=True):
-        assert int(mask.sum()) == kept
-        assert not bool((~mask).any()) or own[mask].min() > own[~mask].max()
+    for i, (own, mask) in enumerate(zip(weight.abs(), masks.kept["w"], strict=True)):
+        assert int(mask.sum()) == kept, i
+        assert not bool((~mask).any()) or own[mask].min() > own[~mask].max(), i
 
 
 def test_it_is_the_nearest_point_of_all_that_satisfy_the_constraint():

@@ -128,12 +128,12 @@ def test_only_the_bottlenecks_of_densenet():
     found = channels.groups(make, torch.randn(1, 1, 32, 32))
     assert len(found) == 6 + 12 + 24 + 16
     for group in found:
-        assert group.size == 128
+        assert group.size == 128, group
         assert [name.split(".", 3)[3] for name in group.outputs] == [
             "conv1.weight",
             "norm2.weight",
             "norm2.bias",
-        ]
+        ], group
 
 
 def test_groups_share_no_parameter():
@@ -181,11 +181,11 @@ def test_exact_counts_and_the_largest_stay(density, kept):
     for group, expected in zip(found, kept, strict=True):
         weight = group.outputs[0]
         stay = masks.kept[group.outputs[1]]  # the bias: one entry a channel
-        assert stay.sum(1).tolist() == [expected] * 3
+        assert stay.sum(1).tolist() == [expected] * 3, group
         norms = pop.params[weight].flatten(2).norm(dim=2)
-        for model_norms, model_stay in zip(norms, stay, strict=True):
+        for i, (model_norms, model_stay) in enumerate(zip(norms, stay, strict=True)):
             if not model_stay.all():
-                assert model_norms[~model_stay].max() <= model_norms[model_stay].min()
+                assert model_norms[~model_stay].max() <= model_norms[model_stay].min(), f"{group}, model {i}"
 
 
 def test_pruned_channels_are_zero_in_all_outputs_and_nothing_else_changes():
@@ -199,9 +199,11 @@ def test_pruned_channels_are_zero_in_all_outputs_and_nothing_else_changes():
     for group in found:
         channel = masks.kept[group.outputs[0]].flatten(2)[:, :, 0]  # (k, size)
         for name in group.outputs:
-            assert masks.kept[name].dtype == torch.bool and masks.kept[name].shape == before[name].shape
-            assert not after[name][~channel].any()
-            assert torch.equal(after[name][channel], before[name][channel])
+            assert masks.kept[name].dtype == torch.bool and masks.kept[name].shape == before[name].shape, (
+                f"{group}, {name}"
+            )
+            assert not after[name][~channel].any(), f"{group}, {name}"
+            assert torch.equal(after[name][channel], before[name][channel]), f"{group}, {name}"
     assert all(torch.equal(after[name], before[name]) for name in ("head.weight", "head.bias"))
 
 

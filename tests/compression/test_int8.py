@@ -146,14 +146,14 @@ def test_every_layer_is_stored_and_computed_in_integers(quantized, tmp_path, nam
     layers = [node for node in graph.node if node.op_type in COUNTS]
     assert len(layers) == {"small_cnn": 4, "lenet5": 4, "residual": 4, "columnfc": 3}[name]
     for layer in layers:
-        assert all(makers[source].op_type == "DequantizeLinear" for source in layer.input)
-        assert [n.op_type for n in graph.node if layer.output[0] in n.input] == ["QuantizeLinear"]
+        assert all(makers[source].op_type == "DequantizeLinear" for source in layer.input), layer.name
+        assert [n.op_type for n in graph.node if layer.output[0] in n.input] == ["QuantizeLinear"], layer.name
         weight, scale, zero = (tensors[source] for source in makers[layer.input[1]].input)
-        assert weight.dtype == np.int8 and weight.min() >= -127
-        assert scale.shape == weight.shape[:1] and not zero.any()  # by output channel, symmetric
-        assert (np.abs(weight).reshape(len(weight), -1).max(1) == 127).all()
+        assert weight.dtype == np.int8 and weight.min() >= -127, layer.name
+        assert scale.shape == weight.shape[:1] and not zero.any(), layer.name  # by output channel, symmetric
+        assert (np.abs(weight).reshape(len(weight), -1).max(1) == 127).all(), layer.name
         activation = tensors[makers[layer.input[0]].input[2]]
-        assert activation.dtype == np.uint8 and activation.ndim == 0
+        assert activation.dtype == np.uint8 and activation.ndim == 0, layer.name
     assert not any(t.dtype == np.float32 and t.ndim > 1 for t in tensors.values())
 
     options = onnxruntime.SessionOptions()

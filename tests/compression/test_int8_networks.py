@@ -20,10 +20,11 @@ def test_an_audit_asks_them_like_a_population(digits, networks):
     trained, split, integers = networks
     plain, real = (study.observe(one, digits, split, 2, sensitive=False) for one in (trained, integers))
     assert torch.equal(plain.member, real.member)
-    for a, b in zip([*plain.targets, plain.shadows], [*real.targets, real.shadows], strict=True):
-        assert torch.equal(a.labels, b.labels)
+    pairs = zip([*plain.targets, plain.shadows], [*real.targets, real.shadows], strict=True)
+    for i, (a, b) in enumerate(pairs):
+        assert torch.equal(a.labels, b.labels), i
         difference = (a.log_posteriors.exp() - b.log_posteriors.exp()).abs()
-        assert 0 < difference.mean() < 0.02  # not the same network, and not another
+        assert 0 < difference.mean() < 0.02, i  # not the same network, and not another
 
 
 def test_accuracy_and_parts(digits, networks):

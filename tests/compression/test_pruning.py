@@ -54,11 +54,11 @@ def test_unstructured_prunes_the_smallest_of_each_layer(sparsity):
     }  # first, last included
     for name, kept in masks.kept.items():
         weight = pop.params[name]
-        assert kept.dtype == torch.bool and kept.shape == weight.shape
-        for model_kept, size in zip(kept, weight.abs(), strict=True):
-            assert (~model_kept).sum() == round(sparsity * model_kept.numel())
+        assert kept.dtype == torch.bool and kept.shape == weight.shape, name
+        for i, (model_kept, size) in enumerate(zip(kept, weight.abs(), strict=True)):
+            assert (~model_kept).sum() == round(sparsity * model_kept.numel()), f"{name}, model {i}"
             if sparsity:
-                assert size[~model_kept].max() <= size[model_kept].min()
+                assert size[~model_kept].max() <= size[model_kept].min(), f"{name}, model {i}"
 
 
 @pytest.mark.parametrize("method", pruning.METHODS)
@@ -100,10 +100,10 @@ def test_ties_are_cut_at_the_exact_count_lowest_index_first(method, value):
                 pruned += 1
         assert kept[1].tolist() == expected
         return
-    for weight in pruning.mask(tied, method, 0.5).kept.values():
+    for name, weight in pruning.mask(tied, method, 0.5).kept.items():
         order = weight.flatten(2).all(2) if method in FILTERS else weight.flatten(1)
         half = order.shape[1] // 2
-        assert not order[:, :half].any() and order[:, half:].all()
+        assert not order[:, :half].any() and order[:, half:].all(), name
 
 
 @pytest.mark.parametrize("method", pruning.METHODS)
@@ -156,10 +156,10 @@ def test_slimming_has_one_threshold_for_each_model(sparsity):
     for i in range(3):
         kept = torch.cat([masks.kept[n][i] for n in names])
         size = torch.cat([pop.params[n][i].abs() for n in names])
-        assert (~kept).sum() == round(sparsity * len(kept))
+        assert (~kept).sum() == round(sparsity * len(kept)), i
         champions = torch.cat([pop.params[n][i].abs() == pop.params[n][i].abs().max() for n in names])
-        assert kept[champions].all()
-        assert size[~kept].max() <= size[kept & ~champions].min()
+        assert kept[champions].all(), i
+        assert size[~kept].max() <= size[kept & ~champions].min(), i
 
 
 def test_slimming_never_empties_a_layer():

@@ -211,7 +211,7 @@ def test_one_by_one_equals_together(digits):
     ]
     for i in range(2):
         left = asking.logits(together[i : i + 1], digits, torch.arange(50))
-        assert torch.allclose(left, asking.logits(alone[i], digits, torch.arange(50)), atol=1e-2)
+        assert torch.allclose(left, asking.logits(alone[i], digits, torch.arange(50)), atol=1e-2), i
 
 
 def test_what_is_pruned_before_is_zero_after():

@@ -52,9 +52,9 @@ def test_fine_tuned_ranges_are_measured_and_those_from_scratch_are_one(digits, t
     tuned = schemes.aware(full.make_model, digits, split, recipe, scheme, full)
     scratch = schemes.aware(full.make_model, digits, split, recipe, scheme)
     assert (scratch.buffers["2.clip"] == 1).all() and not (tuned.buffers["2.clip"] == 1).any()
-    for one in (tuned, scratch):
+    for way, one in (("fine-tuned", tuned), ("from scratch", scratch)):
         found = quantization.values(one.params, "dorefa", scheme.quantizer.bits)
-        assert all(found[name] <= 2**width for name, width in scheme.quantizer.bits.items())
+        assert all(found[name] <= 2**width for name, width in scheme.quantizer.bits.items()), way
 
 
 def test_training_from_scratch_and_from_full_precision(digits, trained):
@@ -65,9 +65,8 @@ def test_training_from_scratch_and_from_full_precision(digits, trained):
     start = calibration.clips(full, digits, splits.indices(split.reserve), 4, last=8)
     tuned = training.fit(start.make_model, digits, split, recipe, start=start)
     assert torch.equal(tuned.buffers["2.clip"], start.buffers["2.clip"])  # the range stays as measured
-    for population_ in (scratch, tuned):
-        accuracy = asking.accuracy(population_, digits, split.member)
-        assert (accuracy > 0.6).all(), "from scratch" if population_ is scratch else "fine-tuned"
+    for way, one in (("from scratch", scratch), ("fine-tuned", tuned)):
+        assert (asking.accuracy(one, digits, split.member) > 0.6).all(), way
     together = training.fit(quantized, digits, split, Recipe(1, 32, 2e-3), batched=True)
     alone = training.fit(quantized, digits, split, Recipe(1, 32, 2e-3), batched=False)
     assert torch.allclose(together.params["0.weight"], alone.params["0.weight"], atol=1e-2)

@@ -129,8 +129,8 @@ def test_strength_zero_is_plain_training(toy, split):
     for name, tensor in plain.params.items():
         assert torch.equal(tensor, played.params[name]), name
     strong = training.fit(mlp, toy, split, RECIPE, opponent=game(strength=8.0, network=dropout_free))
-    for record, other in zip(plain.records, strong.records, strict=True):
-        assert other["loss"][0] < record["loss"][0] - 3  # 8 * log 0.5 and better is paid back
+    for i, (record, other) in enumerate(zip(plain.records, strong.records, strict=True)):
+        assert other["loss"][0] < record["loss"][0] - 3, i  # 8 * log 0.5 and better is paid back
 
 
 def test_the_default_opponent_is_the_released_attack_network(toy, split):
@@ -169,8 +169,8 @@ def test_as_released_hardly_trains(toy, split):
     options = dict(opponent=game(strength=0.5, network=dropout_free), watch=("member",))
     trained = training.fit(mlp, toy, split, recipe, **options)
     released = training.fit(mlp, toy, split, recipe, **options, descent=OneUpdate())
-    for full, quirk in zip(trained.records, released.records, strict=True):
-        assert full["member_accuracy"][-1] > quirk["member_accuracy"][-1]
+    for i, (full, quirk) in enumerate(zip(trained.records, released.records, strict=True)):
+        assert full["member_accuracy"][-1] > quirk["member_accuracy"][-1], i
 
 
 @pytest.mark.cuda

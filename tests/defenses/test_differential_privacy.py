@@ -297,10 +297,10 @@ def test_what_charges_a_whole_batch_is_refused_beside_it(toy, split, beside):
 
 def test_group_norm_replaces_every_batch_norm_and_nothing_else():
     before, after = CNN.args[0](), CNN()
-    for old, new in zip(before.modules(), after.modules(), strict=True):
+    for (name, old), new in zip(before.named_modules(), after.modules(), strict=True):
         if isinstance(old, nn.BatchNorm2d):
-            assert isinstance(new, nn.GroupNorm) and new.num_channels == old.num_features
+            assert isinstance(new, nn.GroupNorm) and new.num_channels == old.num_features, name
         else:
-            assert type(old) is type(new)
+            assert type(old) is type(new), name
     DPSGD(1.0).check(CNN)
     assert dp.group_norm(mlp) is mlp  # nothing to replace

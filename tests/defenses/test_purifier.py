@@ -28,9 +28,9 @@ def test_g_keeps_the_labels_of_its_reference_set_but_for_the_loss_it_states(know
     for i in range(2):
         held_out = split.reserve[i].view(2, 200)[i]
         changed = served[i].argmax(-1) != reference[i].argmax(-1)
-        assert float(changed[held_out].double().mean()) == pytest.approx(base.label_loss[i], abs=1e-6)
-        assert float(changed[~held_out].double().mean()) <= 0.01
-        assert base.label_loss[i] <= 0.05
+        assert float(changed[held_out].double().mean()) == pytest.approx(base.label_loss[i], abs=1e-6), i
+        assert float(changed[~held_out].double().mean()) <= 0.01, i
+        assert base.label_loss[i] <= 0.05, i
     assert torch.allclose(served.exp().sum(-1), torch.ones(2, 200).double())
 
 

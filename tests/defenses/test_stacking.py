@@ -73,14 +73,14 @@ def test_the_first_level_learns_a_third_each_and_the_combiner_the_last_one(toy, 
 
 def test_a_stacked_network_is_its_parts_composed(toy, split):
     fitted = stacking.fit(mlp, toy, split, RECIPE, RECIPE)
-    for stacked in fitted:
+    for i, stacked in enumerate(fitted):
         first, second = (part(toy.x).softmax(1) for part in (stacked.first, stacked.second))
         by_hand = stacked.combiner(torch.cat([first, second], dim=1))
-        assert torch.equal(stacked(toy.x), by_hand) and by_hand.shape == (120, 3)
-        assert [layer.out_features for layer in stacked.combiner[::2]] == [64, 3]
-        assert not torch.equal(first, second)
+        assert torch.equal(stacked(toy.x), by_hand) and by_hand.shape == (120, 3), i
+        assert [layer.out_features for layer in stacked.combiner[::2]] == [64, 3], i
+        assert not torch.equal(first, second), i
         again = pickle.loads(pickle.dumps(stacked))
-        assert torch.equal(again(toy.x), by_hand)
+        assert torch.equal(again(toy.x), by_hand), i
 
 
 def test_each_network_is_its_own(toy, split):

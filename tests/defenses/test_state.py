@@ -36,10 +36,10 @@ def test_a_defender_knows_its_own_members_and_reserve(known, digits):
     assert len(found) == 2 and found.members.log_posteriors.shape == (2, 60, 10)
     for i in range(2):
         index = split.reserve[i].nonzero()[:, 0]
-        assert torch.equal(found.reference.labels[i], digits.y[index])
+        assert torch.equal(found.reference.labels[i], digits.y[index]), i
         answers = networks[i](digits.inputs(index)).detach().double().log_softmax(-1)
-        assert torch.allclose(found.reference.log_posteriors[i], answers, atol=1e-5)
-        assert torch.equal(found.reference.x[i], digits.inputs(index))
+        assert torch.allclose(found.reference.log_posteriors[i], answers, atol=1e-5), i
+        assert torch.equal(found.reference.x[i], digits.inputs(index)), i
     without = Splits(split.member, split.test, split.reserve & False, split.seeds)
     with pytest.raises(ValueError, match="a network has none"):
         defenses.defender(networks, digits, without)

@@ -343,7 +343,9 @@ def test_scatter_draws_references_over_the_range_of_x():
     axes = figure.axes[0]
     for name, reference in references.items():
         x, y = line(axes, name).get_data()
-        assert (x[0], x[-1]) == axes.get_xlim() == figures.scatter(families(2), "", "").axes[0].get_xlim()
+        assert (x[0], x[-1]) == axes.get_xlim() == figures.scatter(families(2), "", "").axes[0].get_xlim(), (
+            name
+        )
         np.testing.assert_allclose(y, [reference(place) for place in x], err_msg=name)
     assert legend(figure)[2:] == list(references)
     assert len({line(axes, name).get_linestyle() for name in references}) == 2

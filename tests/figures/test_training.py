@@ -32,9 +32,9 @@ def test_learning_curves_average_the_targets_that_reach_an_epoch():
     assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("ppb", "epoch", "top-1 accuracy")
     for name, factor, dashes in (("train", 1, "-"), ("test", 0.5, "--")):
         x, y = line(axes, name).get_data()
-        assert list(x) == [1, 2, 3]
+        assert list(x) == [1, 2, 3], name
         np.testing.assert_allclose(y, factor * np.array([0.8 / 3, 1.1 / 3, 0.4]))
-        assert line(axes, name).get_linestyle() == dashes
+        assert line(axes, name).get_linestyle() == dashes, name
     band = axes.collections[0].get_paths()[0].vertices
     assert {tuple(corner) for corner in band.round(6)} >= {(1, 0.1), (2, 0.2), (1, 0.5), (2, 0.6), (3, 0.4)}
     assert axes.get_xlim() == (1, 3)

@@ -22,14 +22,14 @@ def test_dispersion_is_what_a_plain_loop_finds():
     found = measures.spread(log_p)
     for model, p in enumerate(log_p.exp()):
         entropy = torch.tensor([-(row * row.log()).sum() / math.log(5) for row in p], dtype=torch.float64)
-        assert float(found.entropy[model]) == pytest.approx(float(entropy.mean()))
-        assert float(found.entropy_sd[model]) == pytest.approx(float(entropy.std()))
-        assert float(found.top_sd[model]) == pytest.approx(float(p.max(1).values.std()))
+        assert float(found.entropy[model]) == pytest.approx(float(entropy.mean())), model
+        assert float(found.entropy_sd[model]) == pytest.approx(float(entropy.std())), model
+        assert float(found.top_sd[model]) == pytest.approx(float(p.max(1).values.std())), model
         traces = 0.0
         for label in range(5):
             own = p[p.argmax(1) == label]
             traces += len(own) * float(torch.cov(own.T, correction=0).trace())
-        assert float(found.class_spread[model]) == pytest.approx(traces / len(p))
+        assert float(found.class_spread[model]) == pytest.approx(traces / len(p)), model
 
 
 def test_certain_answers_have_no_spread_within_a_label_and_no_entropy():

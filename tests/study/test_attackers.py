@@ -61,15 +61,15 @@ def test_one_row_for_each_setting_attack_target_training_and_metric(measured, su
 def test_rows_hold_the_contracts_columns(measured):
     _, found = measured
     for row in found.rows:
-        assert tuple(row) == COLUMNS
-        assert (row["n_members"], row["n_nonmembers"], row["n_shadows"]) == (20, 20, 3)
-        assert row["class"] is None and row["variant"] is None and row["attacker_level"] is None
-        assert row["level"] == (None if row["compression"] == "none" else 0.7)
-        assert type(row["value"]) is float
+        assert tuple(row) == COLUMNS, row
+        assert (row["n_members"], row["n_nonmembers"], row["n_shadows"]) == (20, 20, 3), row
+        assert row["class"] is None and row["variant"] is None and row["attacker_level"] is None, row
+        assert row["level"] == (None if row["compression"] == "none" else 0.7), row
+        assert type(row["value"]) is float, row
         if row["metric"] in METRICS[:2]:
-            assert row["low"] <= row["value"] <= row["high"]
+            assert row["low"] <= row["value"] <= row["high"], row
         else:
-            assert math.isnan(row["value"])  # 20 non-members cannot resolve a false-positive rate of 1 %
+            assert math.isnan(row["value"]), row  # 20 non-members cannot resolve a false-positive rate of 1 %
 
 
 def test_margins_are_those_of_the_attack_and_rows_those_of_the_margins(measured, suite):
@@ -93,7 +93,7 @@ def test_each_target_has_an_attacker_of_its_own():
     found = study.attack({"a": seen}, {"confidence": threshold.confidence})
     for i, target in enumerate(seen.targets):
         alone = threshold.confidence(target, seen.shadows[i : i + 1], seen.shadow_member[i : i + 1], 0)
-        assert torch.equal(found.margins["a"]["confidence"][i, 0], alone)
+        assert torch.equal(found.margins["a"]["confidence"][i, 0], alone), i
     assert {row["n_shadows"] for row in found.rows} == {0}
 
 
@@ -104,7 +104,7 @@ def test_networks_of_the_known_half_learn_from_their_own_target_only():
     found = study.attack({"a": seen}, {"nn": attack}).margins["a"]["nn"]
     for i, target in enumerate(seen.targets):
         fitted = attack.fit(seen.shadows[i : i + 1], seen.shadow_member[i : i + 1])
-        assert torch.equal(found[i], attack.judge(fitted, target)[0])
+        assert torch.equal(found[i], attack.judge(fitted, target)[0]), i
 
 
 def test_each_target_may_name_several_shadows_to_learn_from():
@@ -113,9 +113,9 @@ def test_each_target_may_name_several_shadows_to_learn_from():
     found = study.attack({"a": seen}, {"confidence": threshold.confidence, "nn": attack})
     for i, rows in enumerate(seen.teachers):
         alone = threshold.confidence(seen.targets[i], seen.shadows[rows], seen.shadow_member[rows], 0)
-        assert torch.equal(found.margins["a"]["confidence"][i, 0], alone)
+        assert torch.equal(found.margins["a"]["confidence"][i, 0], alone), i
         fitted = attack.fit(seen.shadows[rows], seen.shadow_member[rows])
-        assert torch.equal(found.margins["a"]["nn"][i], attack.judge(fitted, seen.targets[i])[0])
+        assert torch.equal(found.margins["a"]["nn"][i], attack.judge(fitted, seen.targets[i])[0]), i
     n_shadows = {row["target"]: row["n_shadows"] for row in found.rows}
     assert n_shadows == {0: 2, 1: 2, 2: 1}
 
@@ -155,7 +155,7 @@ def test_the_caller_names_the_measures():
     for row in found.rows:
         margin = found.margins["a"]["confidence"][row["target"], 0]
         estimate = measures[row["metric"]](seen.member[row["target"]], margin)
-        assert (row["value"], row["low"], row["high"]) == estimate
+        assert (row["value"], row["low"], row["high"]) == estimate, row
 
 
 def test_whatever_has_fit_and_judge_learns_from_the_shadows():
@@ -165,10 +165,12 @@ def test_whatever_has_fit_and_judge_learns_from_the_shadows():
     assert [call[0] for call in mine.calls[:2]] == ["fit", "fit"]  # all learn before any judges
     learned_from = [call[1:] for call in mine.calls if call[0] == "fit"]
     for setting, one in seen.items():
-        assert any(member is one.shadow_member for _, member in learned_from)
+        assert any(member is one.shadow_member for _, member in learned_from), setting
         for i, target in enumerate(one.targets):
             labels = target.labels[0].double()  # 3 shadows with 20 members each
-            assert torch.equal(found.margins[setting]["mine"][i], torch.stack([labels, labels + 60]))
+            assert torch.equal(found.margins[setting]["mine"][i], torch.stack([labels, labels + 60])), (
+                f"{setting}, {i}"
+            )
     learned = {id(views.log_posteriors) for views, _ in learned_from}
     assert learned == {id(one.shadows.log_posteriors) for one in seen.values()}
     assert [call[1] for call in mine.calls if call[0] == "judge"] == [2, 2]  # both targets at once
@@ -184,9 +186,9 @@ def test_whatever_has_no_fit_is_called_with_each_target_and_the_shadows():
         return arguments[0].labels[0].double()
 
     found = study.attack({"original": seen}, {"mine": attack})
-    for target, call in zip(seen.targets, calls, strict=True):
-        assert call[0] is target and call[1] is seen.shadows and call[2] is seen.shadow_member
-        assert call[3] == 0
+    for i, (target, call) in enumerate(zip(seen.targets, calls, strict=True)):
+        assert call[0] is target and call[1] is seen.shadows and call[2] is seen.shadow_member, i
+        assert call[3] == 0, i
     assert found.margins["original"]["mine"].shape == (2, 1, 40)
 
 
@@ -212,11 +214,11 @@ def test_paired_rows_are_b_minus_a_on_the_same_examples(measured):
     for row in rows:
         assert (
             row["metric"] == "auc_difference" and row["variant"] == "minus original" and row["level"] == 0.7
-        )
+        ), row
         member = seen["pruned"].member[row["target"]]
         a, b = (found.margins[s][row["attack"]][row["target"], row["seed"]] for s in ("original", "pruned"))
-        assert row["value"] == pytest.approx(metrics.auc(member, b).value - metrics.auc(member, a).value)
-        assert row["low"] <= row["value"] <= row["high"]
+        assert row["value"] == pytest.approx(metrics.auc(member, b).value - metrics.auc(member, a).value), row
+        assert row["low"] <= row["value"] <= row["high"], row
 
 
 @pytest.mark.parametrize("metric", ["auc", "balanced_accuracy"])

@@ -49,6 +49,11 @@ def observation(leak=1.0, n_targets=2, n=40, seed=0, **columns):
     return Observation(targets, shadows, member[:n_targets], member[n_targets:], columns)
 
 
+def every(seen):
+    """The views of all targets, then those of the shadows."""
+    return [*seen.targets, seen.shadows]
+
+
 def linear():
     return nn.Linear(3, 3, bias=False)
 
@@ -152,15 +157,15 @@ def test_the_known_half_teaches_and_the_other_half_judges(known):
     given, scored = splits.known_and_scored(split[:2], 4)
     for i, target in enumerate(half.targets):
         n = target.labels.shape[1]
-        assert n == int(scored[i].sum()) and half.shadows.labels.shape[1] == int(given[i].sum())
+        assert n == int(scored[i].sum()) and half.shadows.labels.shape[1] == int(given[i].sum()), i
         # what was learned from and what is judged: together all candidates, each once, with its own membership
         both = torch.cat([target.log_posteriors[0], half.shadows.log_posteriors[i]])
-        assert len(both) == index.shape[1]
+        assert len(both) == index.shape[1], i
         answers_of = {tuple(row.tolist()) for row in seen.targets[i].log_posteriors[0]}
-        assert {tuple(row.tolist()) for row in both} == answers_of
+        assert {tuple(row.tolist()) for row in both} == answers_of, i
         own = split.member[i][index[i]]
         where = given[i][index[i]]
-        assert torch.equal(half.shadow_member[i], own[where]) and torch.equal(half.member[i], own[~where])
+        assert torch.equal(half.shadow_member[i], own[where]) and torch.equal(half.member[i], own[~where]), i
 
 
 def test_the_known_half_of_other_candidates_is_refused(known):
@@ -181,10 +186,10 @@ def test_transfers_are_every_ordered_pair_of_different_settings():
     assert set(found) == {"a <- b", "a <- c", "b <- a", "b <- c", "c <- a", "c <- b"}
     for name, transfer in found.items():
         target, believed = (seen[one] for one in name.split(" <- "))
-        assert transfer.targets is target.targets and transfer.member is target.member
-        assert transfer.shadows is believed.shadows and transfer.shadow_member is believed.shadow_member
+        assert transfer.targets is target.targets and transfer.member is target.member, name
+        assert transfer.shadows is believed.shadows and transfer.shadow_member is believed.shadow_member, name
         belief = {f"attacker_{column}": believed.columns[column] for column in ("compression", "level")}
-        assert transfer.columns == target.columns | belief
+        assert transfer.columns == target.columns | belief, name
 
 
 def test_a_defence_serves_targets_and_shadows_alike():
@@ -192,9 +197,9 @@ def test_a_defence_serves_targets_and_shadows_alike():
     served = seen.served(halve, defense="temperature", defense_strength=2.0)
     assert served.columns == {"compression": "none", "defense": "temperature", "defense_strength": 2.0}
     assert seen.columns["defense"] == "none" and seen.targets[0].sensitivity is not None  # left as it was
-    for before, after in zip([*seen.targets, seen.shadows], [*served.targets, served.shadows], strict=True):
-        assert torch.equal(after.log_posteriors, halve(before.log_posteriors))
-        assert after.labels is before.labels and after.sensitivity is None
+    for i, (before, after) in enumerate(zip(every(seen), every(served), strict=True)):
+        assert torch.equal(after.log_posteriors, halve(before.log_posteriors)), i
+        assert after.labels is before.labels and after.sensitivity is None, i
     assert served.member is seen.member and served.shadow_member is seen.shadow_member
     target, x = served.targets[0], served.targets[0].x
     assert torch.equal(target.query(x), halve(seen.targets[0].query(x)))  # probes are answered alike
@@ -203,8 +208,8 @@ def test_a_defence_serves_targets_and_shadows_alike():
 def test_serving_the_posteriors_as_they_are_changes_no_bit_and_no_attack():
     seen = observation(compression="none")
     served = seen.served(lambda log_p: log_p, defense="identity")
-    for before, after in zip([*seen.targets, seen.shadows], [*served.targets, served.shadows], strict=True):
-        assert torch.equal(after.log_posteriors, before.log_posteriors)
+    for i, (before, after) in enumerate(zip(every(seen), every(served), strict=True)):
+        assert torch.equal(after.log_posteriors, before.log_posteriors), i
     found = study.attack({"plain": seen, "served": served}, {"confidence": threshold.confidence})
     assert torch.equal(*(found.margins[setting]["confidence"] for setting in ("plain", "served")))
 
@@ -225,9 +230,9 @@ def test_each_model_is_served_by_its_own(setting):
     shift = Shift(torch.tensor([1.0, 2.0, 3.0, 4.0]))
     served = seen.served(shift, defense="shift")
     for i, (before, after) in enumerate(zip(seen.targets, served.targets, strict=True)):
-        assert torch.equal(after.log_posteriors, shift[[i]](before.log_posteriors))
+        assert torch.equal(after.log_posteriors, shift[[i]](before.log_posteriors)), i
         x = before.x[0][None, :3]
-        assert torch.equal(after.query(x), shift[[i]](before.query(x)))  # questions of the attacker's own
+        assert torch.equal(after.query(x), shift[[i]](before.query(x))), i  # questions of the attacker's own
     assert torch.equal(served.shadows.log_posteriors, shift[2:](seen.shadows.log_posteriors))
     assert served.columns["defense"] == "shift" and served.shadow_member is seen.shadow_member
 
@@ -247,8 +252,8 @@ def test_remembered_answers_are_those_of_the_model(setting, digits):
     networks, split, seen = setting
     kept = study.observe(networks, digits, split, 2, sensitive=False, remember=True)
     x = seen.shadows.x[0][None, :4].expand(2, -1, -1, -1, -1)
-    for _ in range(2):
-        assert torch.allclose(kept.shadows.query(x), seen.shadows.query(x))
+    for time in ("first", "second"):
+        assert torch.allclose(kept.shadows.query(x), seen.shadows.query(x)), time
 
 
 def test_a_chain_of_defences_serves_as_one_after_the_other(setting):
@@ -256,8 +261,8 @@ def test_a_chain_of_defences_serves_as_one_after_the_other(setting):
     one, two = Shift(torch.arange(4.0)), Shift(torch.tensor([0.5, 0.0, 1.0, 2.0]))
     both = seen.served(Chain((one, two)))
     step = seen.served(one).served(two)
-    for a, b in zip([*both.targets, both.shadows], [*step.targets, step.shadows], strict=True):
-        assert torch.equal(a.log_posteriors, b.log_posteriors)
+    for i, (a, b) in enumerate(zip(every(both), every(step), strict=True)):
+        assert torch.equal(a.log_posteriors, b.log_posteriors), i
     untouched = seen.served(Chain(()))
     assert torch.equal(untouched.shadows.log_posteriors, seen.shadows.log_posteriors)
 
@@ -291,19 +296,17 @@ def test_random_halves_ask_every_model_about_the_same_candidates(toy):
     index = torch.tensor([where[x] for x in candidates])
     assert torch.equal(seen.shadow_member, split.member[:, index])
     for i, target in enumerate(seen.targets):
-        assert torch.equal(target.log_posteriors[0], seen.shadows.log_posteriors[2 * i])
-        assert torch.allclose(target.query(target.x[0][None]), target.log_posteriors, atol=1e-6)
-        assert torch.equal(target.labels[0], toy.y[index])
+        assert torch.equal(target.log_posteriors[0], seen.shadows.log_posteriors[2 * i]), i
+        assert torch.allclose(target.query(target.x[0][None]), target.log_posteriors, atol=1e-6), i
+        assert torch.equal(target.labels[0], toy.y[index]), i
 
 
 def test_a_targets_pair_is_not_among_its_shadows(toy):
     models, split = halves(toy)
     seen = study.observe_halves(models, toy, split, 3)
     assert seen.teachers == [[2, 3, 4, 5], [0, 1, 4, 5], [0, 1, 2, 3]]
-    for rows in seen.teachers:
-        assert bool(
-            (seen.shadow_member[rows].sum(0) == 2).all()
-        )  # nor does it show in how often one is a member
+    for rows in seen.teachers:  # nor does it show in how often one is a member
+        assert bool((seen.shadow_member[rows].sum(0) == 2).all()), rows
     rows = study.attack({"a": seen}, {"lira_online": likelihood.lira_online}).rows
     assert {(row["target"], row["n_shadows"]) for row in rows} == {(i, 4) for i in range(3)}
 
@@ -337,7 +340,7 @@ def test_who_believes_in_another_setting_learns_from_its_models_but_not_from_the
     found = study.attack({"a": unaware}, {"lira": likelihood.lira_online}).margins["a"]["lira"]
     for i, rows in enumerate(real.teachers):
         alone = likelihood.lira_online(real.targets[i], believed.shadows[rows], believed.shadow_member[rows])
-        assert torch.equal(found[i, 0], alone)
+        assert torch.equal(found[i, 0], alone), i
     transfers = study.transfers({"none": believed, "pruned": real})
     assert transfers["pruned <- none"].teachers == believed.teachers
 
@@ -391,20 +394,15 @@ def test_an_observation_is_averaged_on_both_sides(seen):
     def distance(a, b):
         return float((a.log_posteriors.exp() - b.log_posteriors.exp()).abs().mean())
 
-    for true, once, often in zip(
-        [*seen.targets, seen.shadows],
-        [*served.targets, served.shadows],
-        [*found.targets, found.shadows],
-        strict=True,
-    ):
-        assert distance(true, often) < 0.25 * distance(true, once)
+    for i, (true, once, often) in enumerate(zip(every(seen), every(served), every(found), strict=True)):
+        assert distance(true, often) < 0.25 * distance(true, once), i
 
 
 def test_deterministic_networks_answer_the_same_when_asked_again(seen):
     _, seen = seen
     found = averaged_observation(seen, 2, 0.0)
-    for one, again in zip([*seen.targets, seen.shadows], [*found.targets, found.shadows], strict=True):
-        assert torch.allclose(one.log_posteriors, again.log_posteriors, atol=1e-5)
+    for i, (one, again) in enumerate(zip(every(seen), every(found), strict=True)):
+        assert torch.allclose(one.log_posteriors, again.log_posteriors, atol=1e-5), i
 
 
 def test_what_cannot_be_asked_is_refused_before_the_first_question(seen):

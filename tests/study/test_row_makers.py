@@ -64,9 +64,9 @@ def test_accuracy_is_that_of_the_served_answers():
     for i, (target, member) in enumerate(zip(seen.targets, seen.member, strict=True)):
         right = (target.log_posteriors[0].argmax(1) == target.labels[0]).double()
         test = float(right[~member].mean())
-        assert study.by_target(rows, metric="test_accuracy")[i] == pytest.approx(test)
+        assert study.by_target(rows, metric="test_accuracy")[i] == pytest.approx(test), i
         gap = float(right[member].mean()) - test
-        assert study.by_target(rows, metric="generalization_gap")[i] == pytest.approx(gap)
+        assert study.by_target(rows, metric="generalization_gap")[i] == pytest.approx(gap), i
     blind = seen.served(lambda log_p: torch.full_like(log_p, -math.log(4)), defense="silence")
     firsts = [
         float((t.labels[0][~m] == 0).double().mean()) for t, m in zip(seen.targets, seen.member, strict=True)
@@ -117,8 +117,8 @@ def test_per_class_is_the_attack_within_the_class():
         (1, 2): 0.75,  # 4 = 4, 5 > 4
     }
     for row in rows:
-        assert (row["metric"], row["attack"], row["compression"]) == ("auc", "samia", "none")
-        assert row["seed"] is None  # the trainings' mean is judged
+        assert (row["metric"], row["attack"], row["compression"]) == ("auc", "samia", "none"), row
+        assert row["seed"] is None, row  # the trainings' mean is judged
     decisions = study.leak_by_class(seen, margins, "balanced_accuracy", attack="samia")
     assert [row["value"] for row in decisions if not math.isnan(row["value"])] == [0.5, 0.5, 0.0, 0.5]
     assert {row["metric"] for row in decisions} == {"balanced_accuracy"}
