@@ -47,6 +47,9 @@ def test_valid_values_come_back_as_they_are():
         ({"sparsities": []}, r"sparsities is \[\]"),
         ({"sparsities": 0.5}, "sparsities is 0.5: input should be a valid list"),
         ({"dataset": "cifar"}, "dataset is 'cifar'.*did you mean 'cifar10"),
+        ({"dataset": "absent:load"}, "dataset is 'absent:load': no module absent"),
+        ({"dataset": "folder:/no/such/folder"}, "folder:/no/such/folder: no folder"),
+        ({"model": "folder:x"}, "model is 'folder:x': unknown; valid are .*small_cnn.*module:function$"),
         ({"model": "resnet-18"}, "model is 'resnet-18'.*did you mean 'resnet18'"),
         ({"pruners": ["l1_filtre"]}, "pruners.0 is 'l1_filtre'.*did you mean 'l1_filter'"),
         ({"precision": "fp16"}, "precision is 'fp16'"),
@@ -82,6 +85,24 @@ def test_what_is_wrong_is_named_with_what_is_valid(values, words):
 def test_all_problems_are_named_at_once():
     with pytest.raises(ValueError, match="epochs is 0.*lr is -1"):
         params.validate({"epochs": 0, "lr": -1.0}, "here")
+
+
+def test_words_of_one_notebook_stay_with_it():
+    words = {"arms": "ABC"}
+    assert params.validate({"arms": ["A", "C"]}, "here", words) == {"arms": ["A", "C"]}
+    for wrong, found in ((["D"], "arms.0 is 'D'"), ([], r"arms is \[\]"), ("A", "arms is 'A'")):
+        with pytest.raises(ValueError, match=f"here: epochs is 0.*{found}"):
+            params.validate({"arms": wrong, "epochs": 0}, "here", words)
+    with pytest.raises(ValueError, match="unknown parameter 'arms'"):
+        params.validate({"arms": ["A"]}, "here")
+    assert params.words_of(REPO_ROOT / "notebooks" / "wang2020_mcmia.ipynb") == {"arms": "ABCDEFGHIJK"}
+    assert params.words_of(REPO_ROOT / "notebooks" / "yuan2022_pruning.ipynb") == {}
+
+
+def test_what_may_be_none_is_said_and_nothing_else_may():
+    assert params.validate({"subset": None, "n_train": None}, "here") == {"subset": None, "n_train": None}
+    with pytest.raises(ValueError, match="epochs is None.*n_targets is None"):
+        params.validate({"epochs": None, "n_targets": None}, "here")
 
 
 def test_check_reads_the_annotated_names_of_a_notebook():

@@ -242,7 +242,7 @@ def test_the_source_of_partials_and_objects_is_that_of_their_functions_and_class
         ),
         (
             [adversarial.AdversarialRegularization(1.0, 10), None],
-            ["mialib.defenses.adversarial", "mialib.models.attackers"],
+            ["mialib.defenses.adversarial", "mialib.models.attack_networks"],
         ),
     ],
     ids=["a partial of a partial", "a dataclass with a function"],

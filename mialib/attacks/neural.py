@@ -4,7 +4,7 @@
 
 The attack networks are a population like any other: trained by the one training loop on one row for each shadow model
 and candidate, all trainings together, and cached under the hash of those rows, so that further targets, and attackers
-who share their shadow models, cost no training. Source: Yuan & Zhang 2022, public code mia_prune `attackers.py`.
+who share their shadow models, cost no training. Source: Yuan & Zhang 2022, public code mia_prune `attack_runs.py`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from mialib import asking, training
 from mialib.asking import Views
 from mialib.asking.posteriors import with_label
 from mialib.data import Dataset, splits
-from mialib.models import attackers
+from mialib.models import attack_networks
 from mialib.store import Store
 from mialib.training import Population, Recipe
 
@@ -144,15 +144,15 @@ class NeuralAttack:
 
 
 def _mlp(features: int) -> Callable[[], nn.Module]:
-    return partial(attackers.attack_mlp, features)
+    return partial(attack_networks.attack_mlp, features)
 
 
 def _samia(features: int) -> Callable[[], nn.Module]:
-    return partial(attackers.samia_network, features // 3)
+    return partial(attack_networks.samia_network, features // 3)
 
 
 def _nsh(features: int, width: float) -> Callable[[], nn.Module]:
-    return partial(attackers.nsh_network, features // 2, width)
+    return partial(attack_networks.nsh_network, features // 2, width)
 
 
 def attacks(recipe: Recipe = SCHEDULE, **options) -> dict[str, NeuralAttack]:
@@ -171,7 +171,7 @@ def ranked_nn(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
 
 
 def nsh(recipe: Recipe = SCHEDULE, width: float = 1.0, logs: bool = False, **options) -> NeuralAttack:
-    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attackers.nsh_network`.
+    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_runs.nsh_network`.
 
     logs: it sees log-posteriors, not posteriors, and is called nsh_log; not theirs.
     """

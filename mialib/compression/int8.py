@@ -32,7 +32,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
-from mialib.compression import cost
+from mialib.compression import deployment_cost
 from mialib.training import population
 
 # What becomes integer: all that can but norms, whose few numbers a channel lose much by 8 bits and save nothing.
@@ -136,14 +136,14 @@ def compare(
 
     Columns PyTorch float32, ONNX float32, ONNX int8 and ratio (ONNX float32 / ONNX int8, > 1 = a gain). Rows are file
     (KB) of 1000 bytes and "CPU latency, <name> (ms)" for each of `examples`, name -> batch (b, ...): medians of
-    `repeats` forward passes on one thread, in turns (`cost.latencies`).
+    `repeats` forward passes on one thread, in turns (`deployment_cost.latencies`).
     """
     models = [float_model(module, calibration), int8_model(module, calibration)]
     answers = [module, *(OnnxNetwork(model).logits for model in models)]
-    sizes = [cost.file_size(module)["file_bytes"], *map(len, models)]
+    sizes = [deployment_cost.file_size(module)["file_bytes"], *map(len, models)]
     rows = {"file (KB)": [size / 1000 for size in sizes]}
     for name, example in examples.items():
-        rows[f"CPU latency, {name} (ms)"] = cost.latencies(answers, example, repeats)
+        rows[f"CPU latency, {name} (ms)"] = deployment_cost.latencies(answers, example, repeats)
     columns = ["PyTorch float32", "ONNX float32", "ONNX int8"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
     return table.assign(ratio=table["ONNX float32"] / table["ONNX int8"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from mialib import training
-from mialib.compression import calibration, quantization, quantized_relu
+from mialib.compression import quantization, quantized_relu, recalibration
 from mialib.compression.quantization import FULL, Quantizer
 from mialib.data import Dataset, Splits, splits
 from mialib.training import Population, Recipe
@@ -70,11 +70,11 @@ def post_training(models: Population, data: Dataset, index: Tensor, scheme: Sche
         ValueError: no calibration examples.
     """
     quantized = replace(models, params=scheme.quantizer(models.params), keys=[])
-    quantized = calibration.batchnorm(quantized, data, index)
+    quantized = recalibration.batchnorm(quantized, data, index)
     if scheme.activations == FULL:
         return quantized
-    quantized = calibration.clips(quantized, data, index, scheme.activations, scheme.last_activation)
-    return calibration.batchnorm(quantized, data, index)
+    quantized = recalibration.clips(quantized, data, index, scheme.activations, scheme.last_activation)
+    return recalibration.batchnorm(quantized, data, index)
 
 
 def aware(
@@ -99,6 +99,6 @@ def aware(
         network = quantized_relu.quantized(make_model, *bits)
         if start is not None:
             weights = replace(start, params=scheme.quantizer(start.params))
-            ranges = calibration.clips(weights, data, splits.indices(split.reserve), *bits)
+            ranges = recalibration.clips(weights, data, splits.indices(split.reserve), *bits)
             start = replace(ranges, params=start.params)
     return training.fit(network, data, split, recipe, start=start, compress=scheme.quantizer, **options)

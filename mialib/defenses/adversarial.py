@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mialib.asking.posteriors import with_label
 from mialib.defenses.player import Player
-from mialib.models import attackers
+from mialib.models import attack_networks
 from mialib.training import Batch, Forward, Tensors, descent, mean_cross_entropy
 
 
@@ -46,7 +46,7 @@ class AdversarialRegularization:
 
     strength: float
     num_classes: int
-    network: Callable[[int], nn.Module] = attackers.attack_mlp
+    network: Callable[[int], nn.Module] = attack_networks.attack_mlp
     updates: int = 1
     lr: float = 1e-3
     weight_decay: float = 5e-4

@@ -24,7 +24,7 @@ from mialib.asking.posteriors import with_label
 from mialib.defenses import state
 from mialib.defenses.player import Player
 from mialib.defenses.state import Defender
-from mialib.models import attackers, decoders
+from mialib.models import attack_networks, decoders
 from mialib.models.layers import initialise
 from mialib.store import Store
 from mialib.training import Batch, Forward, Population, Recipe, Tensors, mean_cross_entropy, pick
@@ -190,7 +190,7 @@ class InversionHelper:
 class MembershipDiscriminator:
     """I, which tells F's answers from G's: penalty strength * BCE(I(q, l), 1).
 
-    Its network is the one of Nasr, Shokri & Houmansadr 2018, `attackers.nsh_network`.
+    Its network is the one of Nasr, Shokri & Houmansadr 2018, `attack_runs.nsh_network`.
 
     Args:
         strength: eta, 0 or more.
@@ -207,7 +207,7 @@ class MembershipDiscriminator:
     lr: float = 1e-3
 
     def begin(self, seeds: list[int], device: torch.device):
-        make = partial(attackers.nsh_network, self.num_classes, self.width)
+        make = partial(attack_networks.nsh_network, self.num_classes, self.width)
         player = Player(make, seeds, device, self.lr)
 
         def play(forward: Forward, params: Tensors, batch: Batch, reference: Batch, step: int) -> Tensor:

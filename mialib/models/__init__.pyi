@@ -1,4 +1,4 @@
-from . import attackers as attackers
+from . import attack_networks as attack_networks
 from . import classifiers as classifiers
 from . import decoders as decoders
 from . import layers as layers

@@ -31,7 +31,7 @@ trained on like the compressed networks, but nothing was pruned or rounded.
 - *setting*: the compression and its level (a share of pruned weights, or bits), then the defence with its strength and the
   variant, in the words of the notebook, which explains them. *gap*: training accuracy less test accuracy.
 - *best attack in hindsight*: the one with the highest AUC, and of how many. Compare two settings by it only if as many were
-  tried. *TPR at 1 % FPR*: the share of members it finds while it accuses 1 % of the non-members.
+  tried. *TPR at 1% FPR*: the share of members it finds while it accuses 1 % of the non-members.
 - `confidence` thresholds the posterior of the true class, and `samia` is a network that learns from posteriors; the other
   attacks are in `mialib/attacks`. With `_global` one threshold serves all classes, without it each class has its own.
 - The attacker has shadow models and knows what was done to the target. *unaware*: the shadow models lack the defence.

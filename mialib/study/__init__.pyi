@@ -1,11 +1,11 @@
-from . import attackers as attackers
+from . import attack_runs as attack_runs
 from . import choices as choices
 from . import observations as observations
 from . import reading as reading
 from . import row_makers as row_makers
 from . import rows as rows
-from .attackers import Measurements as Measurements
-from .attackers import attack as attack
+from .attack_runs import Measurements as Measurements
+from .attack_runs import attack as attack
 from .choices import operating_point as operating_point
 from .observations import Observation as Observation
 from .observations import averaged_observation as averaged_observation

@@ -1,7 +1,7 @@
 from . import augment as augment
 from . import checkpoints as checkpoints
 from . import descent as descent
-from . import engine as engine
+from . import fitting as fitting
 from . import hooks as hooks
 from . import loop as loop
 from . import objectives as objectives
@@ -9,8 +9,8 @@ from . import population as population
 from . import recipe as recipe
 from .augment import Blurred as Blurred
 from .augment import FlipAndShift as FlipAndShift
-from .engine import fit as fit
-from .engine import use_processes as use_processes
+from .fitting import fit as fit
+from .fitting import use_processes as use_processes
 from .hooks import Batch as Batch
 from .hooks import Forward as Forward
 from .objectives import cross_entropy as cross_entropy

@@ -13,7 +13,7 @@ from mialib.attacks.inversion import Inversion
 from mialib.data import Dataset, Splits
 from mialib.models import decoders
 from mialib.store import Store
-from mialib.training import Batch, Recipe, engine, population
+from mialib.training import Batch, Recipe, fitting, population
 
 SHORT = Recipe(epochs=2, batch_size=8, lr=1e-3, weight_decay=0.0)
 INF = float("inf")
@@ -139,8 +139,8 @@ def test_decoders_are_cached_by_answers_and_pictures(tmp_path, monkeypatch):
     attack = Inversion(SHORT, width=0.05, cache=Store(tmp_path))
     first = attack.fit(answers(), tiny())
     trained = []
-    real = engine.loop.train
-    monkeypatch.setattr(engine.loop, "train", lambda *a, **o: trained.append(1) or real(*a, **o))
+    real = fitting.loop.train
+    monkeypatch.setattr(fitting.loop, "train", lambda *a, **o: trained.append(1) or real(*a, **o))
     again = attack.fit(answers(), tiny())
     assert not trained and again.keys == first.keys
     keys = {

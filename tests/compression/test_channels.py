@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import mobilenet_v2 as torchvision_mobilenet_v2
 
 from mialib import store
-from mialib.compression import channels, cost
+from mialib.compression import channels, deployment_cost
 from mialib.compression.channels import Group, LargestChannels
 from mialib.models import classifiers
 from mialib.training.population import initial, stack
@@ -324,7 +324,9 @@ def test_comparison_by_hand():
     example = torch.randn(2, 1, 12, 12)
     masked = pruned(lenet, example, 0.5)
     small = channels.smaller(masked, example)
-    table = cost.compare(masked, small, {"one image": example[:1], "batch of 2": example}, repeats=3)
+    table = deployment_cost.compare(
+        masked, small, {"one image": example[:1], "batch of 2": example}, repeats=3
+    )
     assert list(table.index) == [
         "parameters",
         "file (KB)",

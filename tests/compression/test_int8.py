@@ -13,7 +13,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import nn
 
-from mialib.compression import cost, int8
+from mialib.compression import deployment_cost, int8
 from mialib.models import classifiers
 from mialib.models.layers import initialise
 from mialib.training import population
@@ -315,7 +315,7 @@ def test_compare_has_three_networks_side_by_side(trained):
         "CPU latency, one example (ms)",
         "CPU latency, batch of 64 (ms)",
     ]
-    assert table.loc["file (KB)", "PyTorch float32"] == cost.file_size(module)["file_bytes"] / 1000
+    assert table.loc["file (KB)", "PyTorch float32"] == deployment_cost.file_size(module)["file_bytes"] / 1000
     assert table.loc["file (KB)", "ratio"] > 3.5  # 4 but for biases and names
     assert (table > 0).all(axis=None)
     assert table["ratio"].to_list() == pytest.approx((table["ONNX float32"] / table["ONNX int8"]).to_list())

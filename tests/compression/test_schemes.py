@@ -3,7 +3,7 @@
 import torch
 
 from mialib import asking, models, training
-from mialib.compression import Quantizer, Scheme, calibration, quantization, quantized_relu, schemes
+from mialib.compression import Quantizer, Scheme, quantization, quantized_relu, recalibration, schemes
 from mialib.data import splits
 from mialib.training import Population, Recipe
 
@@ -62,7 +62,7 @@ def test_training_from_scratch_and_from_full_precision(digits, trained):
     quantized = quantized_relu.quantized(full.make_model, 4, last=8)
     recipe = Recipe(4, 32, 2e-3)
     scratch = training.fit(quantized, digits, split, recipe)
-    start = calibration.clips(full, digits, splits.indices(split.reserve), 4, last=8)
+    start = recalibration.clips(full, digits, splits.indices(split.reserve), 4, last=8)
     tuned = training.fit(start.make_model, digits, split, recipe, start=start)
     assert torch.equal(tuned.buffers["2.clip"], start.buffers["2.clip"])  # the range stays as measured
     for way, one in (("from scratch", scratch), ("fine-tuned", tuned)):

@@ -10,7 +10,7 @@ from torch import nn
 from mialib import training
 from mialib.data import splits
 from mialib.defenses.adversarial import AdversarialRegularization, OneUpdate
-from mialib.models import attackers
+from mialib.models import attack_networks
 from mialib.store import Store
 from mialib.training import Batch, Recipe
 from mialib.training.population import initial
@@ -136,7 +136,7 @@ def test_strength_zero_is_plain_training(toy, split):
 def test_the_default_opponent_is_the_released_attack_network(toy, split):
     game = AdversarialRegularization(1.0, 3)
     play = game.begin([0], torch.device("cpu"))
-    assert play.player.params.keys() == initial(lambda: attackers.attack_mlp(6), [0]).params.keys()
+    assert play.player.params.keys() == initial(lambda: attack_networks.attack_mlp(6), [0]).params.keys()
     fitted = training.fit(mlp, toy, split[:1], replace(RECIPE, epochs=1), opponent=game)
     assert math.isfinite(fitted.records[0]["loss"][0])
 

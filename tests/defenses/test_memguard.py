@@ -10,7 +10,7 @@ from mialib import training
 from mialib.asking import Views
 from mialib.defenses import Defender, memguard
 from mialib.defenses.memguard import MemGuard
-from mialib.training import Recipe, engine
+from mialib.training import Recipe, fitting
 
 CLASSES = 5
 RECIPE = Recipe(epochs=15, batch_size=32, lr=1e-3, weight_decay=0.0)
@@ -283,7 +283,7 @@ def test_a_classifier_learns_from_the_answers_of_its_own_network_alone(defender)
 
 def test_the_budget_costs_no_training(defender, monkeypatch):
     memguard.fit(defender, 0.3, recipe=replace(RECIPE, epochs=1))
-    monkeypatch.setattr(engine.loop, "train", None)  # whoever trains now fails
+    monkeypatch.setattr(fitting.loop, "train", None)  # whoever trains now fails
     memguard.fit(defender, 0.7, key=3, recipe=replace(RECIPE, epochs=1))
 
 
@@ -313,7 +313,7 @@ def test_values_out_of_range_are_refused(guard, options, words):
 
 
 def test_fit_refuses_before_it_trains(defender, monkeypatch):
-    monkeypatch.setattr(engine.loop, "train", None)
+    monkeypatch.setattr(fitting.loop, "train", None)
     with pytest.raises(ValueError, match="budget is -1"):
         memguard.fit(defender, -1)
     with pytest.raises(ValueError, match="key is -1"):

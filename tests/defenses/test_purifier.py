@@ -9,7 +9,7 @@ import torch
 from mialib import measures
 from mialib.defenses import purifier, state
 from mialib.models import decoders
-from mialib.training import Batch, Population, Recipe, engine, pick
+from mialib.training import Batch, Population, Recipe, fitting, pick
 from mialib.training.population import initial
 
 RECIPE = Recipe(80, 32, 1e-2, 0.0)
@@ -58,7 +58,7 @@ def test_certain_answers_are_served_too(base):
 
 
 def test_a_second_fit_trains_nothing(known, base, monkeypatch):
-    monkeypatch.setattr(engine.loop, "train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(fitting.loop, "train", lambda *a, **k: pytest.fail("trained again"))
     with pytest.raises(pytest.fail.Exception, match="trained again"):
         purifier.fit(known[2], WIDTHS, 0.3, recipe=RECIPE)
 

@@ -11,10 +11,15 @@ from matplotlib.figure import Figure
 
 from mialib import figures
 from mialib.figures import style
-from tests.figures import test_arrays, test_results, test_training
+from tests.figures import test_comparisons, test_results, test_roc_and_histograms, test_training_curves
 from tests.figures.test_results import label_boxes, legend
 
-DRAWINGS = test_arrays.DRAWINGS | test_training.DRAWINGS | test_results.DRAWINGS
+DRAWINGS = (
+    test_comparisons.DRAWINGS
+    | test_results.DRAWINGS
+    | test_roc_and_histograms.DRAWINGS
+    | test_training_curves.DRAWINGS
+)
 
 
 @pytest.mark.parametrize("name", DRAWINGS)

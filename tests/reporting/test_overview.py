@@ -62,7 +62,7 @@ def test_the_row_of_a_setting_by_hand(tmp_path):
             "gap": "0.150",
             "best attack in hindsight": "samia, of 3",
             "AUC": "0.750",
-            "TPR at 1 % FPR": "0.075",
+            "TPR at 1% FPR": "0.075",
             "AUC of confidence": "0.700",
             "AUC of samia": "0.750",
         }
@@ -79,7 +79,7 @@ def test_what_is_not_resolved_stays_empty_and_is_never_the_best(tmp_path):
     rows += rows_of("auc", 0.6, 0.8, attack="samia", **PRUNED, **SHADOW)
     rows += rows_of("tpr_at_0.01", 0.0, 0.0, attack="samia", **PRUNED, **SHADOW)
     table = table_of(page(tmp_path, rows))
-    names = ("test accuracy", "best attack in hindsight", "AUC", "TPR at 1 % FPR", "AUC of samia")
+    names = ("test accuracy", "best attack in hindsight", "AUC", "TPR at 1% FPR", "AUC of samia")
     assert [table["original"][name] for name in names] == ["0.750", "gap, of 2", "0.600", "", ""]
     assert [table["l1_filter 0.5"][name] for name in names] == ["", "samia, of 1", "0.700", "0.000", "0.700"]
 

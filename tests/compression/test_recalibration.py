@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mialib import models
-from mialib.compression import calibration, schemes
+from mialib.compression import recalibration, schemes
 from mialib.data import splits
 from mialib.training import population
 
@@ -12,7 +12,7 @@ from mialib.training import population
 def test_batchnorm_statistics_are_those_of_the_calibration_data(digits, trained):
     split, full = trained
     index = splits.indices(split.reserve)[:, :64]
-    measured = calibration.batchnorm(full, digits, index)
+    measured = recalibration.batchnorm(full, digits, index)
     with torch.no_grad():
         first = full[1][0](digits.inputs(index[1]))  # the layer before the first BatchNorm
     assert torch.allclose(measured.buffers["1.running_mean"][1], first.mean((0, 2, 3)), atol=1e-5)
@@ -23,13 +23,13 @@ def test_batchnorm_statistics_are_those_of_the_calibration_data(digits, trained)
 
 def test_without_batchnorm_nothing_is_measured(digits):
     fresh = population.initial(models.make("lenet5", digits), [0, 1])
-    assert calibration.batchnorm(fresh, digits, torch.arange(20).expand(2, -1)) is fresh
+    assert recalibration.batchnorm(fresh, digits, torch.arange(20).expand(2, -1)) is fresh
 
 
 def test_ranges_shrink_with_the_bits_and_stay_within_what_is_seen(digits, trained):
     split, full = trained
     index = splits.indices(split.reserve)
-    ranges = {b: calibration.clips(full, digits, index, b).buffers["2.clip"] for b in (2, 8)}
+    ranges = {b: recalibration.clips(full, digits, index, b).buffers["2.clip"] for b in (2, 8)}
     with torch.no_grad():
         largest = [float(full[i][:3](digits.inputs(index[i])).max()) for i in range(len(full))]
     assert (ranges[2] < ranges[8]).all()
@@ -47,8 +47,8 @@ def test_ranges_shrink_with_the_bits_and_stay_within_what_is_seen(digits, traine
         lambda full, data, index: schemes.post_training(
             full, data, index, schemes.scheme(full.make_model, 8)
         ),
-        calibration.batchnorm,
-        lambda full, data, index: calibration.clips(full, data, index, 4),
+        recalibration.batchnorm,
+        lambda full, data, index: recalibration.clips(full, data, index, 4),
     ],
     ids=["post_training", "batchnorm", "clips"],
 )

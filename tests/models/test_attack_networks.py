@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mialib.models import attackers
+from mialib.models import attack_networks
 from tests.models.test_classifiers import (
     check_dropout_differs,
     check_gradients,
@@ -18,7 +18,7 @@ SIZES = {"attack_mlp": 20, "nsh_network": 5, "samia_network": 5}  # the construc
 
 def fresh(name):
     torch.manual_seed(1)
-    return getattr(attackers, name)(SIZES[name])
+    return getattr(attack_networks, name)(SIZES[name])
 
 
 def example(name, n=4):
@@ -37,7 +37,7 @@ def test_dropout_differs_between_models_under_vmap(name):
 
 @pytest.mark.parametrize("name", WIDTHS)
 def test_gradients_under_vmap_equal_autograd(name):
-    check_gradients(fresh(name), example(name, 16), dropping=nn.Dropout | attackers.EncoderLayer)
+    check_gradients(fresh(name), example(name, 16), dropping=nn.Dropout | attack_networks.EncoderLayer)
 
 
 @pytest.mark.parametrize("name", ["attack_mlp", "samia_network"])
@@ -46,7 +46,7 @@ def test_gradients_with_dropout_under_vmap_are_finite(name):
 
 
 def test_attack_mlp_layers():
-    model = attackers.attack_mlp(9)
+    model = attack_networks.attack_mlp(9)
     assert [layer.out_features for layer in model if isinstance(layer, nn.Linear)] == [512, 256, 128, 2]
     kinds = "".join(type(layer).__name__[0] for layer in model)
     assert kinds == "LRDLRDLRL" and all(layer.p == 0.2 for layer in model if isinstance(layer, nn.Dropout))
@@ -61,7 +61,7 @@ def test_attack_mlp_layers():
     ],
 )
 def test_nsh_layers(part, widths):
-    layers = list(getattr(attackers.nsh_network(9), part).modules())
+    layers = list(getattr(attack_networks.nsh_network(9), part).modules())
     linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == widths
     relus = sum(isinstance(layer, nn.ReLU) for layer in layers)
@@ -69,7 +69,7 @@ def test_nsh_layers(part, widths):
 
 
 def test_nsh_reads_the_posterior_first_and_the_label_second():
-    model, seen = attackers.nsh_network(3), {}
+    model, seen = attack_networks.nsh_network(3), {}
     for name in ("prediction", "label"):
         branch = getattr(model, name)
         branch.register_forward_pre_hook(lambda _module, args, name=name: seen.update({name: args[0]}))
@@ -100,7 +100,7 @@ def reference_encoder(model):
 
 def test_samia_layers_equal_pytorchs_encoder():
     torch.manual_seed(0)
-    model = attackers.samia_network(7).eval()
+    model = attack_networks.samia_network(7).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # no two layers alike, no bias zero
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -115,7 +115,7 @@ def test_samia_layers_equal_pytorchs_encoder():
 def test_samia_starts_as_the_released_code_does():
     """One rule for all networks, by class name: the attention's own projections are not of class Linear there."""
     torch.manual_seed(0)
-    twins = attackers.samia_network(7).layers
+    twins = attack_networks.samia_network(7).layers
     layer, reference = twins[0], nn.TransformerEncoderLayer(64, 4, 128)
     bound = (6 / (64 + 192)) ** 0.5  # Xavier-uniform over the fused matrix
     assert 0.98 * bound < layer.qkv.weight.abs().max().item() <= bound
@@ -129,12 +129,12 @@ def test_samia_starts_as_the_released_code_does():
 
 def test_attack_mlp_starts_xavier_normal():
     torch.manual_seed(0)
-    weight = attackers.attack_mlp(20)[0].weight
+    weight = attack_networks.attack_mlp(20)[0].weight
     assert weight.std().item() == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.05)
 
 
 def test_samia_reads_confidence_sensitivity_and_label_of_each_class_as_one_token():
-    model = attackers.samia_network(4).eval()
+    model = attack_networks.samia_network(4).eval()
     seen = []
     model.embed.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     x = torch.arange(12.0)[None]
@@ -148,7 +148,7 @@ def test_samia_reads_confidence_sensitivity_and_label_of_each_class_as_one_token
 def test_samia_learns_which_class_is_confident():
     """Members: confidence high on the labelled class. A few steps suffice, dropout on."""
     torch.manual_seed(0)
-    model = attackers.samia_network(5)
+    model = attack_networks.samia_network(5)
     y = torch.randint(5, (256,))
     member = torch.arange(256) % 2
     label = torch.eye(5)[y]
