@@ -4,7 +4,7 @@
 
 The attack networks are a population like any other: trained by the one training loop on one row for each shadow model
 and candidate, all trainings together, and cached under the hash of those rows, so that further targets, and attackers
-who share their shadow models, cost no training. Source: Yuan & Zhang 2022, public code mia_prune `attack_runs.py`.
+who share their shadow models, cost no training. Source: Yuan & Zhang 2022, public code mia_prune `attackers.py`.
 """
 
 from collections.abc import Callable
@@ -171,7 +171,7 @@ def ranked_nn(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
 
 
 def nsh(recipe: Recipe = SCHEDULE, width: float = 1.0, logs: bool = False, **options) -> NeuralAttack:
-    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_runs.nsh_network`.
+    """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_networks.nsh_network`.
 
     logs: it sees log-posteriors, not posteriors, and is called nsh_log; not theirs.
     """

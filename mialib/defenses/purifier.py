@@ -190,7 +190,7 @@ class InversionHelper:
 class MembershipDiscriminator:
     """I, which tells F's answers from G's: penalty strength * BCE(I(q, l), 1).
 
-    Its network is the one of Nasr, Shokri & Houmansadr 2018, `attack_runs.nsh_network`.
+    Its network is the one of Nasr, Shokri & Houmansadr 2018, `attack_networks.nsh_network`.
 
     Args:
         strength: eta, 0 or more.

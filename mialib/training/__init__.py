@@ -1,4 +1,4 @@
-"""k models trained as one: the population, the one loop, the hooks' Protocols, the engine that decides where it runs."""
+"""k models trained as one: the population, the one loop, the hooks' Protocols, `fit`, which decides where it runs."""
 
 import lazy_loader
 
