@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mialib.asking.answers import ROWS, full_precision
 from mialib.training import Population, pick
+from mialib.training.hooks import OutputDefense
 from mialib.training.population import in_batches
 
 
@@ -52,7 +53,7 @@ class Guarded:
     """A door behind an output defence."""
 
     door: Callable[[Tensor], Tensor]
-    defense: Callable[[Tensor], Tensor]
+    defense: OutputDefense
 
     def __getitem__(self, models: slice | list[int]) -> "Guarded":
         return Guarded(pick(self.door, models), pick(self.defense, models))

@@ -11,6 +11,7 @@ from mialib.asking.answers import log_posteriors, sensitivity
 from mialib.asking.doors import Door, Guarded
 from mialib.data import Dataset
 from mialib.training import Population, pick
+from mialib.training.hooks import OutputDefense
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def together(targets: list[Views]) -> Views:
     )
 
 
-def serve(served: Views, defense: Callable[[Tensor], Tensor]) -> Views:
+def serve(served: Views, defense: OutputDefense) -> Views:
     """The views behind an output defence that maps log-posteriors to log-posteriors, without their sensitivity.
 
     A defence that holds one state a model is indexed by model and takes the answers of all of them, (m, n, c).

@@ -1,6 +1,6 @@
 """What attackers see of targets and shadow models: queried once, then served, halved, or believed to be otherwise."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,6 +12,7 @@ from mialib.attacks import signals
 from mialib.attacks.averaging import averaged, needs_door
 from mialib.data import Dataset, Splits, splits
 from mialib.training import Population, pick
+from mialib.training.hooks import OutputDefense
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Observation:
             teachers=believed.teachers,
         )
 
-    def served(self, defense: Callable[[Tensor], Tensor], /, **columns) -> "Observation":
+    def served(self, defense: OutputDefense, /, **columns) -> "Observation":
         """The same models behind an output defence, log-posteriors (m, n, c) -> (m, n, c).
 
         The attacker knows the defence: the shadows answer through it too, each through its own if it holds one state a
