@@ -15,7 +15,14 @@ from mialib import REPO_ROOT, ROOMS
 
 PACKAGE = REPO_ROOT / "mialib"
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
-FOUNDATIONS = {"store", "progress", "REPO_ROOT", "outputs_root"}  # what every room may use
+FOUNDATIONS = {
+    "store",
+    "hashing",
+    "reach",
+    "progress",
+    "REPO_ROOT",
+    "outputs_root",
+}  # what every room may use
 READERS = [path for folder in ("mialib", "tests") for path in sorted((REPO_ROOT / folder).rglob("*.py"))]
 
 
@@ -48,9 +55,10 @@ def test_a_room_imports_from_those_before_it_only(path):
     assert used <= before, f"{sorted(used - before)} come later"
 
 
-@pytest.mark.parametrize("name", ["store", "progress"])
+@pytest.mark.parametrize("name", ["store", "hashing", "reach", "progress"])
 def test_the_foundations_know_no_room(name):
-    assert not list(imports((PACKAGE / f"{name}.py").read_text()))
+    used = {module or name for module, name in imports((PACKAGE / f"{name}.py").read_text())}
+    assert used <= FOUNDATIONS
 
 
 @pytest.mark.parametrize("path", READERS, ids=name_of)
@@ -92,7 +100,10 @@ def test_no_public_function_has_the_name_of_its_module(path):
 
 @pytest.mark.parametrize(
     "path",
-    [*FILES, *(PACKAGE / f"{name}.py" for name in ("params", "store", "progress", "cli"))],
+    [
+        *FILES,
+        *(PACKAGE / f"{name}.py" for name in ("params", "store", "hashing", "reach", "progress", "cli")),
+    ],
     ids=name_of,
 )
 def test_every_file_has_a_test_of_its_name(path):
@@ -122,6 +133,6 @@ def test_the_top_level_is_as_agreed():
         pytest.skip("not a git checkout")
     assert shown == {"pyproject.toml", "README.md", "notebooks", "mialib", "params", "tests", "outputs"}
     assert {path.name for path in PACKAGE.glob("*.py")} == {
-        f"{n}.py" for n in ("__init__", "params", "store", "progress", "cli")
+        f"{n}.py" for n in ("__init__", "params", "store", "hashing", "reach", "progress", "cli")
     }
-    assert set(mialib.__all__) == {*ROOMS, "params", "store", "progress", "cli"}
+    assert set(mialib.__all__) == {*ROOMS, "params", "store", "hashing", "reach", "progress", "cli"}

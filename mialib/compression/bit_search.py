@@ -15,9 +15,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mialib import progress, store
+from mialib import hashing, progress
 from mialib.compression import quantization
-from mialib.models import classifiers
 from mialib.store import Store
 from mialib.training import loop
 
@@ -147,14 +146,14 @@ def remembered(
 
     Args:
         cache: default: the store at its default place.
-        made_of: all that the answer depends on besides the bit-widths, the code of training and quantisers excepted:
-            the models that are tried, their data, the recipe (see `store.describe`).
+        made_of: all that the answer depends on besides the bit-widths, the code that is reached excepted:
+            the models that are tried, their data, the recipe (see `hashing.describe`).
     """
     cache = cache or Store()
-    code = store.sources(loop, classifiers, quantization)
+    code = hashing.sources(measure, loop.train, quantization.Quantizer)
 
     def ask(bits: Mapping[str, float]) -> Measured:
-        key = store.key(what="bit search", bits=dict(bits), code=code, **made_of)
+        key = hashing.key(what="bit search", bits=dict(bits), code=code, **made_of)
         if (entry := cache.get(key)) is None:
             began = time.perf_counter()
             leak, accuracy = measure(bits)

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mialib import asking, store, training
+from mialib import asking, hashing, training
 from mialib.data import Dataset, Splits, splits
 from mialib.models.layers import initialise, mlp
 from mialib.store import Store
@@ -132,7 +132,7 @@ def _together(make_stacked: partial, levels: dict[str, Population]) -> Populatio
         for one, two, own in zip(*(trained.records for trained in levels.values()), strict=True)
     ]
     keys = [
-        store.key(**dict(zip(levels, own, strict=True)))
+        hashing.key(**dict(zip(levels, own, strict=True)))
         for own in zip(*(trained.keys for trained in levels.values()), strict=True)
     ]
     return Population(make_stacked, named("params"), named("buffers"), records, keys)

@@ -12,17 +12,18 @@ import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from torch import nn
 
-from mialib import progress, store
-from mialib.data import Dataset, Splits, splits
-from mialib.models import classifiers, layers
+from mialib import hashing, progress
+from mialib.data import Dataset, Splits
 from mialib.store import Store
-from mialib.training import checkpoints, loop, population
+from mialib.training import loop, population
 from mialib.training.descent import Shuffling
 from mialib.training.hooks import Augment, Compress, Constraint, Descent, Hooks, Objective, Opponent
 from mialib.training.objectives import cross_entropy
 from mialib.training.population import Population, pick
 from mialib.training.recipe import Recipe
 
+# whatever is trained goes through it; what it reaches is part of each model's key
+_CODE = (loop.train, Dataset, Splits, Recipe)
 Entry = tuple[dict[str, torch.Tensor], dict]  # what the store keeps of a model: its tensors, and its record
 
 
@@ -140,10 +141,9 @@ class _Order:
 
     def keys(self) -> list[str]:
         """The store's key of each model: of all that makes it what it is."""
-        ours = (loop, checkpoints, classifiers, layers, population, splits, Dataset, Recipe)
-        code = store.sources(*ours, self.make_model, *vars(self.hooks).values())
+        code = hashing.sources(*_CODE, self.make_model, *vars(self.hooks).values())
         return [
-            store.key(
+            hashing.key(
                 data=self.data.fingerprint,
                 member=self.split.member[i],
                 reserve=self.split.reserve[i] if self.reserve_matters else None,
@@ -203,4 +203,4 @@ def _numbered(number: int, run: Callable, tick: Callable | None, **job) -> tuple
 def _origin(start: Population | None, i: int):
     if start is None:
         return None
-    return start.keys[i] if start.keys else store.describe(pick(start.params | start.buffers, [i]))
+    return start.keys[i] if start.keys else hashing.describe(pick(start.params | start.buffers, [i]))

@@ -3,7 +3,7 @@
 k models are trained as one; a batch has b examples of them, m models answer on n candidates, c classes. Parameters are
 stacked, name -> (k, *shape). A hook that keeps something of each model (masks, soft targets, a purifier) is indexed by
 model, `population.pick`; all others serve every model alike. A hook is a module-level function, a `functools.partial` of
-one, or a frozen dataclass, so that `store.describe` can tell two apart.
+one, or a frozen dataclass, so that `hashing.describe` can tell two apart.
 """
 
 from collections.abc import Callable, Iterator

@@ -93,3 +93,20 @@ def test_what_cannot_be_searched_is_refused_before_work(layers, choices, toleran
     with pytest.raises(ValueError, match=words):
         bit_search.search(layers, choices, measure, tolerance)
     assert not measure.asked
+
+
+def test_another_measure_is_asked_anew_and_the_same_one_is_not(tmp_path):
+    asked = []
+
+    def leaky(bits):
+        asked.append("leaky")
+        return 0.9, 0.5
+
+    def tight(bits):
+        asked.append("tight")
+        return 0.6, 0.5
+
+    cache = Store(tmp_path)
+    answers = [bit_search.remembered(measure, cache)({"w": 8})[:2] for measure in (leaky, tight, leaky)]
+    assert answers == [(0.9, 0.5), (0.6, 0.5), (0.9, 0.5)]
+    assert asked == ["leaky", "tight"]

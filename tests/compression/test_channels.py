@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2 as torchvision_mobilenet_v2
 
-from mialib import store
+from mialib import hashing
 from mialib.compression import channels, deployment_cost
 from mialib.compression.channels import Group, LargestChannels
 from mialib.models import classifiers
@@ -241,8 +241,8 @@ def test_density_out_of_range(density):
 def test_another_density_is_another_key():
     half = LargestChannels((Group(("0.weight", "0.bias"), 4),), 0.5)
     assert half.at(0.25) == LargestChannels(half.groups, 0.25) and half.density == 0.5
-    assert store.key(choose=half) != store.key(choose=half.at(0.25))
-    assert store.key(choose=half) == store.key(choose=half.at(0.5))
+    assert hashing.key(choose=half) != hashing.key(choose=half.at(0.25))
+    assert hashing.key(choose=half) == hashing.key(choose=half.at(0.5))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mialib import data, models, store, training
+from mialib import data, models, training
 from mialib.data import own, splits
 from mialib.training import Recipe
 
@@ -139,7 +139,6 @@ def test_looking_at_a_network_moves_no_random_stream(mine, digits):
 def test_the_source_of_ones_own_module_is_part_of_the_key(mine):
     def trained():
         sys.modules.pop("mine", None)
-        store._tree.cache_clear()
         pool = data.load("mine:blobs")
         split = splits.target_shadow(len(pool), 1, 1, seed=0)
         return training.fit(models.make("mine:net", pool), pool, split, Recipe(1, 16)).keys

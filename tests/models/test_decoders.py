@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mialib import store
+from mialib import hashing
 from mialib.models import decoders
 from tests.models.test_classifiers import check_gradients, check_vmap_in_eval_mode
 
@@ -84,7 +84,7 @@ def test_the_constructor_pickles_and_has_a_description_of_its_own():
     made = decoders.make((1, 8, 8), 5)
     assert made.keywords == {"channels": 1, "side": 8, "num_classes": 5, "width": 1.0}
     assert pickle.loads(pickle.dumps(made)).keywords == made.keywords
-    assert len({store.key(made=decoders.make((1, 8, 8), 5, width)) for width in (0.5, 1.0)}) == 2
+    assert len({hashing.key(made=decoders.make((1, 8, 8), 5, width)) for width in (0.5, 1.0)}) == 2
 
 
 @pytest.mark.parametrize(

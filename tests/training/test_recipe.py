@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mialib import store, training
+from mialib import hashing, training
 from mialib.data import Splits
 from mialib.training import Recipe, loop
 from mialib.training.descent import Shuffling
@@ -48,7 +48,7 @@ def test_a_recipe_names_what_is_wrong(wrong, words):
 def test_the_ends_of_every_range_are_allowed_and_tell_recipes_apart(fields):
     recipe = replace(RECIPE, **fields)
     assert {name: getattr(recipe, name) for name in fields} == fields
-    assert store.key(recipe=recipe) != store.key(recipe=RECIPE)
+    assert hashing.key(recipe=recipe) != hashing.key(recipe=RECIPE)
 
 
 @pytest.mark.parametrize("n, steps", [(16, 2), (17, 2), (18, 3), (7, 1), (1, 1)])

@@ -1,0 +1,95 @@
+"""What made a result, as a key: two results share one only if every part agrees, the code that they reach included.
+
+`describe` turns values into JSON, `sources` hashes the code that `reach` finds: comments, layout, docstrings and
+annotations do not count. Of libraries torch's version counts; the others are taken to compute what they did.
+"""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import textwrap
+from types import FunctionType
+
+import torch
+from torch import Tensor
+
+from mialib import reach
+
+
+def key(**made_of) -> str:
+    """Hash of everything that made a result, and of torch's version up to the minor one."""
+    torch_version = ".".join(torch.__version__.split(".")[:2])
+    content = json.dumps([torch_version, describe(made_of)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:40]
+
+
+def describe(thing):
+    """A JSON-able description that differs whenever the thing does.
+
+    Tensors become the hash of their bytes, functions their qualified name, partials and dataclasses their parts.
+
+    Raises:
+        TypeError: something without a stable description (a lambda, a local function, an unknown object).
+    """
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, Tensor):
+        content = thing.detach().cpu().contiguous()
+        digest = hashlib.sha256(content.reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+        return ["tensor", str(content.dtype), list(content.shape), digest]
+    if isinstance(thing, dict):
+        return {str(name): describe(value) for name, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [describe(value) for value in thing]
+    if isinstance(thing, functools.partial):
+        return ["partial", describe(thing.func), describe(thing.args), describe(thing.keywords)]
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        parts = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.compare}
+        return [f"{type(thing).__module__}.{type(thing).__qualname__}", parts]
+    name = getattr(thing, "__qualname__", None)
+    if name and "<" not in name:
+        return f"{thing.__module__}.{name}"
+    raise TypeError(
+        f"{thing!r} has no stable description, so its results could not be cached; use a module-level function, "
+        "a functools.partial of one, or a frozen dataclass with __call__"
+    )
+
+
+def sources(*things) -> str:
+    """Hash of the code that the things reach: modules, functions, classes, instances, partials and dataclasses.
+
+    Of the last two the parts count too; of values (numbers, tensors, None) nothing does.
+    """
+    digest = hashlib.sha256()
+    for definition in sorted(reach.reached(*things)):
+        digest.update(repr((definition, reach.written(*definition))).encode())
+    for function in _unnamed_in(things):
+        digest.update(repr(_own_text(function)).encode())
+    return digest.hexdigest()[:16]
+
+
+def _unnamed_in(things) -> list[FunctionType]:
+    """Functions that no address leads to: those of a notebook or a prompt, local ones and lambdas."""
+    functions = [part for thing in things for part in reach.parts(thing) if inspect.isfunction(part)]
+    return [one for one in functions if one.__module__ == "__main__" or "<" in one.__qualname__]
+
+
+def _own_text(function: FunctionType) -> list:
+    """What can be read of a function that is found by no name: its text, and the values that it closes over."""
+    try:
+        text = reach.dump(ast.parse(textwrap.dedent(inspect.getsource(function))))
+    except (OSError, SyntaxError):  # no file to read, or a lambda in the middle of a line
+        text = repr((function.__code__.co_code, function.__code__.co_names))
+    closed = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [text, *(describe(value) if _is_value(value) else type(value).__qualname__ for value in closed)]
+
+
+def _is_value(thing) -> bool:
+    try:
+        describe(thing)
+    except TypeError:
+        return False
+    return True
