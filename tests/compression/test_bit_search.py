@@ -1,5 +1,7 @@
 """The bit search, on layers whose leak and accuracy are known."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from mialib.compression import bit_search
@@ -96,17 +98,17 @@ def test_what_cannot_be_searched_is_refused_before_work(layers, choices, toleran
 
 
 def test_another_measure_is_asked_anew_and_the_same_one_is_not(tmp_path):
-    asked = []
+    log = SimpleNamespace(asked=[])  # no value, so that it is no part of the key
 
     def leaky(bits):
-        asked.append("leaky")
+        log.asked.append("leaky")
         return 0.9, 0.5
 
     def tight(bits):
-        asked.append("tight")
+        log.asked.append("tight")
         return 0.6, 0.5
 
     cache = Store(tmp_path)
     answers = [bit_search.remembered(measure, cache)({"w": 8})[:2] for measure in (leaky, tight, leaky)]
     assert answers == [(0.9, 0.5), (0.6, 0.5), (0.9, 0.5)]
-    assert asked == ["leaky", "tight"]
+    assert log.asked == ["leaky", "tight"]
