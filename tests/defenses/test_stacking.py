@@ -5,19 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from mialib import asking, models, study, training
 from mialib.data import splits
 from mialib.defenses import stacking
 from mialib.training import Recipe, loop
+from tests.defenses.test_selena import mlp
 
 RECIPE = Recipe(epochs=20, batch_size=8, lr=1e-2)
 SHORT = replace(RECIPE, epochs=2)
-
-
-def mlp():
-    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
 @pytest.fixture
