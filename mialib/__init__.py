@@ -16,8 +16,18 @@ from pathlib import Path
 import lazy_loader
 
 ROOMS = (
-    "data", "models", "training", "asking", "measures", "compression", "defenses", "attacks", "study", "reporting", "figures",
-)  # fmt: skip
+    "data",
+    "models",
+    "training",
+    "asking",
+    "measures",
+    "compression",
+    "defenses",
+    "attacks",
+    "study",
+    "reporting",
+    "figures",
+)
 REPO_ROOT = Path(__file__).resolve().parents[1]  # notebooks/, params/ and outputs/ stand beside the package
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -176,11 +176,15 @@ class _Order:
         run = partial(loop.train, self.make_model, self.data, self.recipe, watch=watch)
         jobs = (
             delayed(_numbered)(
-                number, run, bar.update if inside else None,
-                split=self.split[shard], hooks=self.hooks[shard], start=pick(self.start, shard),
+                number,
+                run,
+                bar.update if inside else None,
+                split=self.split[shard],
+                hooks=self.hooks[shard],
+                start=pick(self.start, shard),
             )
             for number, shard in enumerate(shards)
-        )  # fmt: skip
+        )
         for number, entries in Parallel(n_jobs=1 if inside else None, return_as="generator_unordered")(jobs):
             yield shards[number], entries
             if not inside:
