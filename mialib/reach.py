@@ -60,12 +60,15 @@ def _remembered(of_module: Callable) -> Callable:
 
 @_remembered
 def written(module: str, name: str) -> list[str]:
+    """A definition's statements as text, each by `dump`."""
     return [dump(node) for node in _nodes(module, name)]
 
 
 @_remembered
 def _targets(module: str, name: str) -> set[Definition]:
     source = _source(module)
+    if name in source.imports and name not in source.definitions:  # a name that this module passes on
+        return {_target(*source.imports[name])}
     return {target for node in _nodes(module, name) for target in _references(node, module, source)}
 
 
@@ -197,6 +200,7 @@ def dump(node: ast.AST) -> str:
 
 
 def parts(thing) -> Iterator:
+    """A thing, and what partials, dataclasses, lists and dictionaries hold, all the way down."""
     yield thing
     if isinstance(thing, functools.partial):
         inner = (thing.func, *thing.args, *thing.keywords.values())

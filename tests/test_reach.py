@@ -5,6 +5,7 @@ import functools
 import pytest
 
 from mialib import reach, training
+from mialib.attacks import signals
 from mialib.compression import pruning
 from mialib.compression.admm import ADMM
 from mialib.compression.cardinality import everywhere
@@ -98,6 +99,14 @@ def test_names_are_followed_through_the_rooms_and_no_further_than_they_lead():
     assert ("mialib.training.loop", "_Shard") in reached
     assert not any(module.startswith(("mialib.attacks", "torch", "mialib.figures")) for module, _ in reached)
     assert ("mialib.defenses.losses", "PPB") not in reached
+
+
+def test_a_name_that_a_module_passes_on_is_followed_to_where_it_is_defined():
+    # signals has `true_class` from asking.posteriors
+    assert ("mialib.asking.posteriors", "true_class") in reach.reached(signals.confidence_gap)
+    assert reach._targets("mialib.attacks.signals", "true_class") == {
+        ("mialib.asking.posteriors", "true_class")
+    }
 
 
 def test_a_module_as_a_value_counts_whole():
