@@ -1,7 +1,7 @@
 """The command `mialib`: run notebooks with parameters, list what can be run, build data sets.
 
 `mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
-`outputs/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
+`outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
 """
 
 import argparse
@@ -33,6 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--jobs", type=int, metavar="N", help="processes for training (default: the file's n_jobs)"
     )
+    run.add_argument(
+        "--keep",
+        action="store_true",
+        help="write into outputs/ itself, over the results that are stored there",
+    )
     commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
     commands.add_parser("overview", help="write outputs/README.md: the results of all runs on one page")
     build = commands.add_parser("faces", help="build a face data set from its original archive")
@@ -57,9 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     statuses = []
     for path, notebook, parameters in checked:
-        with own.beside(path.parent):
+        with own.beside(path.parent), _environment(MIALIB_OUTPUTS=str(_results_root(options.keep))):
             statuses.append(execute(notebook, parameters))
     return max(statuses)
+
+
+def _results_root(keep: bool) -> Path:
+    """`MIALIB_OUTPUTS` where it is set; else a folder that git ignores, so that stored results stay as they are."""
+    return outputs_root() if keep or os.environ.get("MIALIB_OUTPUTS") else outputs_root() / ".local"
 
 
 def execute(notebook: Path, parameters: dict) -> int:
@@ -136,11 +146,12 @@ def _checked(path: Path, jobs: int | None) -> dict:
 
 
 def _list() -> int:
-    print("* has results in outputs/; the note is the file's first line")
+    print("* has results in outputs/, or of your own in outputs/.local/; the note is the file's first line")
     for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
-        done = outputs_root() / path.parent.name / path.stem / "metrics.json"
+        roots = outputs_root(), outputs_root() / ".local"
+        done = any((root / path.parent.name / path.stem / "metrics.json").exists() for root in roots)
         note = path.read_text().splitlines()[0].lstrip("# ")
-        print(f"{'*' if done.exists() else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")
+        print(f"{'*' if done else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")
     return 0
 
 
@@ -159,12 +170,26 @@ def _progress() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "progress")
         Path(path).touch()
-        os.environ["MIALIB_PROGRESS"] = path
         thread = threading.Thread(target=follow, args=(path,), daemon=True)
         thread.start()
         try:
-            yield
+            with _environment(MIALIB_PROGRESS=path):
+                yield
         finally:
             over.set()
             thread.join()
-            del os.environ["MIALIB_PROGRESS"]
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """For what is started within it; what stood there before returns."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

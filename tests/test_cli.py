@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import DeadKernelError
 
-from mialib import cli
+from mialib import REPO_ROOT, cli
 from mialib.data import faces
 from mialib.study import COLUMNS
 
@@ -183,3 +183,15 @@ def test_faces_are_built_into_the_data_root(tmp_path, monkeypatch, capsys):
 def test_an_archive_that_cannot_be_read_exits_with_2(tmp_path, capsys):
     assert cli.main(["faces", "att", str(tmp_path / "absent.zip"), str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("mialib: ")
+
+
+def test_stored_results_stay_as_they_are_unless_they_are_to_be_kept(repository, monkeypatch, tmp_path):
+    monkeypatch.delenv("MIALIB_OUTPUTS")
+    places = []
+    monkeypatch.setattr(cli, "execute", lambda *args: places.append(cli.outputs_root()) or 0)
+    path = str(repository("epochs: 1"))
+    assert cli.main(["run", path]) == cli.main(["run", "--keep", path]) == 0
+    assert "MIALIB_OUTPUTS" not in os.environ
+    monkeypatch.setenv("MIALIB_OUTPUTS", str(tmp_path / "mine"))
+    assert cli.main(["run", path]) == 0
+    assert places == [REPO_ROOT / "outputs" / ".local", REPO_ROOT / "outputs", tmp_path / "mine"]
