@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+from torch import Tensor
 
 CONFIDENCE = 0.95
 _Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
@@ -150,7 +151,7 @@ def wilson(hits: float, n: float) -> Estimate:
 
 def vector(name, values) -> np.ndarray:
     """`values` (n,), an array, list or tensor on any device, as new float64; `name` is for the error."""
-    values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if values.ndim != 1:
         raise ValueError(f"{name} has shape {values.shape}; it must be one-dimensional")
     return values.astype(np.float64)
