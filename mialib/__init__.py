@@ -36,8 +36,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 
 
 def outputs_root() -> Path:
-    """Where runs leave their results: the environment variable `MIALIB_OUTPUTS`, else outputs/ of the repository."""
-    return Path(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs")
+    """Where runs leave their results: the environment variable `MIALIB_OUTPUTS`, else outputs/.local of the repository.
+
+    git ignores that folder, so that whoever runs a notebook leaves the stored results in outputs/ as they are.
+    """
+    return Path(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs" / ".local")
 
 
 # opacus imports tqdm's widgets, which warn in notebooks that have none; nothing here uses them

@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "list":
             return _list()
         if options.command == "overview":
-            page = outputs_root() / "README.md"
-            store.write(page, overview.results_page(outputs_root()).encode())
+            stored = Path(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs")
+            page = stored / "README.md"
+            store.write(page, overview.results_page(stored).encode())
             print(page)
             return 0
         if options.command == "faces":
@@ -61,15 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mialib: {error}", file=sys.stderr)
         return 2
     statuses = []
+    root = REPO_ROOT / "outputs" if options.keep else outputs_root()
     for path, notebook, parameters in checked:
-        with own.beside(path.parent), _environment(MIALIB_OUTPUTS=str(_results_root(options.keep))):
+        with own.beside(path.parent), _environment(MIALIB_OUTPUTS=str(root)):
             statuses.append(execute(notebook, parameters))
     return max(statuses)
-
-
-def _results_root(keep: bool) -> Path:
-    """`MIALIB_OUTPUTS` where it is set; else a folder that git ignores, so that stored results stay as they are."""
-    return outputs_root() if keep or os.environ.get("MIALIB_OUTPUTS") else outputs_root() / ".local"
 
 
 def execute(notebook: Path, parameters: dict) -> int:
@@ -148,7 +145,7 @@ def _checked(path: Path, jobs: int | None) -> dict:
 def _list() -> int:
     print("* has results in outputs/, or of your own in outputs/.local/; the note is the file's first line")
     for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
-        roots = outputs_root(), outputs_root() / ".local"
+        roots = REPO_ROOT / "outputs", outputs_root()
         done = any((root / path.parent.name / path.stem / "metrics.json").exists() for root in roots)
         note = path.read_text().splitlines()[0].lstrip("# ")
         print(f"{'*' if done else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")

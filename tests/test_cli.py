@@ -194,4 +194,5 @@ def test_stored_results_stay_as_they_are_unless_they_are_to_be_kept(repository, 
     assert "MIALIB_OUTPUTS" not in os.environ
     monkeypatch.setenv("MIALIB_OUTPUTS", str(tmp_path / "mine"))
     assert cli.main(["run", path]) == 0
-    assert places == [REPO_ROOT / "outputs" / ".local", REPO_ROOT / "outputs", tmp_path / "mine"]
+    # the fixture has put another repository in the command's place
+    assert places == [REPO_ROOT / "outputs" / ".local", tmp_path / "outputs", tmp_path / "mine"]
