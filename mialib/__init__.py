@@ -5,12 +5,13 @@ The data's way is one way, and the rooms tell it in this order; a room imports f
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
 Beside them stand `params` (of notebooks), `store`, `hashing` and `reach` (nothing is computed twice), `progress` and
-`cli`. A room is imported when
-it is first used; what it says aloud stands in its `__init__.pyi`.
+`cli`. A room is imported when it is first used; what it says aloud stands in its `__init__.pyi`.
 """
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lazy_loader
@@ -41,6 +42,21 @@ def outputs_root() -> Path:
     git ignores that folder, so that whoever runs a notebook leaves the stored results in outputs/ as they are.
     """
     return Path(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs" / ".local")
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Environment variables for what runs or is started within it; what stood there before returns."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 # opacus imports tqdm's widgets, which warn in notebooks that have none; nothing here uses them

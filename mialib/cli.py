@@ -19,7 +19,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from mialib import REPO_ROOT, outputs_root, params, reporting, store
+from mialib import REPO_ROOT, environment, outputs_root, params, reporting, store
 from mialib.data import faces, own
 from mialib.reporting import overview, tables
 
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     statuses = []
     root = REPO_ROOT / "outputs" if options.keep else outputs_root()
     for path, notebook, parameters in checked:
-        with own.beside(path.parent), _environment(MIALIB_OUTPUTS=str(root)):
+        with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
             statuses.append(execute(notebook, parameters))
     return max(statuses)
 
@@ -144,8 +144,8 @@ def _checked(path: Path, jobs: int | None) -> dict:
 
 def _list() -> int:
     print("* has results in outputs/, or of your own in outputs/.local/; the note is the file's first line")
+    roots = REPO_ROOT / "outputs", outputs_root()
     for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
-        roots = REPO_ROOT / "outputs", outputs_root()
         done = any((root / path.parent.name / path.stem / "metrics.json").exists() for root in roots)
         note = path.read_text().splitlines()[0].lstrip("# ")
         print(f"{'*' if done else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")
@@ -170,23 +170,8 @@ def _progress() -> Iterator[None]:
         thread = threading.Thread(target=follow, args=(path,), daemon=True)
         thread.start()
         try:
-            with _environment(MIALIB_PROGRESS=path):
+            with environment(MIALIB_PROGRESS=path):
                 yield
         finally:
             over.set()
             thread.join()
-
-
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """For what is started within it; what stood there before returns."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -83,13 +83,12 @@ def _own_text(function: FunctionType) -> list:
         text = reach.dump(ast.parse(textwrap.dedent(inspect.getsource(function))))
     except (OSError, SyntaxError):  # no file to read, or a lambda in the middle of a line
         text = repr((function.__code__.co_code, function.__code__.co_names))
-    closed = [cell.cell_contents for cell in function.__closure__ or ()]
-    return [text, *(describe(value) if _is_value(value) else type(value).__qualname__ for value in closed)]
+    return [text, *(_described(cell.cell_contents) for cell in function.__closure__ or ())]
 
 
-def _is_value(thing) -> bool:
+def _described(thing):
+    """As `describe`; what has no stable description by its type."""
     try:
-        describe(thing)
+        return describe(thing)
     except TypeError:
-        return False
-    return True
+        return type(thing).__qualname__

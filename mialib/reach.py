@@ -156,7 +156,7 @@ def _target(module: str, *names: str | None) -> Definition:
         if name is None:
             continue
         inside = f"{module}.{name}"
-        if (_is_ours(module) or not _is_library(module)) and _is_module(inside):
+        if not _is_library(module) and _is_module(inside):
             module = inside
         else:
             return _stub(module).get(name, (module, name))
@@ -236,9 +236,10 @@ def _is_library(module: str) -> bool:
         spec = importlib.util.find_spec(top)
     except ValueError:  # __main__, and modules made by hand
         spec = None
-    if spec is None or spec.origin in (None, "built-in", "frozen"):
-        return spec is not None and spec.origin is not None
-    return any(Path(spec.origin).resolve().is_relative_to(folder) for folder in _LIBRARIES)
+    if spec is None or spec.origin is None:  # or a folder of modules
+        return False
+    at = Path(spec.origin).resolve()
+    return spec.origin in ("built-in", "frozen") or any(at.is_relative_to(folder) for folder in _LIBRARIES)
 
 
 @functools.cache

@@ -15,14 +15,8 @@ from mialib import REPO_ROOT, ROOMS
 
 PACKAGE = REPO_ROOT / "mialib"
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
-FOUNDATIONS = {
-    "store",
-    "hashing",
-    "reach",
-    "progress",
-    "REPO_ROOT",
-    "outputs_root",
-}  # what every room may use
+# what every room may use
+FOUNDATIONS = {"store", "hashing", "reach", "progress", "REPO_ROOT", "outputs_root", "environment"}
 READERS = [path for folder in ("mialib", "tests") for path in sorted((REPO_ROOT / folder).rglob("*.py"))]
 
 

@@ -8,26 +8,19 @@ the YAML file, then below the data root. `mialib run` says where the file lies, 
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.machinery import PathFinder
 from pathlib import Path
+
+from mialib import environment
 
 BESIDE = "MIALIB_BESIDE"
 
 
-@contextmanager
-def beside(folder: Path) -> Iterator[None]:
+def beside(folder: Path) -> AbstractContextManager:
     """Within it, addresses are looked for in `folder` first, here and in the processes that are started."""
-    before = os.environ.get(BESIDE)
-    os.environ[BESIDE] = str(folder.resolve())
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[BESIDE]
-        else:
-            os.environ[BESIDE] = before
+    return environment(**{BESIDE: str(folder.resolve())})
 
 
 def check(address: str) -> None:
@@ -35,8 +28,8 @@ def check(address: str) -> None:
     if address.startswith("folder:"):
         folder(address, None)
         return
-    module, _, function = address.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), function)):
+    module, _, name = address.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
         raise ValueError("an address is module:function, both Python names")
     if PathFinder.find_spec(module.split(".")[0], _places()) is None:
         raise ValueError(f"no module {module}; it is looked for in {_places()[0]}, then on Python's path")

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +85,7 @@ class _Opponent:
 
 
 @dataclass(frozen=True)
-class OneUpdate:
+class OneUpdate(descent.Shuffling):
     """The `descent` of mia_prune's released defence: one update of the model an epoch. An ablation, not a defence.
 
     Its epoch takes `batches` batches for the opponent and then a single one for the model, so that a model fine-tuned
@@ -95,13 +94,9 @@ class OneUpdate:
     """
 
     batches: int = 7
-    alone: ClassVar[bool] = False
-
-    def check(self, make_model: Callable[[], nn.Module]) -> None:
-        """Every architecture will do."""
 
     def begin(self, members: Tensor, batch_size: int, generators: list[torch.Generator]):
-        shuffled, backward = descent.Shuffling().begin(members, batch_size, generators)
+        shuffled, backward = super().begin(members, batch_size, generators)
         left = 0
 
         def first_batches():

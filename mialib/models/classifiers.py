@@ -1,4 +1,4 @@
-"""Classifiers (target and shadow models), as plain `nn.Module`s; the networks that attack them: `attackers`.
+"""Classifiers (target and shadow models), as plain `nn.Module`s; the networks that attack them: `attack_networks`.
 
 Images float32 (b, c, h, w) or features (b, d) -> logits (b, num_classes). All run alone and under
 `torch.func.functional_call` + `vmap` (randomness="different" where there is dropout): no control flow on data,
