@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mialib import reporting
+
 ROOT = Path(__file__).resolve().parents[1]
 TIMINGS = {"search_seconds"}  # metrics that differ from run to run
 RUN = (
@@ -28,7 +30,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("before")
     parser.add_argument("after", nargs="?", default=".")
-    parser.add_argument("--notebooks", nargs="*", help="names; default: all that both sides have")
+    parser.add_argument(
+        "--notebooks",
+        nargs="*",
+        help="names, or BEFORE=AFTER where they differ, one+another for two together; default: all that both sides have",
+    )
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "mialib-same-rows")
     options = parser.parse_args()
     sides = [_tree(name, options.keep) for name in (options.before, options.after)]
@@ -37,7 +43,8 @@ def main() -> int:
     )
     differ = False
     for name in names:
-        before, after = (_rows(name, tree, outputs) for tree, outputs in sides)
+        pair = (name.split("=") * 2)[:2]
+        before, after = (_rows(one, *side) for one, side in zip(pair, sides, strict=True))
         lost, new = before - after, after - before
         differ |= bool(lost or new)
         print(
@@ -67,24 +74,30 @@ def _tree(name: str, keep: Path) -> tuple[Path, Path]:
     return tree, keep / commit / "outputs"
 
 
-def _rows(name: str, tree: Path, outputs: Path) -> collections.Counter:
-    """The rows of a notebook's default run, as text."""
-    metrics = outputs / name / "digits" / "metrics.json"
-    if not metrics.exists():
-        outputs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as cache:
-            environment = os.environ | {
-                "PYTHONPATH": str(tree),
-                "MIALIB_CACHE": cache,
-                "MIALIB_OUTPUTS": str(outputs),
-                "MIALIB_PROGRESS": os.devnull,
-                "OMP_NUM_THREADS": "1",
-            }
-            subprocess.run(
-                [sys.executable, "-c", RUN, name, str(outputs)], cwd=tree, env=environment, check=True
-            )
-    rows = json.loads(metrics.read_text())["rows"]
-    return collections.Counter(json.dumps(row) for row in rows if row["metric"] not in TIMINGS)
+def _rows(names: str, tree: Path, outputs: Path) -> collections.Counter:
+    """The rows of the default runs of notebooks, "one+another", as text; all numbers as floats."""
+    rows = []
+    for name in names.split("+"):
+        metrics = outputs / name / "digits" / "metrics.json"
+        if not metrics.exists():
+            _run(name, tree, outputs)
+        rows += reporting.load(metrics)["rows"]
+    plain = [{k: float(v) if isinstance(v, int) else v for k, v in row.items()} for row in rows]
+    return collections.Counter(json.dumps(row) for row in plain if row["metric"] not in TIMINGS)
+
+
+def _run(name: str, tree: Path, outputs: Path) -> None:
+    outputs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {
+            "PYTHONPATH": str(tree),
+            "MIALIB_CACHE": os.environ.get("MIALIB_CACHE", cache),
+            "MIALIB_OUTPUTS": str(outputs),
+            "MIALIB_PROGRESS": os.devnull,
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-c", RUN, name, str(outputs)]
+        subprocess.run(command, cwd=tree, env=environment, check=True)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def needs_door(views: Views, name: str = "views") -> None:
         if getattr(views, part) is None:
             raise ValueError(
                 f"changed candidates are asked about: {name}.{part} is needed, found None. Take "
-                "asking.ask(..., probes=True) or study.observe"
+                "asking.ask(..., probes=True) or an arm of a study"
             )
     if views.x.shape[:2] != views.labels.shape:
         raise ValueError(

@@ -30,6 +30,7 @@ What the paper's code leaves open or does otherwise, and our reading:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,7 @@ class BlindMIDiff:
 
     probes: int = 20
     batch: int = 20
+    needs: ClassVar[frozenset[str]] = frozenset({"queries"})
 
     def __post_init__(self):
         if self.probes < 1:

@@ -12,6 +12,7 @@ a threshold, > 0 = "member"; with few copies many candidates share one value, an
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class NoiseRobustness:
 
     strengths: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
     queries: int = 40
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "queries"})
 
     def __post_init__(self):
         if not self.strengths or not all(0 < strength < math.inf for strength in self.strengths):
@@ -115,6 +117,7 @@ class SwapDetector:
 
     epsilon: float = 1e-3
     queries: int = 9
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "queries"})
 
     def __post_init__(self):
         if not 0 < self.epsilon < math.inf:

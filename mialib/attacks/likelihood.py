@@ -10,7 +10,7 @@ arXiv:2112.03570; public code tensorflow/privacy `research/mi_lira_2021`. Attack
     attack(target, shadows, shadow_member, seed) -> margins (n,) float64
 
 target: Views of one model on n candidates; shadows: Views of s models on the same n candidates in the same order,
-as `study.observe_halves` gives them; shadow_member bool (s, n). Nothing here is random, `seed` is part of the
+as a `study.Study` of random halves gives them; shadow_member bool (s, n). Nothing here is random, `seed` is part of the
 signature only.
 
 The offline score of the paper is Pr[N(mu_out, var_out) <= phi]. The z-value has the same order and does not saturate
@@ -24,7 +24,7 @@ too it needs the answers of shadows on their members, which the score does not.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,7 @@ class LiRA:
 
     online: bool = True
     fixed_variance: bool | None = None
+    needs: ClassVar[frozenset[str]] = frozenset({"same candidates"})
 
     def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
         _check(target, shadows, shadow_member)
@@ -136,12 +137,12 @@ def _check(target: Views, shadows: Views, shadow_member: Tensor) -> None:
     if shadows.labels.shape[1] != target.labels.shape[1]:
         raise ValueError(
             f"LiRA compares models on the same candidates: the target has {target.labels.shape[1]}, "
-            f"the shadows have {shadows.labels.shape[1]}. Take study.observe_halves"
+            f"the shadows have {shadows.labels.shape[1]}. Take a study of splits.random_halves"
         )
     if not (shadows.labels == target.labels).all():
         raise ValueError(
             "LiRA compares models on the same candidates in the same order, and the shadows' labels are not the "
-            "target's. Take study.observe_halves"
+            "target's. Take a study of splits.random_halves"
         )
     signals.check_member(shadow_member, shadows.labels, "shadow_member")
     if len(shadows) < 4:

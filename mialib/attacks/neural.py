@@ -96,6 +96,7 @@ class NeuralAttack:
         trainings: how many networks are trained on the same rows; `seed` runs from 0 to trainings - 1.
         device: where they are trained and asked.
         cache: default: the store at its default place.
+        needs: what the features read beside posteriors and labels, see `training.hooks.NEEDS`.
     """
 
     name: str
@@ -105,6 +106,7 @@ class NeuralAttack:
     trainings: int = 3
     device: str = "cpu"
     cache: Store | None = None
+    needs: frozenset[str] = frozenset()
 
     def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
         """Margins float64 (n,) of the network of training number `seed`."""
@@ -161,7 +163,9 @@ def attacks(recipe: Recipe = SCHEDULE, **options) -> dict[str, NeuralAttack]:
         "nn": NeuralAttack("nn", posteriors, _mlp, recipe, **options),
         "top3_nn": NeuralAttack("top3_nn", top3, _mlp, recipe, **options),
         "nn_class": NeuralAttack("nn_class", posteriors_and_label, _mlp, recipe, **options),
-        "samia": NeuralAttack("samia", samia_features, _samia, recipe, **options),
+        "samia": NeuralAttack(
+            "samia", samia_features, _samia, recipe, needs=frozenset({"sensitivity"}), **options
+        ),
     }
 
 

@@ -96,6 +96,7 @@ def gap(
     return signals.correctness(target.log_posteriors[0], target.labels[0])
 
 
+gap.needs = frozenset({"labels"})
 confidence = ThresholdAttack(signals.confidence)
 entropy = ThresholdAttack(signals.entropy)
 modified_entropy = ThresholdAttack(signals.modified_entropy)
@@ -114,6 +115,8 @@ ATTACKS = {
     "modified_entropy_global": modified_entropy_global,
     "top1": top1,
 }
+# those of ATTACKS that hold all classes to one threshold where another holds each to its own
+GLOBAL = ("confidence_global", "entropy_global", "modified_entropy_global")
 
 
 def _best_by_class(signal: Tensor, member: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

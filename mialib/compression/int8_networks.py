@@ -13,7 +13,7 @@ from mialib.training import Population, pick
 
 @dataclass(frozen=True)
 class Int8Networks:
-    """k deployed networks. `asking.ask` and `study.observe` take them like a Population; they cannot be trained."""
+    """k deployed networks. `asking.ask` and `study.Study.arm` take them like a Population; they cannot be trained."""
 
     models: list[OnnxNetwork]
 

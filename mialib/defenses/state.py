@@ -2,7 +2,7 @@
 
 An output defence with state is built by `fit(defender, ...)` and serves afterwards: serve(log_posteriors (m, n, c)
 float64) -> (m, n, c), -inf allowed. It holds one state a network and is indexed by network (`training.pick`), so that
-it stands before targets and shadow models alike (`Observation.served`).
+it stands before targets and shadow models alike (`study.Study.arm`).
 """
 
 from dataclasses import dataclass

@@ -16,6 +16,7 @@ from .results import tradeoff as tradeoff
 from .roc_and_histograms import divergence as divergence
 from .roc_and_histograms import roc as roc
 from .style import save as save
+from .style import save_all as save_all
 from .training_curves import convergence as convergence
 from .training_curves import grids as grids
 from .training_curves import learning_curves as learning_curves

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from mialib import study
 from mialib.figures import style
 from mialib.measures import metrics
-from mialib.reporting.vocabulary import CHANCE, LEVEL_NAMES, is_control, metric_name, model_name
+from mialib.reporting.vocabulary import CHANCE, LEVEL_NAMES, metric_name, model_name
 from mialib.study import COLUMNS
-from mialib.study.rows import WITHIN_A_SETTING
+from mialib.study.rows import WITHIN_A_SETTING, is_control
 
 # From dark to light, neighbours of different hue.
 _EIGHT = ("#14093f", "#7a0e3b", "#004c92", "#11742c", "#e45542", "#24a991", "#e1a112", "#86c8ee")
@@ -37,7 +37,7 @@ def against_level(
     """A metric against the level of compression: a line with its interval as a band for each value of `by`.
 
     The original (compression "none") is a dotted horizontal line, cut short where there are more than four;
-    the control (`vocabulary.is_control`) a hollow marker of its own, with its interval. Other columns may not
+    the control (`study.rows.is_control`) a hollow marker of its own, with its interval. Other columns may not
     vary: choose rows with `study.table(rows, attack=...)`; ValueError names the ones that do.
 
     by: "compression", "variant" (families of one method; what names none bears the method's name), "attack", ...

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -46,6 +47,12 @@ def save(picture: Figure, path) -> Path:
     picture.savefig(content, format="png", dpi=150, bbox_inches="tight")
     store.write(path, content.getvalue())
     return path
+
+
+def save_all(pictures: Mapping[str, Figure], folder) -> None:
+    """`save` each as folder/name.png."""
+    for name, picture in pictures.items():
+        save(picture, Path(folder) / f"{name}.png")
 
 
 def figure(width: float, height: float, columns: int | None = None, **options):

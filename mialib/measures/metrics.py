@@ -86,27 +86,31 @@ def roc(member, margin) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paired_difference(member, margin_a, margin_b, metric: str) -> Estimate:
-    """`metric` ("auc" or "balanced_accuracy") of b minus that of a, for two margins (n,) of the same
-    candidates.
+    """`metric` ("auc" or "balanced_accuracy") of a minus that of b, for two margins of the same candidates.
 
-    The interval uses the pairing: DeLong's covariance for the AUC, and for balanced accuracy the variance of
+    Margins are (n,), or (trainings, n) of attack networks, whose mean counts. The interval uses the pairing: DeLong's covariance for the AUC, and for balanced accuracy the variance of
     the per-example difference of correctness among members and among non-members; normal approximation,
     clipped to [-1, 1]. Equal margins give exactly 0 with no width.
     """
-    members_a, nonmembers_a = groups(member, margin_a)
-    members_b, nonmembers_b = groups(member, margin_b)
+    of_each = {"auc": _placements, "balanced_accuracy": _right}
+    if metric not in of_each:
+        raise ValueError(f"metric is {metric!r}; it must be 'auc' or 'balanced_accuracy'")
+    # of each example what it adds to the metric, so that the variances of the differences hold the covariances: var(a - b)
+    # of the placements is DeLong's var(a) + var(b) - 2 cov(a, b)
+    a, b = (
+        [
+            np.mean(side, axis=0)
+            for side in zip(
+                *(of_each[metric](*groups(member, one)) for one in np.atleast_2d(margin)), strict=True
+            )
+        ]
+        for margin in (margin_a, margin_b)
+    )
+    members, others = (one - two for one, two in zip(a, b, strict=True))
     if metric == "auc":
-        wins_a, losses_a = _placements(members_a, nonmembers_a)
-        wins_b, losses_b = _placements(members_b, nonmembers_b)
-        # var(b - a) of the placements is DeLong's var(a) + var(b) - 2 cov(a, b).
-        wins, losses = wins_b - wins_a, losses_b - losses_a
-        return _normal(wins.mean(), _mean_variance(wins) + _mean_variance(losses), bounds=(-1.0, 1.0))
-    if metric == "balanced_accuracy":
-        tpr = (members_b > 0).astype(float) - (members_a > 0)
-        tnr = (nonmembers_b <= 0).astype(float) - (nonmembers_a <= 0)
-        variance = (_mean_variance(tpr) + _mean_variance(tnr)) / 4
-        return _normal((tpr.mean() + tnr.mean()) / 2, variance, bounds=(-1.0, 1.0))
-    raise ValueError(f"metric is {metric!r}; it must be 'auc' or 'balanced_accuracy'")
+        return _normal(members.mean(), _mean_variance(members) + _mean_variance(others), bounds=(-1.0, 1.0))
+    variance = (_mean_variance(members) + _mean_variance(others)) / 4
+    return _normal((members.mean() + others.mean()) / 2, variance, bounds=(-1.0, 1.0))
 
 
 def over_targets(values) -> Estimate:
@@ -200,6 +204,11 @@ def _placements(members, nonmembers) -> tuple[np.ndarray, np.ndarray]:
     wins = (ranks[: len(members)] - stats.rankdata(members)) / len(nonmembers)
     losses = 1 - (ranks[len(members) :] - stats.rankdata(nonmembers)) / len(members)
     return wins, losses
+
+
+def _right(members, nonmembers) -> tuple[np.ndarray, np.ndarray]:
+    """1 for each member, and each non-member, that the decision margin > 0 gets right."""
+    return (members > 0).astype(float), (nonmembers <= 0).astype(float)
 
 
 def _mean_variance(values) -> float:

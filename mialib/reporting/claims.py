@@ -9,7 +9,7 @@ run` for a claim without a result.
 
 import difflib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -56,43 +56,55 @@ class Claim:
 
 
 def compare(
-    paper: Sequence[Claim],
+    paper: Mapping[str, Claim],
     ours: Mapping[str, Estimate | float],
     at_paper_setting: bool = False,
     incomparable: Collection[str] = (),
 ) -> pd.DataFrame:
-    """The table paper vs ours: claim, source, paper, ours, verdict (strings) and margin, one row for each
-    claim, in order.
+    """The table paper vs ours: claim, source, paper, ours, verdict (strings) and margin, by key and in the paper's order.
 
-    `ours` maps a claim's text to its result: for an ordering the `Estimate` of the difference, for a
-    published number an `Estimate` or a plain number. Claims without a result are "not run". `margin` says how
-    far the interval's end that decides is from where the verdict would change; inf where no number could
-    change it, so that `table[table.margin >= 0.01]` holds the verdicts that are stable. Claims named in
-    `incomparable` keep their result, but the verdict is "not comparable". Raises ValueError for
-    a result without a claim (with the nearest one), two claims of the same text, and an ordering's result
-    without an interval.
+    Claims without a result are "not run". `margin` says how far the interval's end that decides is from where the verdict
+    would change; inf where no number could change it.
+
+    Args:
+        paper: key -> claim.
+        ours: key -> its result: for an ordering the `Estimate` of the difference, for a published number an `Estimate` or a
+            plain number.
+        incomparable: keys of claims that keep their result, while the verdict is "not comparable".
+
+    Raises:
+        ValueError: a key that the paper does not have (with the nearest one), an ordering's result without an interval.
     """
-    names = [item.claim for item in paper]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"two claims have the same text: {sorted({name for name in names if names.count(name) > 1})}"
-        )
-    for name, result in ours.items():
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0)
+    for key in (*ours, *incomparable):
+        if key not in paper:
+            nearest = difflib.get_close_matches(key, paper, n=1, cutoff=0)
             raise ValueError(
-                f"a result is given for {name!r}, which the paper does not claim; nearest: {nearest}"
+                f"the paper has no claim {key!r}; did you mean {nearest[0] if nearest else None!r}?"
             )
-        if paper[names.index(name)].is_ordering and not isinstance(result, Estimate):
+    for key, result in ours.items():
+        if paper[key].is_ordering and not isinstance(result, Estimate):
             raise ValueError(
-                f"the result of ordering {name!r} is {result!r}; it must be an Estimate of the difference"
+                f"the result of ordering {key!r} is {result!r}; it must be an Estimate of the difference"
             )
-    rows = [_row(item, ours.get(item.claim), at_paper_setting) for item in paper]
-    rows = [
-        (*row[:4], NOT_COMPARABLE, math.inf) if row[0] in incomparable and row[4] != NOT_RUN else row
-        for row in rows
-    ]
-    return pd.DataFrame(rows, columns=["claim", "source", "paper", "ours", "verdict", "margin"])
+    rows = {key: _row(item, ours.get(key), at_paper_setting) for key, item in paper.items()}
+    rows = {
+        key: (*row[:4], NOT_COMPARABLE, math.inf) if key in incomparable and row[4] != NOT_RUN else row
+        for key, row in rows.items()
+    }
+    columns = ["claim", "source", "paper", "ours", "verdict", "margin"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("key")
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """What a notebook shows of `compare`: a line for each claim, without keys and margins."""
+    return table.drop(columns="margin").set_index("claim")
+
+
+def firm(paper: Mapping[str, Claim], table: pd.DataFrame, margin: float = 0.01) -> list[dict]:
+    """Claim and verdict of what another machine must find too: `stable` claims, decided by at least `margin`."""
+    stable = [key for key, claim in paper.items() if claim.stable]
+    decided = table["verdict"].isin([REPRODUCED, NOT_REPRODUCED]) & (table["margin"] >= margin)
+    return table[table.index.isin(stable) & decided][["claim", "verdict"]].to_dict("records")
 
 
 def _row(item: Claim, result, at_paper_setting):

@@ -1,61 +1,94 @@
-"""metrics.json: what a run leaves behind, written whole or not at all, and read back with its errors named.
+"""What a run leaves behind, written whole or not at all, and read back with its errors named.
 
-It holds parameters, provenance (versions, device, commit, seconds), the tidy rows of `study.rows` and the claims.
+metrics.json holds parameters, provenance (versions, device, commit, seconds), the means over targets and the claims by key;
+beside it stand the tidy rows of `study.rows` in rows.csv.gz, which `pandas.read_csv` opens, and in margins.npz the ranks
+that mend an interval without training (`study.ranks`).
 """
 
+import gzip
+import io
 import json
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
 from mialib import REPO_ROOT, store
-from mialib.study import COLUMNS
+from mialib.study import COLUMNS, aggregate
 from mialib.study.rows import finite
 
 CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "verdict")
-_SECTIONS = ("notebook", "run", "parameters", "provenance", "rows", "claims")
+ROWS, MARGINS = "rows.csv.gz", "margins.npz"
+_SECTIONS = ("notebook", "run", "parameters", "provenance", "aggregates", "claims")
+_COUNTS = ("target", "seed", "class", "n_members", "n_nonmembers", "n_shadows")
 
 
 def save(
-    path, *, notebook: str, run: str, parameters: dict, rows: list[dict], claims, provenance: dict
+    folder,
+    *,
+    notebook: str,
+    run: str,
+    parameters: Mapping,
+    rows: Sequence[dict],
+    claims: pd.DataFrame | None,
+    provenance: Mapping,
+    margins: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Write metrics.json (one row a line), whole or not at all; return its path. A missing folder is made.
+    """Write rows.csv.gz, margins.npz and metrics.json into a folder, which is made; return the path of the last.
 
-    `claims` is the DataFrame of `claims.compare`, or a list of dicts with the keys in `CLAIM_COLUMNS`.
-    nan and inf in the measured columns become null; anywhere else they raise ValueError, as does what JSON
-    cannot hold.
+    Args:
+        rows: one for each measurement; the means over targets are made of those that name one.
+        claims: the table of `claims.compare`, None without claims.
+        margins: name -> array, as of `study.ranks`.
+
+    Raises:
+        ValueError: rows that lack columns or have unknown ones, nan or infinity but in the measured columns (where they
+            become empty), what JSON cannot hold. Nothing is written then.
     """
-    path = Path(path)
-    rows = [{name: finite(name, value) for name, value in item.items()} for item in rows]
+    folder = Path(folder)
     for index, item in enumerate(rows):
         if item.keys() != set(COLUMNS):
             raise ValueError(
                 f"rows[{index}] lacks columns {sorted(set(COLUMNS) - item.keys())} and has unknown ones"
                 f" {sorted(item.keys() - set(COLUMNS))}; make it with study.tidy_row"
             )
-    records = claims.to_dict("records") if isinstance(claims, pd.DataFrame) else claims
+    rows = [{name: finite(name, value) for name, value in item.items()} for item in rows]
+    records = {} if claims is None else claims[list(CLAIM_COLUMNS)].to_dict("index")
     content = {
         "notebook": notebook,
         "run": run,
         "parameters": parameters,
         "provenance": provenance,
-        "rows": rows,
-        "claims": [{name: record[name] for name in CLAIM_COLUMNS} for record in records],
+        "aggregates": aggregate([row for row in rows if row["target"] is not None]),
+        "claims": records,
     }
     text = "{\n" + ",\n".join(f'"{name}": {_section(name, content[name])}' for name in _SECTIONS) + "\n}\n"
-    store.write(path, text.encode())
-    return path
+    store.write(folder / ROWS, _table(rows))
+    if margins:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **margins)
+        store.write(folder / MARGINS, packed.getvalue())
+    store.write(folder / "metrics.json", text.encode())  # the last: where it is, all is there
+    return folder / "metrics.json"
 
 
 def load(path) -> dict:
     """Read what `save` wrote: a dict with notebook, run, parameters, provenance, rows and claims.
 
-    Raises FileNotFoundError for a missing file, ValueError for one that is not whole, valid JSON without NaN,
-    or lacks a section.
+    The rows are those of each target, then the means over targets. Results that hold their rows in metrics.json, and claims
+    without keys, are read as well; the claim's text is the key then.
+
+    Args:
+        path: of metrics.json.
+
+    Raises:
+        FileNotFoundError: it, or the rows beside it, are missing.
+        ValueError: a file that is not whole, valid JSON without NaN, or lacks a section.
     """
     path = Path(path)
     if not path.is_file():
@@ -68,10 +101,40 @@ def load(path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     except ValueError as error:
         raise ValueError(f"{path} is not valid results JSON ({error}); run the notebook again") from error
-    missing = [name for name in _SECTIONS if name not in content]
+    if "rows" not in content and "aggregates" in content:
+        content["rows"] = _rows(path.parent / ROWS) + content.pop("aggregates")
+    missing = [name for name in (*_SECTIONS[:4], "rows", "claims") if name not in content]
     if missing:
         raise ValueError(f"{path} lacks {missing}; results hold {list(_SECTIONS)}")
+    if isinstance(content["claims"], list):
+        content["claims"] = {claim["claim"]: claim for claim in content["claims"]}
     return content
+
+
+def _table(rows: Sequence[dict]) -> bytes:
+    """Rows as compressed CSV; the same rows give the same bytes."""
+    try:
+        for row in rows:
+            json.dumps(row, allow_nan=False)  # names what a table cannot hold
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"rows cannot be written: {error}") from error
+    text = pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(index=False)
+    return gzip.compress(text.encode(), mtime=0)
+
+
+def _rows(path: Path) -> list[dict]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no rows at {path}, which metrics.json beside it belongs to; run the notebook again"
+        )
+    try:
+        table = pd.read_csv(path, float_precision="round_trip")
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is not a whole table of rows ({error}); run the notebook again") from error
+    if list(table) != list(COLUMNS):
+        raise ValueError(f"{path} has the columns {list(table)}; rows have {list(COLUMNS)}")
+    table = table.astype({name: "Int64" for name in _COUNTS}).astype(object)
+    return table.where(table.notna(), None).to_dict("records")
 
 
 def provenance(seconds: float, device) -> dict:
@@ -107,10 +170,13 @@ def _commit() -> str | None:
 
 
 def _section(name, value) -> str:
+    compact = {"allow_nan": False, "separators": (",", ":")}
     try:
-        if name in ("rows", "claims"):
-            compact = {"allow_nan": False, "separators": (",", ":")}  # tens of thousands of rows
+        if name == "aggregates":
             return "[\n" + ",\n".join(json.dumps(item, **compact) for item in value) + "\n]"
+        if name == "claims":
+            lines = (f"{json.dumps(key)}: {json.dumps(claim, **compact)}" for key, claim in value.items())
+            return "{\n" + ",\n".join(lines) + "\n}"
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be written as JSON: {error}") from error

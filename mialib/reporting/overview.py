@@ -21,7 +21,7 @@ _FOLDED = 40  # a table of more rows is folded
 _INTRODUCTION = f"""\
 # Results of all runs
 
-Written by `mialib overview` from the `metrics.json` of each run, where every number stands with its interval.
+Written by `mialib overview` from the `metrics.json` of each run, where the means over targets stand with their intervals; the numbers of each target stand in `rows.csv.gz`.
 
 A *member* is an example that the network under attack (the *target*) was trained on; an attack scores candidates, and its
 AUC is the chance that a member scores higher than a non-member: 0.5 is guessing, 1 is perfect. Values are means over
@@ -134,7 +134,7 @@ def _claims(runs: Mapping[str, dict]) -> pd.DataFrame:
     """The claims of a notebook, each once, with verdict and number in a column for each run."""
     results: dict[tuple, dict] = {}
     for run, content in runs.items():
-        for claim in content["claims"]:
+        for claim in content["claims"].values():
             ours = ": ".join(filter(None, (claim["verdict"], claim["ours"])))
             results.setdefault((claim["claim"], claim["source"], claim["paper"]), {})[run] = ours
     lines = [[*claim, *map(ours.get, runs)] for claim, ours in results.items()]

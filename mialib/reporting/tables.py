@@ -1,35 +1,42 @@
-"""Small tables for the eye, made of the results table's rows; `study.reading` says what a setting is."""
+"""Small tables for the eye, of a study's arms or of stored rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from mialib import study
+from mialib.attacks import threshold
 from mialib.measures import Estimate
 from mialib.reporting import vocabulary
-from mialib.study import adversaries, by_attack, by_target, difference, strongest
+from mialib.study import Arm, Attacker, Study, aggregate, select, table
+
+Who = Arm | Attacker
 
 
-def attacks(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: str) -> pd.DataFrame:
-    """Mean over targets of each attack (rows) in each setting (columns)."""
-    names = _attacks_in(rows, metric)
+def attacks(
+    study: Study, arms: Iterable[Arm], metric: str, attacks: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """Mean over targets of each attack (rows) on each arm (columns), by attackers who know it.
+
+    attacks: default: all that were run on the first arm.
+    """
+    arms = list(arms)
+    names = study.attacks(arms[0]) if attacks is None else list(attacks)
     return pd.DataFrame(
-        {
-            setting: {name: by_target(rows, attack=name, metric=metric, **columns).mean() for name in names}
-            for setting, columns in settings.items()
-        }
+        {arm.label: {name: study.values(arm, metric, name).mean() for name in names} for arm in arms}
     )
 
 
 def differences(
-    rows: Sequence[dict], settings: Mapping[str, tuple[Mapping, Mapping]], metric: str
+    study: Study, pairs: Mapping[str, tuple[Who, Who]], metric: str, attacks: Iterable[str], **attacker
 ) -> pd.DataFrame:
-    """Of each attack, setting b minus a for each pair (a, b), as '+0.012 [-0.003, +0.027]', over the targets."""
-    names = _attacks_in(rows, metric)
+    """Of each attack, a minus b for each pair (a, b) of arms or attackers, as '+0.012 [-0.003, +0.027]'.
+
+    attacker: believing, knowing, of arms.
+    """
     return pd.DataFrame(
         {
-            title: {name: signed(difference(rows, *pair, attack=name, metric=metric)) for name in names}
-            for title, pair in settings.items()
+            title: {name: signed(study.difference(a, b, metric, name, **attacker)) for name in attacks}
+            for title, (a, b) in pairs.items()
         }
     )
 
@@ -39,33 +46,34 @@ def models(rows: Sequence[dict]) -> pd.DataFrame:
     counts = ["nonzero_parameters", "sparse_bytes"]
     wanted = ["epochs", "sparsity", *counts, "test_accuracy", "generalization_gap"]
     keys = ["compression", "level", "variant", "defense", "defense_strength"]
-    means = study.table(study.aggregate([row for row in rows if row["metric"] in wanted]))
-    table = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)
-    table = table.reindex(columns=wanted)
-    table = table[table["test_accuracy"].notna()]
-    table[counts] = table[counts].astype(float).round().astype("Int64")
-    return table.set_axis(_names(keys, table.index)).rename_axis(columns=None).dropna(axis=1, how="all")
+    means = table(aggregate([row for row in rows if row["metric"] in wanted]))
+    shown = means.pivot_table(index=keys, columns="metric", values="value", sort=False, dropna=False)
+    shown = shown.reindex(columns=wanted)
+    shown = shown[shown["test_accuracy"].notna()]
+    shown[counts] = shown[counts].astype(float).round().astype("Int64")
+    return shown.set_axis(_names(keys, shown.index)).rename_axis(columns=None).dropna(axis=1, how="all")
 
 
-def protection(rows: Sequence[dict], settings: Mapping[str, Mapping], metric: str = "auc") -> pd.DataFrame:
-    """Each defence (rows): what the networks are worth, what the strongest attack finds, and what three others do.
+def protection(study: Study, arms: Iterable[Arm], metric: str = "auc") -> pd.DataFrame:
+    """Each arm (rows): what its networks are worth, what the strongest attack finds, and what three others do.
 
-    The strongest is the best attack of both attackers, one who knows the defence (adaptive) and one who does not
-    (unaware). Of the others the adaptive one's value, and in brackets the unaware one's. Without a defence there is one
-    attacker.
+    The strongest is the best attack of all attackers, those who know a defence (adaptive) and those who do not (unaware).
+    Of the others the adaptive one's value, and in brackets the unaware one's. Without a defence there is one attacker.
     """
-    table = {}
-    for name, setting in settings.items():
-        who = adversaries(setting)
-        best, value = strongest(rows, metric, who, **setting)
-        attacked = [by_attack(rows, metric, **setting | {"adversary": one}) for one in who]
-        table[name] = {
-            "test accuracy": f"{by_target(rows, metric='test_accuracy', **setting).mean():.3f}",
-            "train - test": f"{by_target(rows, metric='generalization_gap', **setting).mean():.3f}",
-            "strongest attack": f"{value.mean():.3f}",
-            "it is": best,
-        } | {name: _pair(one[name] for one in attacked) for name in ("gap", "confidence", "samia")}
-    return pd.DataFrame(table).T
+    lines = {}
+    for arm in arms:
+        best = study.strongest(arm, metric, unaware=True)
+        who = study.attackers(arm)
+        lines[arm.label] = {
+            "test accuracy": f"{study.values(arm, 'test_accuracy').mean():.3f}",
+            "train - test": f"{study.values(arm, 'generalization_gap').mean():.3f}",
+            "strongest attack": f"{best.values.mean():.3f}",
+            "it is": best.name,
+        } | {
+            name: _pair(study.values(one, metric, name) for one in who)
+            for name in ("gap", "confidence", "samia")
+        }
+    return pd.DataFrame(lines).T
 
 
 def _pair(values) -> str:
@@ -74,21 +82,15 @@ def _pair(values) -> str:
     return first + "".join(f" ({value})" for value in second)
 
 
-def knowledge(
-    rows: Sequence[dict], settings: Mapping[str, Mapping], attack: str, metric: str
-) -> pd.DataFrame:
-    """Mean over targets of an attack on each setting (rows) by one who believes in each setting (columns)."""
-
-    def value(target, believed):
-        # of an attacker who knows the setting no belief is named
-        named = () if believed is target else ("compression", "level")
-        belief = {f"attacker_{name}": believed[name] for name in named}
-        return by_target(rows, attack=attack, metric=metric, **target | belief).mean()
-
+def knowledge(study: Study, arms: Iterable[Arm], attack: str, metric: str) -> pd.DataFrame:
+    """Mean over targets of an attack on each arm (rows) by one who believes in each (columns)."""
+    arms = list(arms)
     return pd.DataFrame(
         {
-            other: {name: value(target, believed) for name, target in settings.items()}
-            for other, believed in settings.items()
+            believed.label: {
+                arm.label: study.values(arm, metric, attack, believing=believed).mean() for arm in arms
+            }
+            for believed in arms
         }
     )
 
@@ -97,30 +99,23 @@ def headline(content: dict, metric: str = "auc") -> str:
     """The table that a finished run prints: each attack in each setting, and the verdicts."""
     keys = ["compression", "level", "defense", "defense_strength", "adversary", "variant", "knowledge"]
     if not any(row["attack"] for row in content["rows"]):
-        shown = models(study.select(content["rows"], class_=None)).round(4).to_string()
+        shown = models(select(content["rows"], class_=None)).round(4).to_string()
         return "\n".join(["Models, mean over them", "", shown, "", *_verdicts(content["claims"])])
-    rows = study.select(content["rows"], metric=metric, class_=None, attacker_compression=None)
-    means = study.table(study.aggregate(rows))
+    rows = select(content["rows"], metric=metric, class_=None, attacker_compression=None)
+    means = table(aggregate(rows))
     means["setting"] = _names(keys, means[keys].itertuples(index=False))
-    table = means.pivot_table(index="setting", columns="attack", values="value", sort=False).rename_axis(None)
-    shown = table[[name for name in table if not name.endswith("_global")]].round(3).to_string()
+    shown = means.pivot_table(index="setting", columns="attack", values="value", sort=False).rename_axis(None)
+    shown = shown.drop(columns=list(threshold.GLOBAL), errors="ignore").round(3).to_string()
     text = f"{metric.upper()} of each attack, mean over targets (0.5 = guessing)\n\n{shown}"
     return "\n".join([text, "", *_verdicts(content["claims"])])
 
 
-def _verdicts(judged: Sequence[dict]) -> list[str]:
-    width = max((len(claim["claim"]) for claim in judged), default=0)
+def _verdicts(judged: Mapping[str, dict]) -> list[str]:
+    width = max((len(claim["claim"]) for claim in judged.values()), default=0)
     return [
         "Verdicts",
-        *(f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in judged),
+        *(f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in judged.values()),
     ]
-
-
-def _attacks_in(rows: Sequence[dict], metric: str) -> list[str]:
-    """Names of the attacks that the metric was measured for, in order of first appearance."""
-    return list(
-        dict.fromkeys(row["attack"] for row in rows if row["attack"] is not None and row["metric"] == metric)
-    )
 
 
 def _names(keys: Sequence[str], settings: Iterable[tuple]) -> list[str]:

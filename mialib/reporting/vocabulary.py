@@ -1,6 +1,7 @@
 """From the words of the code and of the results table to the words of tables and pictures."""
 
 from mialib.measures import Estimate
+from mialib.study.rows import is_control
 
 # what guessing gets
 CHANCE = {"auc": 0.5, "balanced_accuracy": 0.5, "tpr_at_0.01": 0.01, "tpr_at_0.001": 0.001}
@@ -22,11 +23,6 @@ def model_name(compression: str, level: float | None) -> str:
     if level < 1:
         return f"{compression} {level:g}"
     return f"{compression}, {level:g} bit{'s' if level > 1 else ''}"
-
-
-def is_control(level: float | None) -> bool:
-    """Whether nothing is compressed at this level: a sparsity of 0, or the 32 bits of full precision."""
-    return level in (0, 32)
 
 
 def setting_name(

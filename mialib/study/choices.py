@@ -1,6 +1,6 @@
 """Choices made on reserve data, or on how well the members are fitted: never on test examples, or on what attacks say."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,8 @@ from torch import nn
 
 from mialib import asking, training
 from mialib.data import Dataset, Splits
-from mialib.study.reading import difference
+from mialib.study.arms import Arm
+from mialib.study.study import Study
 from mialib.training import Population, Recipe
 
 
@@ -63,21 +64,20 @@ def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of
     return next((e for e, value in enumerate(mean) if value >= accuracy), int(mean.argmax())) + 1
 
 
-def operating_point(
-    rows: Sequence[dict], settings: Mapping[str, Mapping], base: Mapping, slack: float
-) -> str:
-    """The strongest of a defence's settings that costs at most `slack` of the base's reserve accuracy.
+def operating_point(study: Study, arms: Sequence[Arm], base: Arm, slack: float) -> Arm:
+    """The strongest of a defence's arms that costs at most `slack` of the base's reserve accuracy.
 
-    Settings are named, and ordered by their `defense_strength`. If every one costs more, the one that costs least.
-    Neither members, test examples nor attacks have a say in it.
+    Arms are ordered by their `defense_strength`. If every one costs more, the one that costs least. Neither members, test
+    examples nor attacks have a say in it.
+
+    Raises:
+        ValueError: the reserve accuracy of an arm was not measured, or cannot be resolved.
     """
-    cost = {name: -difference(rows, base, s, metric="reserve_accuracy").value for name, s in settings.items()}
+    cost = {arm: study.difference(base, arm, "reserve_accuracy", pair="target").value for arm in arms}
     if any(np.isnan(value) for value in cost.values()):
         raise ValueError(
             "an operating point is chosen by reserve accuracy, which was not measured in all settings"
         )
     # accuracies are shares, slack a round number
-    fair = [name for name in settings if cost[name] <= slack + 1e-9]
-    if not fair:
-        return min(cost, key=cost.get)
-    return max(fair, key=lambda name: settings[name]["defense_strength"])
+    fair = [arm for arm in arms if cost[arm] <= slack + 1e-9]
+    return max(fair, key=lambda arm: arm.columns["defense_strength"]) if fair else min(cost, key=cost.get)

@@ -1,47 +1,109 @@
-"""Reading the results table: one number a target, differences between settings, agreement between classes.
+"""Reading rows: one number a target or a class, differences and how they are paired, agreement between classes."""
 
-A *setting* is a dictionary of columns (compression, level, defense, ...) that a row must have; rows are those of
-`study.rows`. What is special (one class, a variant, an attacker with a wrong belief) is only found if it is named.
-Values are averaged over the trainings of an attack network first, so that a target counts once.
-"""
-
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from mialib.measures import Estimate, metrics
-from mialib.study.rows import named, table
 
-_SPECIAL = ("class", "variant", "attacker_compression", "attacker_level")
+if TYPE_CHECKING:
+    from mialib.study.attackers import Attacker
+    from mialib.study.study import Study
 
 
-def by_target(rows: Sequence[dict], **where) -> np.ndarray:
-    """The value of each target, (targets,) float64 in the order of their numbers; nan where it could not be resolved.
+class Difference(Estimate):
+    """An `Estimate` that knows how it is paired: by "target" (interval over targets) or by "example" (of one target)."""
+
+    paired: str
+
+    @classmethod
+    def of(cls, estimate: Estimate, paired: str) -> "Difference":
+        difference = cls(*estimate)
+        difference.paired = paired
+        return difference
+
+
+class Strongest(NamedTuple):
+    """The strongest attack.
+
+    who, attack: who ran it, and its name.
+    values: float64 (targets,).
+    """
+
+    who: "Attacker"
+    attack: str
+    values: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The attack, and what the attacker is called if there is something to know."""
+        adversary = self.who.columns["adversary"]
+        return f"{self.attack}, {adversary}" if adversary else self.attack
+
+
+def strongest(found: "Mapping[tuple[Attacker, str], np.ndarray]", what: str) -> Strongest:
+    """That with the highest mean; what is not resolved on every target comes last.
 
     Raises:
-        ValueError: no row has these columns.
+        ValueError: there is none; `what` names it.
     """
-    return _means(_ordinary(rows, **where), ["target"]).to_numpy()
+    if not found:
+        raise ValueError(f"{what}: no attack was run")
+    best = max(found, key=lambda one: np.nan_to_num(found[one].mean(), nan=-np.inf))
+    return Strongest(*best, found[best])
 
 
-def difference(rows: Sequence[dict], a: Mapping, b: Mapping, **common) -> Estimate:
-    """Setting b minus setting a on the same targets: mean and interval over the targets.
+def by_target(rows: Sequence[dict]) -> np.ndarray:
+    """The value of each target in the order of their numbers, (targets,) float64: the mean over its trainings.
+
+    nan if one of them is not resolved, since the mean of the rest would flatter.
 
     Raises:
-        ValueError: the settings were not measured on the same targets.
+        ValueError: two rows measure the same.
     """
-    before, after = (_means(_ordinary(rows, **common | {**setting}), ["target"]) for setting in (a, b))
-    if not before.index.equals(after.index):
-        raise ValueError(
-            f"targets differ: {list(before.index)} of {dict(a)}, {list(after.index)} of {dict(b)}"
-        )
-    return metrics.over_targets(after.to_numpy() - before.to_numpy())
+    values: dict[int, dict] = defaultdict(dict)
+    for row in rows:
+        target, training = row["target"], row["seed"]
+        if training in values[target]:
+            raise ValueError(
+                f"two rows measure {row['metric']} of target {target}, training {training}, attack {row['attack']}: make "
+                "arms of what differs"
+            )
+        values[target][training] = math.nan if row["value"] is None else row["value"]
+    return np.array([np.mean(list(values[target].values())) for target in sorted(values)])
 
 
-def values_by_class(rows: Sequence[dict], num_classes: int, **where) -> np.ndarray:
+def by_class(rows: Sequence[dict], num_classes: int) -> np.ndarray:
     """(targets, num_classes), nan where a target has no members or no non-members of a class."""
-    return np.stack([by_target(rows, class_=number, **where) for number in range(num_classes)], axis=1)
+    own = [[row for row in rows if row["class"] == number] for number in range(num_classes)]
+    return np.stack([by_target(of_class) for of_class in own], axis=1)
+
+
+def check_same_targets(a: "Study", b: "Study") -> None:
+    """Raises ValueError for studies of different targets: their difference would not be one of arms."""
+    if a is b:
+        return
+    parts = [
+        (
+            study.pool.fingerprint,
+            study.split[study.roles.targets],
+            study.member,
+            study.roles.index[study.roles.targets],
+        )
+        for study in (a, b)
+    ]
+    (pool, split, *rest), (other_pool, other_split, *other) = parts
+    same = pool == other_pool and all(
+        one.shape == two.shape and bool((one == two).all())
+        for one, two in [(split.seeds, other_split.seeds), *zip(rest, other, strict=True)]
+    )
+    if not same:
+        raise ValueError(
+            "a difference needs the same targets, and these two studies have others: compare within one"
+        )
 
 
 def agreement(per_class: np.ndarray, other: np.ndarray | None = None) -> Estimate:
@@ -60,49 +122,4 @@ def correlations(per_class: np.ndarray, other: np.ndarray | None = None) -> np.n
     rest = [np.delete(other[:, measured], i, axis=0).mean(0) for i in range(len(other))]
     return np.array(
         [np.corrcoef(own, mean)[0, 1] for own, mean in zip(per_class[:, measured], rest, strict=True)]
-    )
-
-
-def by_attack(rows: Sequence[dict], metric: str = "auc", **where) -> dict[str, np.ndarray]:
-    """What `by_target` finds for every attack of a setting: name -> (targets,)."""
-    of_attacks = _ordinary(rows, metric=metric, **where).dropna(subset="attack")
-    means = _means(of_attacks, ["attack", "target"]).unstack("target").sort_index(axis=1)
-    return {name: values.to_numpy() for name, values in means.iterrows()}
-
-
-def strongest(
-    rows: Sequence[dict], metric: str = "auc", among: Sequence[str | None] = (None,), **where
-) -> tuple[str, np.ndarray]:
-    """The attack with the highest mean over targets in a setting, and its value on each target, (targets,).
-
-    Among several adversaries ("adaptive", "unaware") the best attack of any: one who knows a defence may ignore it.
-    """
-    values = {
-        f"{attack}, {adversary}" if adversary else attack: value
-        for adversary in among
-        for attack, value in by_attack(rows, metric, **where | {"adversary": adversary}).items()
-    }
-    # what is not resolved on every target comes last
-    best = max(values, key=lambda name: np.nan_to_num(values[name].mean(), nan=-np.inf))
-    return best, values[best]
-
-
-def adversaries(setting: Mapping) -> list[str | None]:
-    """The adversaries that a setting meets: one without a name where nothing is defended."""
-    return [None] if setting["defense"] == "none" else ["adaptive", "unaware"]
-
-
-def _ordinary(rows: Sequence[dict], **where) -> pd.DataFrame:
-    where = named(where)  # before the defaults, so that `class_` overrides one
-    ordinary = table(rows, **dict.fromkeys(_SPECIAL) | where)
-    if ordinary.empty:
-        raise ValueError(f"no row of the table has {where}")
-    return ordinary
-
-
-def _means(ordinary: pd.DataFrame, by: list[str]) -> pd.Series:
-    """Means over the trainings; nan if one of them is not resolved, since the mean of the rest would flatter."""
-    groups = ordinary.assign(value=ordinary["value"].astype(float)).groupby(by, sort=False)["value"]
-    return (
-        groups.mean().where(groups.count() == groups.size()).sort_index(level="target", sort_remaining=False)
     )

@@ -30,6 +30,11 @@ _COUNTS = ("n_members", "n_nonmembers")
 WITHIN_A_SETTING = {"target", "seed", *MEASURED, *_COUNTS}
 
 
+def is_control(level: float | None) -> bool:
+    """Whether nothing is compressed at this level: a sparsity of 0, or the 32 bits of full precision."""
+    return level in (0, 32)
+
+
 def tidy_row(metric: str, value, **columns) -> dict:
     """One tidy row of a number or of an `Estimate`, which fills low and high.
 
@@ -54,6 +59,24 @@ def attack_rows(member, margin, measures=metrics.STANDARD, **columns) -> list[di
     n_members = int(metrics.vector("member", member).sum())
     columns |= {"n_members": n_members, "n_nonmembers": len(member) - n_members}
     return [tidy_row(metric, measure(member, margin), **columns) for metric, measure in measures.items()]
+
+
+def class_rows(member, margin, labels, num_classes: int, measures: Mapping, **columns) -> list[dict]:
+    """A row for each class and measure: members of the class against non-members of the class.
+
+    nan for a class without members or non-members. member, margin, labels: (n,) arrays.
+    """
+    rows = []
+    for number in range(num_classes):
+        own = labels == number
+        both = member[own].any() and not member[own].all()
+        rows += [
+            tidy_row(
+                metric, measure(member[own], margin[own]) if both else math.nan, **columns, class_=number
+            )
+            for metric, measure in measures.items()
+        ]
+    return rows
 
 
 def aggregate(rows: list[dict]) -> list[dict]:

@@ -147,6 +147,21 @@ class Attack(Protocol[ViewsT]):
         """Margins float64 (n,) of the target's candidates; > 0 = member. shadow_member bool (s, n_s)."""
 
 
+# what an attack may need beside posteriors and labels: eleven queries a candidate; inputs and a door; labels and no
+# scores; shadows that answer on the target's own candidates
+NEEDS = frozenset({"sensitivity", "queries", "labels", "same candidates"})
+
+
+@runtime_checkable
+class DemandingAttack(Protocol):
+    """An `Attack` that declares what it needs, some of `NEEDS`: nothing else is asked for it.
+
+    One that declares "labels" sees no scores. Who declares nothing gets posteriors, labels, inputs and the door.
+    """
+
+    needs: frozenset[str]
+
+
 @runtime_checkable
 class LearningAttack(Protocol[ViewsT]):
     """An `Attack` that asks and learns from the shadows once for all targets."""

@@ -1,0 +1,258 @@
+"""Arms: what a study compares. Their answers are asked for at first use, and kept until they are forgotten."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mialib import asking
+from mialib.asking import Door, Views, posteriors
+from mialib.attacks import signals
+from mialib.attacks.averaging import averaged, needs_door
+from mialib.data import Dataset
+from mialib.study.roles import Roles
+from mialib.training import Population, pick
+from mialib.training.hooks import OutputDefense
+
+if TYPE_CHECKING:
+    from mialib.study.study import Study
+
+
+# one single-model Views for each target; the Views of all shadows, None where there are none
+Sides = tuple[list[Views], Views | None]
+
+
+class Answers:
+    """What targets and shadows answered: made at first use, kept until `forget`.
+
+    sensitive: whether the sensitivity can be had.
+    """
+
+    sensitive = False
+
+    def __init__(self):
+        self._kept: Sides | None = None
+
+    def _make(self) -> Sides:
+        """One single-model Views for each target, and the Views of all shadows."""
+        raise NotImplementedError
+
+    def _with_sensitivity(self) -> Sides:
+        raise ValueError(
+            "the sensitivity is asked of the networks themselves: it is not served, averaged or given"
+        )
+
+    def views(self, sensitive: bool = False) -> Sides:
+        """One single-model Views for each target, and the Views of all shadows; with their sensitivity if it is wanted."""
+        if self._kept is None:
+            self._kept = self._make()
+        if sensitive and self._kept[0][0].sensitivity is None:
+            self._kept = self._with_sensitivity()
+        return self._kept
+
+    def remember(self) -> None:
+        """From here on, answers to further questions are kept: others will ask the same of the same models."""
+
+    def forget(self) -> None:
+        """Frees the answers; they are asked for again at the next use."""
+        self._kept = None
+
+
+class Given(Answers):
+    """Answers that are there already.
+
+    Args:
+        targets: one single-model Views for each target, on its own shuffled candidates.
+        shadows: Views of all shadow models.
+    """
+
+    def __init__(self, targets: list[Views], shadows: Views):
+        super().__init__()
+        self._given = targets, shadows
+        self.sensitive = all(one.sensitivity is not None for one in (*targets, shadows))
+
+    def _make(self) -> Sides:
+        return self._given
+
+
+class Asked(Answers):
+    """Answers of networks, each asked about its own candidates.
+
+    Args:
+        networks: one for each model of the roles, in their order, or of the targets alone, which then have no shadows.
+            `compression.int8_networks` will do as well.
+    """
+
+    sensitive = True
+
+    def __init__(self, networks: Population, data: Dataset, roles: Roles):
+        super().__init__()
+        everyone = list(range(len(roles.index)))
+        if len(networks) not in (len(everyone), len(roles.targets)):
+            raise ValueError(
+                f"found {len(networks)} networks; the study has {len(everyone)} models, of which {len(roles.targets)} are "
+                "targets: give all of them, or the targets"
+            )
+        self.networks, self.data, self.roles = networks, data, roles
+        self.complete = len(networks) == len(everyone)
+        self.models = everyone if self.complete else roles.targets
+        self._seen: Views | None = None
+        self._memory: list[dict] | None = None
+
+    def _make(self) -> Sides:
+        # all at once: the models share out the processes
+        index = self.roles.index[self.models]
+        seen = asking.ask(self.networks, self.data, index, sensitive=False, probes=True)
+        self._seen = replace(seen, query=Door(self.networks, self._memory))
+        return self._parts()
+
+    def _parts(self) -> Sides:
+        targets = [self._seen[[self.models.index(i)]] for i in self.roles.targets]
+        return targets, self._seen[self.roles.shadows] if self.complete else None
+
+    def _with_sensitivity(self) -> Sides:
+        index = self.roles.index[self.models]
+        moved = asking.sensitivity(self.networks, self.data, index, seed=self.roles.seed)
+        self._seen = replace(self._seen, sensitivity=moved)
+        return self._parts()
+
+    def remember(self) -> None:
+        if self._memory is None:
+            self._memory = [{} for _ in range(len(self.networks))]
+        if self._seen is not None:
+            self._seen = replace(self._seen, query=Door(self.networks, self._memory))
+            self._kept = self._parts()
+
+    def forget(self) -> None:
+        super().forget()
+        self._seen, self._memory = None, self._memory and [{} for _ in self._memory]
+
+
+class Served(Answers):
+    """Answers behind an output defence, log-posteriors (m, n, c) -> (m, n, c), indexed by model if it holds a state each.
+
+    The shadows answer through it too, each through its own. Questions of the attacker's own are answered alike.
+    """
+
+    def __init__(self, before: Answers, defense: OutputDefense, roles: Roles):
+        super().__init__()
+        before.remember()
+        self.before, self.defense, self.roles = before, defense, roles
+
+    def _make(self) -> Sides:
+        targets, shadows = self.before.views()
+        pairs = zip(self.roles.targets, targets, strict=True)
+        return (
+            [asking.serve(one, pick(self.defense, [i])) for i, one in pairs],
+            shadows and asking.serve(shadows, pick(self.defense, self.roles.shadows)),
+        )
+
+
+class Averaged(Answers):
+    """`averaging.averaged` answers: the attacker asks often, and treats the shadows as it treats the target."""
+
+    def __init__(self, before: Answers, queries: int, epsilon: float, seed: int = 0):
+        super().__init__()
+        self.before, self.options = before, (queries, epsilon, seed)
+
+    def _make(self) -> Sides:
+        targets, shadows = self.before.views()
+        for name, one in (*(("target", one) for one in targets), ("shadows", shadows)):
+            needs_door(one, name)
+        return [averaged(one, *self.options) for one in targets], averaged(shadows, *self.options)
+
+
+class Borrowed(Answers):
+    """The targets of one, the shadows of another: a deployed network has no imitations of its own."""
+
+    def __init__(self, targets: Answers, shadows: Answers):
+        super().__init__()
+        self.parts = targets, shadows
+        self.sensitive = targets.sensitive and shadows.sensitive
+
+    def _make(self) -> Sides:
+        return self.parts[0].views()[0], self.parts[1].views()[1]
+
+    def _with_sensitivity(self) -> Sides:
+        return self.parts[0].views(True)[0], self.parts[1].views(True)[1]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the things that a study compares. Two arms of a study are the same if their keys are.
+
+    Args:
+        key, label: its name in code, and that in tables and pictures.
+        columns: what its rows say of it, in the vocabulary of the results table.
+        networks: the networks under attack; None where only their answers are known.
+        adversary: what the attacker who knows it is called: "adaptive" where something is defended, else None.
+        before: the arm whose answers it serves; None where they are its own.
+        keeps_labels: it serves the same labels as that arm.
+    """
+
+    key: str
+    label: str = field(compare=False)
+    columns: Mapping = field(compare=False, repr=False)
+    study: "Study" = field(compare=False, repr=False)
+    answers: Answers = field(compare=False, repr=False)
+    networks: Population | None = field(compare=False, repr=False)
+    adversary: str | None = field(compare=False, repr=False)
+    before: "Arm | None" = field(compare=False, repr=False)
+    keeps_labels: bool = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"arm {self.label!r}"
+
+    def targets(self, sensitive: bool = False) -> list[Views]:
+        """What is seen of each target, on its own shuffled candidates."""
+        return self.answers.views(sensitive)[0]
+
+    def shadows(self, sensitive: bool = False) -> Views:
+        """What is seen of all shadow models, each on its own candidates.
+
+        Raises:
+            ValueError: it has none.
+        """
+        shadows = self.answers.views(sensitive)[1]
+        if shadows is None:
+            raise ValueError(
+                f"arm {self.key!r} has no shadow models: name an arm that has, study.arm(..., shadows=arm), or attack "
+                'with knowing="half"'
+            )
+        return shadows
+
+    @property
+    def member(self) -> Tensor:
+        """Which of the targets' candidates are members, bool (targets, n)."""
+        return self.study.member
+
+    @property
+    def log_posteriors(self) -> Tensor:
+        """What the targets answer, (targets, n, c) float64."""
+        return torch.cat([one.log_posteriors for one in self.targets()])
+
+    def signal(self, what: str) -> list[Tensor]:
+        """What pictures show of each target's candidates, (n,) each.
+
+        Args:
+            what: "log-odds" of the true class, its "confidence" or its "sensitivity", or the log-odds of the "largest"
+                posterior.
+        """
+        values = {
+            "confidence": lambda target, y: posteriors.true_class(target.log_posteriors[0].exp(), y),
+            "log-odds": lambda target, y: signals.confidence(target.log_posteriors[0], y),
+            "largest": lambda target, y: signals.top1(target.log_posteriors[0], y),
+            "sensitivity": lambda target, y: posteriors.true_class(target.sensitivity[0], y),
+        }[what]
+        return [values(target, target.labels[0]) for target in self.targets(what == "sensitivity")]
+
+    @property
+    def by_label(self) -> "Arm":
+        """Whoever sees labels only sees this arm."""
+        return self.before if self.keeps_labels and self.before is not None else self
+
+    def forget(self) -> None:
+        """Frees the answers; they are asked for again at the next use."""
+        self.answers.forget()

@@ -1,0 +1,183 @@
+"""Attackers of an arm: what they believe in, what they know, what they see and learn from; and what comes of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from joblib import Parallel, delayed, effective_n_jobs
+from torch import Tensor
+
+from mialib import asking, progress
+from mialib.asking import Views
+from mialib.data import splits
+from mialib.study.arms import Arm
+from mialib.study.rows import is_control
+from mialib.training.hooks import Attack, DemandingAttack, LearningAttack, NetworkAttack
+
+KNOWING = ("shadows", "half")
+
+
+class Lesson(NamedTuple):
+    """What an attacker learns from, and the targets that are attacked with it.
+
+    key: equal for two lessons that teach the same, so that it is learned once.
+    """
+
+    key: tuple
+    targets: list[Views]
+    shadows: Views
+    member: Tensor
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """Who attacks an arm.
+
+    Args:
+        believed: the arm whose shadow models they train, or whose answers they think that they are given: the arm itself
+            for one who knows it.
+        knowing: "shadows": they train shadow models; "half": they are given half of a target's members and non-members
+            (Nasr, Shokri & Houmansadr 2018), learn from the target's answers to these and are scored on the others. A
+            table that mixes the numbers of both means nothing.
+    """
+
+    arm: Arm
+    believed: Arm
+    knowing: str = "shadows"
+
+    def __str__(self) -> str:
+        believing = "" if self.believed == self.arm else f" by who believes in {self.believed.label!r}"
+        return f"arm {self.arm.label!r} attacked{believing}, knowing {self.knowing}"
+
+    @property
+    def columns(self) -> dict:
+        """What their rows say: those of the arm, and who attacks it."""
+        columns = dict(self.arm.columns)
+        if self.knowing == "half":
+            columns |= {"protocol": "known_half", "knowledge": "known_members"}
+        if self.believed == self.arm:
+            return columns | {"adversary": self.arm.adversary}
+        true, believed = (_compressed(one) for one in (self.arm, self.believed))
+        if believed != true:
+            columns |= {"attacker_compression": believed[0], "attacker_level": believed[1]}
+        return columns | {"adversary": self.arm.adversary and "unaware"}
+
+    @property
+    def member(self) -> Tensor:
+        """Which of the candidates that they are scored on are members, bool (targets, n)."""
+        return self.arm.member.gather(1, self._scored) if self.knowing == "half" else self.arm.member
+
+    @property
+    def labels(self) -> Tensor:
+        """True classes of the candidates that they are scored on, int64 (targets, n)."""
+        roles = self.arm.study.roles
+        labels = self.arm.study.pool.y.cpu()[roles.index[roles.targets]]
+        return labels.gather(1, self._scored) if self.knowing == "half" else labels
+
+    def n_shadows(self, target: int) -> int:
+        """How many shadow models they learn from; 0 for who knows members of the target instead."""
+        roles = self.arm.study.roles
+        if self.knowing == "half":
+            return 0
+        return len(roles.shadows if roles.teachers is None else roles.teachers[target])
+
+    def lessons(self, needs: frozenset[str] = frozenset()) -> list[Lesson]:
+        """One for all targets, or one for each that has shadows of its own; only what an attack needs is asked for."""
+        sensitive, roles = "sensitivity" in needs, self.arm.study.roles
+        arm, believed = (one.by_label if "labels" in needs else one for one in (self.arm, self.believed))
+        targets = arm.targets(sensitive)
+        if self.knowing == "half":
+            given = splits.indices(roles.known)
+            known = self.arm.member.gather(1, given)
+            return [
+                Lesson(
+                    (believed, self.knowing, i),
+                    [target.rows(self._scored[[i]])],
+                    teacher.rows(given[[i]]),
+                    known[[i]],
+                )
+                for i, (target, teacher) in enumerate(zip(targets, believed.targets(sensitive), strict=True))
+            ]
+        shadows, member = believed.shadows(sensitive), roles.member[roles.shadows]
+        if roles.teachers is None:
+            return [Lesson((believed, self.knowing), targets, shadows, member)]
+        return [
+            Lesson((believed, self.knowing, *rows), [target], shadows[rows], member[rows])
+            for target, rows in zip(targets, roles.teachers, strict=True)
+        ]
+
+    @property
+    def _scored(self) -> Tensor:
+        return splits.indices(~self.arm.study.roles.known)
+
+
+def _compressed(arm: Arm) -> tuple[str, float | None]:
+    """How an arm is compressed; a control, where nothing was removed or rounded, is not."""
+    compression, level = arm.columns["compression"], arm.columns["level"]
+    return ("none", None) if is_control(level) else (compression, level)
+
+
+def needs(attack: Attack[Views]) -> frozenset[str]:
+    """What an attack declares that it needs beside posteriors and labels, see `training.hooks.NEEDS`."""
+    return attack.needs if isinstance(attack, DemandingAttack) else frozenset()
+
+
+def check(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> None:
+    """Raises ValueError, before any model is asked, where an arm cannot give what an attack needs."""
+    for name, attack in suite.items():
+        wanted = needs(attack)
+        for one in attackers:
+            for arm in (one.arm, one.believed):
+                if "sensitivity" in wanted and not arm.answers.sensitive:
+                    raise ValueError(
+                        f"attack {name!r} needs the sensitivity, and arm {arm.key!r} does not give it: it is asked of "
+                        "the networks themselves, not behind a defence; leave this attack out of its suite"
+                    )
+            roles = one.arm.study.roles
+            if "same candidates" in wanted and (not roles.same_candidates or one.knowing == "half"):
+                raise ValueError(
+                    f"attack {name!r} compares models on the same candidates, and those of this study have their own: "
+                    'take a study of splits.random_halves, Study(..., protocol="random_halves")'
+                )
+
+
+def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> None:
+    """Train all attack networks that are not yet in the store, each once, over as many processes as joblib is set to."""
+    networks = [one for one in suite.values() if isinstance(one, NetworkAttack)]
+    networks.sort(key=lambda one: one.name != "samia")  # the longest first, so that processes end together
+    # in one process all trainings at once (on CUDA under vmap), else each as a task of its own
+    together = effective_n_jobs(None) == 1
+    jobs = [
+        delayed(one.fit)(lesson.shadows.answers(), lesson.member, seeds)
+        for one in networks
+        for lesson in _once(attackers, needs(one))
+        for seeds in ([None] if together else [[seed] for seed in range(one.trainings)])
+    ]
+    done = Parallel(return_as="generator_unordered")(jobs)
+    for _ in progress.follow(done, "attack networks", "fit", len(jobs)):
+        pass
+
+
+def _once(attackers: Sequence[Attacker], wanted: frozenset[str]) -> Iterator[Lesson]:
+    """All lessons, those that teach the same only once."""
+    return iter({lesson.key: lesson for one in attackers for lesson in one.lessons(wanted)}.values())
+
+
+def margins(attacker: Attacker, attack: Attack[Views], learned: dict) -> Tensor:
+    """Margins of one attack, float64 (targets, trainings, n).
+
+    Args:
+        learned: what was learned from shadows, by lesson: it serves other targets and attackers too.
+    """
+    found = []
+    for key, targets, shadows, member in attacker.lessons(needs(attack)):
+        if isinstance(attack, NetworkAttack):
+            found.append(attack.judge(attack.fit(shadows, member), asking.together(targets)))
+        elif isinstance(attack, LearningAttack):
+            if key not in learned:
+                learned[key] = attack.learn(shadows, member, 0)
+            found += [learned[key](target)[None, None] for target in targets]
+        else:
+            found += [attack(target, shadows, member, 0)[None, None] for target in targets]
+    return torch.cat(found)

@@ -1,0 +1,39 @@
+"""Margins as dense ranks with the rank of zero: all that an interval needs, in a byte or two for each candidate.
+
+AUC, ROC, rates at a threshold and balanced accuracy depend on the order of the margins and on which are above zero only. So
+an interval that is mended later can be computed for stored runs, without training.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from mialib.study.arms import Arm
+from mialib.study.attackers import Attacker
+from mialib.study.study import Study
+
+
+def _dense(margins: np.ndarray) -> tuple[np.ndarray, int]:
+    """Ranks of margins (n,), from 0 and alike for equal ones, and the rank of zero: a margin is above 0 where rank >= that."""
+    values, ranks = np.unique(margins, return_inverse=True)
+    return ranks.astype(np.min_scalar_type(len(values))), int((values <= 0).sum())
+
+
+def dense_ranks(study: Study, attacked: Iterable[tuple[Arm | Attacker, str]]) -> dict[str, np.ndarray]:
+    """Ranks of the margins of some attackers' attacks, with the membership that they are judged by; names to arrays.
+
+    Of "pruned | samia" (key of the arm, name of the attack; "pruned <- original | samia, half" where the attacker believes
+    in another arm, or knows half): "... ranks" (targets, trainings, n), "... zero" (targets, trainings), and "... member"
+    bool (targets, n).
+    """
+    kept = {}
+    for who, attack in attacked:
+        who = study.attacker(who)
+        believed = "" if who.believed == who.arm else f" <- {who.believed.key}"
+        name = f"{who.arm.key}{believed} | {attack}" + ", half" * (who.knowing == "half")
+        margins = study.margins(who, attack).numpy()
+        found = [[_dense(training) for training in target] for target in margins]
+        kept[f"{name} ranks"] = np.array([[ranked for ranked, _ in target] for target in found])
+        kept[f"{name} zero"] = np.array([[zero for _, zero in target] for target in found])
+        kept[f"{name} member"] = who.member.numpy()
+    return kept

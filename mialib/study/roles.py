@@ -1,0 +1,88 @@
+"""Who is attacked on what, and which models attackers may learn from: fixed for all arms of a study."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+
+from mialib.data import Splits, splits
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The parts that k models play.
+
+    Args:
+        split, seed: membership of the models; what the order of the candidates derives from.
+        index: int64 (k, n), the candidates of each model, rows of the data set.
+        member: bool (k, n), which of them are members. The attacks never get that of a target.
+        targets, shadows: numbers of the models that are attacked, and of those that attackers learn from.
+        teachers: of each target the positions among `shadows` that its own attacker learns from; None: one attacker
+            learns from all of them, for all targets.
+    """
+
+    split: Splits
+    seed: int
+    index: Tensor
+    member: Tensor
+    targets: list[int]
+    shadows: list[int]
+    teachers: list[list[int]] | None = None
+
+    @property
+    def same_candidates(self) -> bool:
+        """Whether all models are asked about the same examples in the same order."""
+        return bool((self.index == self.index[0]).all())
+
+    @cached_property
+    def known(self) -> Tensor:
+        """Bool (targets, n): those of a target's candidates whose membership an attacker of `known_half` is given."""
+        known, _ = splits.known_and_scored(self.split[self.targets], self.seed)
+        return known.gather(1, self.index[self.targets])
+
+
+def targets_first(split: Splits, n_targets: int, seed: int) -> Roles:
+    """The first `n_targets` models are targets, all others shadows; each model has its own candidates.
+
+    Raises:
+        ValueError: fewer models than targets, or no target.
+    """
+    if not 1 <= n_targets <= len(split):
+        raise ValueError(f"n_targets is {n_targets}; the split has {len(split)} models, so 1 to {len(split)}")
+    index, member = splits.candidates(split, seed)
+    return Roles(split, seed, index, member, list(range(n_targets)), list(range(n_targets, len(split))))
+
+
+def one_of_each_pair(split: Splits, n_targets: int, seed: int) -> Roles:
+    """Random halves: the first model of each of the first `n_targets` pairs is a target, all have the same candidates.
+
+    A target is attacked with the models of all other pairs. The other model of its own pair is left out: its membership
+    is the target's, turned round, and so the number of the remaining models that have a candidate as a member would say
+    whether the target has. Without the pair that number is the same for all. This is what LiRA needs.
+
+    Args:
+        split: of `splits.random_halves`. The candidates' order depends on their number and on `seed` only.
+
+    Raises:
+        ValueError: fewer than two pairs, more targets than pairs, models whose reserves differ, or pairs that do
+            not halve the same candidates.
+    """
+    k = len(split)
+    if k < 4 or k % 2 or not 1 <= n_targets <= k // 2:
+        raise ValueError(
+            f"random halves need two pairs of models or more and 1 to {k // 2} targets, one of a pair, found {k} models "
+            f"and {n_targets} targets"
+        )
+    if not (split.reserve == split.reserve[0]).all():
+        raise ValueError("random halves share one reserve, and these models' reserves differ")
+    covered = split.member | split.test
+    paired = split.member[0::2] == split.test[1::2]
+    if not (covered == covered[0]).all() or not (paired & (split.test[0::2] == split.member[1::2])).all():
+        raise ValueError(
+            "every pair of random halves covers the same candidates, each one's members being the other's test "
+            "examples, and these models' do not: take splits.random_halves"
+        )
+    index = splits.candidates(split[:1], seed)[0][0]
+    teachers = [[j for j in range(k) if j // 2 != pair] for pair in range(n_targets)]
+    targets = list(range(0, 2 * n_targets, 2))
+    return Roles(split, seed, index.expand(k, -1), split.member[:, index], targets, list(range(k)), teachers)

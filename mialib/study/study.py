@@ -1,0 +1,390 @@
+"""The study: who is compared, attacked by whom on the same candidates, and what comes of it, as tidy rows.
+
+    study = Study(pool, split, n_targets, seed=seed, model="small_cnn")
+    original = study.arm("original", population)
+    pruned = study.arm("pruned", smaller, compression="l1_unstructured", level=0.7)
+    study.measure(utility)
+    study.attack(suite)
+    study.difference(pruned, original, "auc", attack="samia")
+
+A study trains no targets, chooses nothing, draws and saves nothing and judges no claim. Other candidates or another
+membership (random halves, the reserve in the members' place, redrawn membership as a null control) are another study.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from mialib import progress
+from mialib.asking import Views
+from mialib.data import Dataset, Splits
+from mialib.measures import metrics
+from mialib.study import attackers, reading, roles
+from mialib.study.arms import Answers, Arm, Asked, Borrowed, Served
+from mialib.study.attackers import Attacker
+from mialib.study.reading import Difference, Strongest
+from mialib.study.rows import attack_rows, class_rows, named, select, tidy_row
+from mialib.training import Population
+from mialib.training.hooks import Attack, OutputDefense
+
+Who = Arm | Attacker
+ROLES = {"random_halves": roles.one_of_each_pair}  # by protocol; all others: the targets come first
+
+
+class Study:
+    """Arms on the candidates of one split, their attackers, and the rows of both.
+
+    Args:
+        pool, split: the data, and who is a member of which model.
+        n_targets: the first so many models are attacked; under the protocol "random_halves" one of each pair.
+        seed: the order of the candidates derives from it.
+        member: bool (targets, n), who counts as a member of the targets; default: who is one. The attacks never get it,
+            so that a null control may redraw it.
+        columns: of all rows: model, protocol, ... Default: the pool's name, "target_shadow", "shadow", and "none" for
+            compression and defense.
+    """
+
+    def __init__(
+        self,
+        pool: Dataset,
+        split: Splits,
+        n_targets: int,
+        *,
+        seed: int = 0,
+        member: Tensor | None = None,
+        **columns,
+    ):
+        if split.member.shape[1] != len(pool):
+            raise ValueError(
+                f"the split is over {split.member.shape[1]} examples, {pool.name} has {len(pool)}"
+            )
+        plain = {
+            "dataset": pool.name,
+            "protocol": "target_shadow",
+            "knowledge": "shadow",
+            "compression": "none",
+        }
+        self.columns = plain | {"level": None, "defense": "none"} | named(columns)
+        self.pool, self.split = pool, split
+        self.roles = ROLES.get(self.columns["protocol"], roles.targets_first)(split, n_targets, seed)
+        self.member = self.roles.member[self.roles.targets] if member is None else member
+        self.arms: dict[str, Arm] = {}
+        self._rows: list[tuple[Who, dict]] = []
+        # by who, attack, metric, and whether it is of each class
+        self._index: dict[tuple[Who, str | None, str, bool], list[dict]] = defaultdict(list)
+        self._margins: dict[tuple[Attacker, str], tuple[Attack[Views], Tensor]] = {}
+
+    def __len__(self) -> int:
+        """The number of targets."""
+        return len(self.roles.targets)
+
+    @property
+    def rows(self) -> list[dict]:
+        """All rows, in the order in which they were measured."""
+        return [row for _, row in self._rows]
+
+    def arm(
+        self,
+        key: str,
+        source: Population | Arm | Answers,
+        label: str | None = None,
+        *,
+        behind: OutputDefense | None = None,
+        shadows: Arm | None = None,
+        defends: bool | None = None,
+        keeps_labels: bool = False,
+        **columns,
+    ) -> Arm:
+        """One of the things that are compared.
+
+        Args:
+            key, label: its name in code, and in tables and pictures (default: the key).
+            source: networks for all models of the split, or for the targets alone; answers that are there already; or
+                another arm, whose answers, asked once, and columns it shares.
+            behind: an output defence before targets and shadows, indexed by model if it holds one state a model.
+            shadows: the arm whose shadows stand in for those that it lacks.
+            defends: whether what it does is a defence, so that an attacker who knows it is called adaptive, and one
+                who does not unaware. Default: where its columns name a defence.
+            keeps_labels: what stands before it changes no label, so that who sees labels alone sees `source`.
+
+        Raises:
+            ValueError: a key that is taken, an unknown column, networks that do not fit the split.
+        """
+        if key in self.arms:
+            raise ValueError(f"an arm {key!r} is there already; give another key")
+        before = source if isinstance(source, Arm) else None
+        columns = (self.columns if before is None else before.columns) | named(columns)
+        if isinstance(source, Arm):
+            answers, networks = source.answers, source.networks
+        elif isinstance(source, Answers):
+            answers, networks = source, None
+        else:
+            answers = Asked(source, self.pool, self.roles)
+            networks = source[self.roles.targets] if answers.complete else source
+        if shadows is not None:
+            answers = Borrowed(answers, shadows.answers)
+        if behind is not None:
+            answers = Served(answers, behind, self.roles)
+        defends = columns["defense"] != "none" if defends is None else defends
+        adversary = "adaptive" if defends else None
+        self.arms[key] = Arm(
+            key, label or key, columns, self, answers, networks, adversary, before, keeps_labels
+        )
+        return self.arms[key]
+
+    def attacker(
+        self, who: Who, believing: Arm | Mapping[Arm, Arm] | None = None, knowing: str = "shadows"
+    ) -> Attacker:
+        """Who attacks an arm: they know it, or believe in another (see `Attacker`); an attacker is passed through."""
+        if isinstance(who, Attacker):
+            return who
+        if knowing not in attackers.KNOWING:
+            raise ValueError(f"knowing is {knowing!r}; attackers know one of {', '.join(attackers.KNOWING)}")
+        believed = believing.get(who, who) if isinstance(believing, Mapping) else believing or who
+        for arm in (who, believed):
+            if self.arms.get(arm.key) is not arm:
+                raise ValueError(
+                    f"arm {arm.key!r} is of another study; this one has {', '.join(self.arms) or 'none'}"
+                )
+        return Attacker(who, believed, knowing)
+
+    def attack(
+        self,
+        suite: Mapping[str, Attack[Views]],
+        arms: Iterable[Arm] | None = None,
+        *,
+        believing: Arm | Mapping[Arm, Arm] | None = None,
+        knowing: str = "shadows",
+        measures: Mapping[str, Callable] = metrics.STANDARD,
+        by_class: bool = False,
+        **columns,
+    ) -> None:
+        """Every attack of the suite on every arm; a row for each target, training and measure.
+
+        Attack networks are trained first, all together and each once, and cached one by one: an interrupted run goes on
+        with the first one that is missing. What was attacked before is not attacked again, measured before not again.
+
+        Args:
+            arms: default: all.
+            believing: the arm that attackers believe in, or for each arm its own; None: they know what they attack. Who
+                believes in an arm and meets it is left out: they know it.
+            knowing: "shadows" or "half", see `Attacker`.
+            measures: name in the table -> measure(member, margin) -> Estimate; `measures.decisions` has more. The
+                caller names one with a parameter: {"precision_at_recall_0.5": partial(precision_at_recall, recall=0.5)}.
+            by_class: also within each class, the trainings' mean margins of its members against those of its others.
+            columns: what the rows say besides.
+
+        Raises:
+            ValueError: an arm cannot give what an attack needs; two attacks of one name.
+        """
+        met = [self.attacker(arm, believing, knowing) for arm in self._chosen(arms)]
+        met = [one for one in met if believing is None or one.believed != one.arm]
+        attackers.check(met, suite)
+        for (one, name), (known, _) in self._margins.items():
+            if one in met and name in suite and suite[name] != known:
+                raise ValueError(
+                    f"another attack {name!r} was run on arm {one.arm.key!r}; give this one another name"
+                )
+        with progress.bar(2, "attacks", "half") as shown:  # the networks learn, then all judge
+            attackers.train(met, suite)
+            shown.update()
+            learned: dict[str, dict] = defaultdict(dict)
+            for one in progress.follow(met, "arms", "arm"):
+                for name, attack in suite.items():
+                    if (one, name) not in self._margins:
+                        self._margins[one, name] = attack, attackers.margins(one, attack, learned[name])
+                    self._judge(one, name, measures, columns)
+                    if by_class:
+                        self._judge(one, name, measures, columns, by_class)
+
+    def _judge(self, who: Attacker, name: str, measures, columns, by_class: bool = False) -> None:
+        left = {
+            metric: one
+            for metric, one in measures.items()
+            if (who, name, metric, by_class) not in self._index
+        }
+        columns = who.columns | named(columns) | {"attack": name}
+        for target, (member, trainings) in enumerate(
+            zip(who.member.numpy(), self.margins(who, name).numpy(), strict=True)
+        ):
+            if by_class:
+                labels = who.labels[target].numpy()
+                self._add(
+                    who,
+                    class_rows(
+                        member,
+                        trainings.mean(0),
+                        labels,
+                        self.pool.num_classes,
+                        left,
+                        **columns,
+                        target=target,
+                    ),
+                )
+                continue
+            for training, margin in enumerate(trainings):
+                counted = {"target": target, "seed": training, "n_shadows": who.n_shadows(target)}
+                self._add(who, attack_rows(member, margin, left, **columns, **counted))
+
+    def measure(
+        self,
+        rows_of: Callable[[Arm], list[dict]],
+        arms: Iterable[Arm] | None = None,
+        *,
+        attack: str | None = None,
+        believing: Arm | None = None,
+    ) -> None:
+        """Rows without margins, rows_of(arm) -> rows as those of `row_makers`: accuracy, distortion, what was rebuilt.
+
+        Args:
+            attack, believing: whose doing it is, if an attacker's.
+        """
+        for arm in self._chosen(arms):
+            who = self.attacker(arm, believing) if attack else arm
+            told = who.columns | {"attack": attack} if attack else {}
+            self._add(who, [row | told for row in rows_of(arm)])
+
+    def note(self, who: Who, metric: str, values: Sequence, attack: str | None = None) -> None:
+        """A row for each target of a number that was found elsewhere, values (targets,)."""
+        who = self._who(who, attack)
+        self._add(
+            who,
+            [tidy_row(metric, one, **who.columns, attack=attack, target=i) for i, one in enumerate(values)],
+        )
+
+    def paired(self, a: Who, b: Who, metric: str = "auc") -> None:
+        """Rows of a minus b, for every attack on both, each target and training; intervals over the paired examples.
+
+        The rows' `variant` says what was subtracted.
+        """
+        a, b = self.attacker(a), self.attacker(b)
+        variant = ", ".join(part for part in (a.columns.get("variant"), f"minus {b.arm.key}") if part)
+        for name in (name for name in self.attacks(a) if (b, name) in self._margins):
+            pairs = zip(a.member.numpy(), self.margins(a, name), self.margins(b, name), strict=True)
+            for target, (member, *both) in enumerate(pairs):
+                for training, margins in enumerate(zip(*both, strict=True)):
+                    found = metrics.paired_difference(member, *margins, metric)
+                    columns = a.columns | {"variant": variant, "target": target, "seed": training}
+                    self._add(a, [tidy_row(f"{metric}_difference", found, **columns, attack=name)])
+
+    def attackers(self, arm: Arm, knowing: str = "shadows") -> list[Attacker]:
+        """Who attacked an arm: first the one who knows it, then those who believe in another."""
+        met = dict.fromkeys(one for one, _ in self._margins if (one.arm, one.knowing) == (arm, knowing))
+        return sorted(met, key=lambda one: one.believed != arm)
+
+    def attacks(self, who: Who) -> list[str]:
+        """The attacks that were run by an attacker; of an arm, by the one who knows it."""
+        who = self.attacker(who)
+        return [name for one, name in self._margins if one == who]
+
+    def margins(self, who: Who, attack: str, **attacker) -> Tensor:
+        """Margins of an attack, float64 (targets, trainings, n); `attacker`: believing, knowing."""
+        who = self.attacker(who, **attacker)
+        if (who, attack) not in self._margins:
+            found = ", ".join(self.attacks(who)) or "none"
+            raise ValueError(
+                f"attack {attack!r} was not run on arm {who.arm.key!r} by this attacker; found {found}"
+            )
+        return self._margins[who, attack][1]
+
+    def values(
+        self, who: Who, metric: str, attack: str | None = None, *, by_class: bool = False, **attacker
+    ) -> np.ndarray:
+        """What was measured of each target, (targets,) float64, or of each class of each, (targets, classes).
+
+        Trainings of an attack network are averaged, so that a target counts once; nan where one is not resolved.
+
+        Args:
+            attack: None for what needs no attacker.
+            attacker: believing, knowing, as in `attack`.
+
+        Raises:
+            ValueError: nothing was measured, or two rows measure the same.
+        """
+        who = self._who(who, attack, **attacker)
+        rows = self._index.get((who, attack, metric, by_class))
+        if rows is None:
+            found = sorted({m for one, name, m, _ in self._index if (one, name) == (who, attack)})
+            by = f" by {attack!r}" if attack else ""
+            raise ValueError(f"{who} has no {metric!r}{by}; measured: {', '.join(found) or 'nothing'}")
+        return reading.by_class(rows, self.pool.num_classes) if by_class else reading.by_target(rows)
+
+    def difference(
+        self, a: Who, b: Who, metric: str, attack: str | None = None, *, pair: str | None = None, **attacker
+    ) -> Difference:
+        """a minus b on the same targets.
+
+        Args:
+            a, b: arms, or attackers who differ in what they believe or know; of another study, if its targets are the same.
+            pair: "target": mean and interval over the targets; "example": of one target over its paired examples,
+                for "auc" and "balanced_accuracy". Default: by target where there are several.
+
+        Raises:
+            ValueError: the studies have other targets; a pairing that cannot be had.
+        """
+        studies = [(one.arm if isinstance(one, Attacker) else one).study for one in (a, b)]
+        reading.check_same_targets(*studies)
+        pair = pair or ("target" if len(self) > 1 else "example")
+        if pair == "target":
+            found = [
+                study.values(one, metric, attack, **attacker)
+                for study, one in zip(studies, (a, b), strict=True)
+            ]
+            return Difference.of(metrics.over_targets(found[0] - found[1]), pair)
+        if pair != "example" or len(self) > 1 or attack is None:
+            raise ValueError(
+                f"pair is {pair!r}; it must be 'target', or 'example' for an attack on a single target"
+            )
+        found = [
+            study.margins(one, attack, **attacker)[0] for study, one in zip(studies, (a, b), strict=True)
+        ]
+        member = self.attacker(a, **attacker).member[0] if studies[0] is self else studies[0].member[0]
+        return Difference.of(metrics.paired_difference(member, *found, metric), pair)
+
+    def strongest(
+        self,
+        who: Who,
+        metric: str = "auc",
+        attacks: Collection[str] | None = None,
+        *,
+        unaware: bool = False,
+        **attacker,
+    ) -> Strongest:
+        """The attack with the highest mean over targets, and its value on each target.
+
+        It is chosen on what it is scored on: a description, no ground for a verdict.
+
+        Args:
+            attacks: among these; default: among all that were run.
+            unaware: also among the attackers who believe in another arm: one who knows a defence may ignore it.
+        """
+        who = self.attacker(who, **attacker)
+        found = {
+            (one, name): self.values(one, metric, name)
+            for one in (self.attackers(who.arm, who.knowing) if unaware else [who])
+            for name in sorted(self.attacks(one))
+            if attacks is None or name in attacks
+        }
+        return reading.strongest(found, f"{metric} of {who}")
+
+    def select(self, arms: Iterable[Arm] | None = None, **where) -> list[dict]:
+        """The rows of these arms whose columns equal `where`, or are in it for a list."""
+        chosen = set(self._chosen(arms))
+        rows = [row for who, row in self._rows if (who.arm if isinstance(who, Attacker) else who) in chosen]
+        return select(rows, **where)
+
+    def _chosen(self, arms: Iterable[Arm] | None) -> list[Arm]:
+        return list(self.arms.values() if arms is None else arms)
+
+    def _who(self, who: Who, attack: str | None, **attacker) -> Who:
+        """The attacker where there is an attack, else the arm: rows belong to one or the other."""
+        if attack is not None:
+            return self.attacker(who, **attacker)
+        return who.arm if isinstance(who, Attacker) else who
+
+    def _add(self, who: Who, rows: list[dict]) -> None:
+        for row in rows:
+            self._rows.append((who, row))
+            self._index[who, row["attack"], row["metric"], row["class"] is not None].append(row)
