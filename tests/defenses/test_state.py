@@ -8,7 +8,7 @@ from mialib.data import Splits
 from mialib.defenses import state
 from mialib.defenses.outputs import OneHot
 from mialib.defenses.state import Chain, Each
-from tests.study.test_observations import Shift
+from tests.study.test_arms import Shift
 
 
 def answers(m=3, n=5, c=4):

@@ -1,6 +1,5 @@
 """What models, settings and metrics are called in tables and pictures."""
 
-import math
 
 import numpy as np
 import pytest
@@ -23,14 +22,6 @@ from mialib.reporting import vocabulary
 )
 def test_models_are_named_by_sparsity_or_bits_and_controls_alike(compression, level, name):
     assert vocabulary.model_name(compression, level) == name
-
-
-@pytest.mark.parametrize(
-    "level, control",
-    [(None, False), (math.nan, False), (0, True), (0.5, False), (1, False), (8, False), (32.0, True)],
-)
-def test_nothing_is_compressed_at_sparsity_0_and_32_bits(level, control):
-    assert vocabulary.is_control(level) is control
 
 
 @pytest.mark.parametrize(

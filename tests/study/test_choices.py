@@ -1,5 +1,6 @@
 """Choices on reserve data only, of recipes, of epochs and of a defence's strength."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +12,6 @@ from mialib import asking, study, training
 from mialib.data import splits
 from mialib.study import choices
 from mialib.training import Population, Recipe
-from tests.study.test_reading import rows_of
 
 RECIPES = [Recipe(epochs, 8, lr=1e-2) for epochs in (0, 20, 1)]
 
@@ -97,60 +97,61 @@ def test_the_members_curve_can_be_asked_for():
 # The operating point of a defence
 
 
-PPB = {
-    f"ppb {strength:g}": {"defense": "ppb", "defense_strength": strength} for strength in (16.0, 128.0, 2.0)
-}
-
-
-def reserve_rows():
-    """The base has 0.8; the settings cost 0.2 (ppb 128), 0.02 (ppb 16) and, though weaker, 0.03 (ppb 2)."""
-    rows = rows_of([0.9, 0.7], "reserve_accuracy", defense="none")
-    for name, values in (("ppb 128", [0.7, 0.5]), ("ppb 16", [0.9, 0.66]), ("ppb 2", [0.85, 0.69])):
-        rows += rows_of(values, "reserve_accuracy", **PPB[name])
-    return rows
+@pytest.fixture
+def defended(made):
+    """A study, its base and three arms by strength; `reserve`: what each one's targets reach on reserve data."""
+    base = made.made("base")
+    # the base has 0.8; the arms cost 0.2 (128), 0.02 (16) and, though weaker, 0.03 (2)
+    reserve = {16.0: [0.9, 0.66], 128.0: [0.7, 0.5], 2.0: [0.85, 0.69]}
+    arms = {s: made.arm(f"ppb {s:g}", base, defense="ppb", defense_strength=s) for s in reserve}
+    made.note(base, "reserve_accuracy", [0.9, 0.7])
+    for strength, values in reserve.items():
+        made.note(arms[strength], "reserve_accuracy", values)
+    return made, base, arms
 
 
 @pytest.mark.parametrize(
     ("slack", "expected"),
     [
-        (0.5, "ppb 128"),  # the strongest, neither the cheapest nor the first or last named
-        (0.05, "ppb 16"),
-        (0.025, "ppb 16"),
-        (0.01, "ppb 16"),  # none is cheap enough: the cheapest, not the weakest
+        (0.5, 128),  # the strongest, neither the cheapest nor the first or last named
+        (0.05, 16),
+        (0.025, 16),
+        (0.01, 16),  # none is cheap enough: the cheapest, not the weakest
     ],
 )
-def test_the_operating_point_is_the_strongest_setting_within_the_slack(slack, expected):
-    assert study.operating_point(reserve_rows(), PPB, {"defense": "none"}, slack) == expected
+def test_the_operating_point_is_the_strongest_arm_within_the_slack(defended, slack, expected):
+    found, base, arms = defended
+    assert study.operating_point(found, list(arms.values()), base, slack) is arms[expected]
 
 
-def test_a_cost_of_exactly_the_slack_is_fair():
-    base = {"defense": "none"}
-    weak, strong = ({"defense": "ppb", "defense_strength": s} for s in (1.0, 4.0))
-    rows = rows_of([0.90, 0.90], "reserve_accuracy", **base)
-    rows += rows_of([0.90, 0.90], "reserve_accuracy", **weak)
-    rows += rows_of(
-        [0.88, 0.88], "reserve_accuracy", **strong
-    )  # 0.9 - 0.88 is a little more than 0.02 in binary
-    assert study.operating_point(rows, {"weak": weak, "strong": strong}, base, 0.02) == "strong"
-    unknown = rows_of([None, 0.88], "reserve_accuracy", **base) + rows[2:]
+def test_a_cost_of_exactly_the_slack_is_fair(made):
+    base = made.made("base")
+    arms = [made.arm(f"{s}", base, defense="ppb", defense_strength=s) for s in (1.0, 4.0)]
+    made.note(base, "reserve_accuracy", [0.90, 0.90])
+    made.note(arms[0], "reserve_accuracy", [0.90, 0.90])
+    made.note(arms[1], "reserve_accuracy", [0.88, 0.88])  # 0.9 - 0.88 is a little more than 0.02 in binary
+    assert study.operating_point(made, arms, base, 0.02) is arms[1]
+    unknown = made.arm("unknown", base, defense="ppb", defense_strength=2.0)
+    with pytest.raises(ValueError, match="arm 'unknown' has no 'reserve_accuracy'"):
+        study.operating_point(made, [unknown], base, 0.02)
+    made.note(unknown, "reserve_accuracy", [math.nan, 0.9])
     with pytest.raises(ValueError, match="reserve accuracy, which was not measured"):
-        study.operating_point(unknown, {"weak": weak}, base, 0.02)
+        study.operating_point(made, [unknown], base, 0.02)
 
 
-def test_a_gain_is_no_cost():
-    rows = reserve_rows() + rows_of([1.0, 1.0], "reserve_accuracy", defense="ppb", defense_strength=1.0)
-    settings = PPB | {"ppb 1": {"defense": "ppb", "defense_strength": 1.0}}
-    assert study.operating_point(rows, settings, {"defense": "none"}, 0.0) == "ppb 1"
+def test_a_gain_is_no_cost(defended):
+    found, base, arms = defended
+    better = found.arm("better", base, defense="ppb", defense_strength=1.0)
+    found.note(better, "reserve_accuracy", [1.0, 1.0])
+    assert study.operating_point(found, [*arms.values(), better], base, 0.0) is better
 
 
-def test_test_examples_and_attacks_have_no_say_in_the_operating_point():
-    rows = reserve_rows()
-    for setting in ({"defense": "none"}, *PPB.values()):
-        # by any of these, ppb 2 costs most and hides least, and ppb 128 costs nothing
-        value = 0.0 if setting.get("defense_strength") == 2.0 else 0.9
-        rows += rows_of([value, value], "test_accuracy", **setting)
-        rows += rows_of([1 - value, 1 - value], "generalization_gap", **setting)
-        for adversary in (None, "adaptive", "unaware"):
-            rows += rows_of([1 - value, 1 - value], attack="samia", **setting, adversary=adversary)
-    only = {name: PPB[name] for name in ("ppb 128", "ppb 2")}
-    assert study.operating_point(rows, only, {"defense": "none"}, 0.05) == "ppb 2"
+def test_test_examples_and_attacks_have_no_say_in_the_operating_point(defended):
+    found, base, arms = defended
+    for arm in (base, *arms.values()):
+        # by any of these, strength 2 costs most and hides least, and strength 128 costs nothing
+        value = 0.0 if arm is arms[2.0] else 0.9
+        found.note(arm, "test_accuracy", [value, value])
+        found.note(arm, "generalization_gap", [1 - value, 1 - value])
+        found.note(arm, "auc", [1 - value, 1 - value], attack="samia")
+    assert study.operating_point(found, [arms[128.0], arms[2.0]], base, 0.05) is arms[2.0]

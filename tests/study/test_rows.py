@@ -10,6 +10,7 @@ from scipy import stats
 
 from mialib import study
 from mialib.measures import Estimate, metrics
+from mialib.study import rows
 from tests.measures.test_metrics import sample
 
 CONTRACT = (
@@ -55,6 +56,28 @@ def test_attack_rows_hold_the_measures_the_caller_names():
     expected = metrics.tpr_at_fpr(member, margin, 0.05)
     assert (rows[1]["value"], rows[1]["low"], rows[1]["high"]) == expected
     assert {(row["attack"], row["n_members"]) for row in rows} == {("samia", member.sum())}
+
+
+@pytest.mark.parametrize(
+    "level, control",
+    [(None, False), (math.nan, False), (0, True), (0.5, False), (1, False), (8, False), (32.0, True)],
+)
+def test_nothing_is_compressed_at_sparsity_0_and_32_bits(level, control):
+    assert rows.is_control(level) is control
+
+
+def test_class_rows_compare_the_members_of_a_class_with_its_others():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    member = np.array([1, 1, 0, 0, 1, 0, 1, 1], dtype=bool)
+    margin = np.array([3.0, -2.0, 2.0, -3.0, 1.0, 1.0, 9.0, 9.0])
+    measured = {"auc": metrics.auc, "balanced_accuracy": metrics.balanced_accuracy}
+    found = rows.class_rows(member, margin, labels, 4, measured, attack="samia", target=0)
+    value = {(row["metric"], row["class"]): row["value"] for row in found}
+    # class 2 has only members, and nobody is in class 3
+    assert {key: v for key, v in value.items() if not math.isnan(v)} == {
+        ("auc", 0): 0.75, ("auc", 1): 0.5, ("balanced_accuracy", 0): 0.5, ("balanced_accuracy", 1): 0.5
+    }  # fmt: skip
+    assert len(found) == 8 and {row["seed"] for row in found} == {None}
 
 
 def test_aggregate_by_hand():
