@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 from nbval.kernel import RunningKernel
+from xdist.scheduler import LoadFileScheduling
 
 for _variable in ("MIALIB_CACHE", "MIALIB_OUTPUTS"):
     os.environ[_variable] = tempfile.mkdtemp(prefix="mialib-")
@@ -23,6 +24,23 @@ def _counted(kernel, stream, timeout=None):
 
 
 RunningKernel.get_message = _counted
+
+
+# notebooks that train the same networks: one process runs them in turn, and finds in its cache what it has trained
+TOGETHER = {"notebooks/yang2020_inversion.ipynb": "notebooks/yang2020_purification.ipynb"}
+
+
+class InTurn(LoadFileScheduling):
+    """The files of `TOGETHER` are handed out as one."""
+
+    def _split_scope(self, nodeid):
+        scope = super()._split_scope(nodeid)
+        return TOGETHER.get(scope, scope)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return InTurn(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collectstart(collector):

@@ -1,6 +1,11 @@
 """Do two commits compute the same? Runs the notebooks of both on this machine and compares their rows to the last digit.
 
     python tests/same_rows.py BEFORE [AFTER]        AFTER: a commit, or the working tree (the default)
+    python tests/same_rows.py BEFORE [AFTER] --z    where random numbers changed: how far means over targets moved
+
+With --z, (mean after - mean before) / pooled standard error over the targets, of each setting and metric. If nothing but
+chance is behind it, about 5 % lie beyond 1.96 of a normal distribution, a few more with as few targets as here (Student's t:
+8 % with five on each side, 12 % with three), and fewer where a metric hardly depends on chance.
 
 Not a test: another processor rounds otherwise, so both sides have to be run on one. Timings are left out. Results of a
 commit are kept below --keep and not computed again; those of the working tree always are.
@@ -9,6 +14,7 @@ commit are kept below --keep and not computed again; those of the working tree a
 import argparse
 import collections
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -16,7 +22,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from mialib import reporting
+from mialib.study import COLUMNS
+from mialib.study.rows import WITHIN_A_SETTING
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMINGS = {"search_seconds"}  # metrics that differ from run to run
@@ -36,6 +46,7 @@ def main() -> int:
         help="names, or BEFORE=AFTER where they differ, one+another for two together; default: all that both sides have",
     )
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "mialib-same-rows")
+    parser.add_argument("--z", action="store_true", help="z-values instead of equality")
     options = parser.parse_args()
     sides = [_tree(name, options.keep) for name in (options.before, options.after)]
     names = options.notebooks or sorted(
@@ -44,7 +55,11 @@ def main() -> int:
     differ = False
     for name in names:
         pair = (name.split("=") * 2)[:2]
-        before, after = (_rows(one, *side) for one, side in zip(pair, sides, strict=True))
+        found = [_rows(one, *side) for one, side in zip(pair, sides, strict=True)]
+        if options.z:
+            _print_z(name, *map(_by_setting, found))
+            continue
+        before, after = map(_as_text, found)
         lost, new = before - after, after - before
         differ |= bool(lost or new)
         print(
@@ -74,16 +89,52 @@ def _tree(name: str, keep: Path) -> tuple[Path, Path]:
     return tree, keep / commit / "outputs"
 
 
-def _rows(names: str, tree: Path, outputs: Path) -> collections.Counter:
-    """The rows of the default runs of notebooks, "one+another", as text; all numbers as floats."""
+def _rows(names: str, tree: Path, outputs: Path) -> list[dict]:
+    """The rows of the default runs of notebooks, "one+another"; all numbers as floats."""
     rows = []
     for name in names.split("+"):
         metrics = outputs / name / "digits" / "metrics.json"
         if not metrics.exists():
             _run(name, tree, outputs)
         rows += reporting.load(metrics)["rows"]
-    plain = [{k: float(v) if isinstance(v, int) else v for k, v in row.items()} for row in rows]
-    return collections.Counter(json.dumps(row) for row in plain if row["metric"] not in TIMINGS)
+    rows = [row for row in rows if row["metric"] not in TIMINGS]
+    return [{k: float(v) if isinstance(v, int) else v for k, v in row.items()} for row in rows]
+
+
+def _as_text(rows: list[dict]) -> collections.Counter:
+    return collections.Counter(map(json.dumps, rows))
+
+
+def _by_setting(rows: list[dict]) -> dict[tuple, np.ndarray]:
+    """All columns that say what was measured -> values of the targets, (targets,), trainings averaged."""
+    values: dict = collections.defaultdict(lambda: collections.defaultdict(list))
+    for row in rows:
+        if row["target"] is not None:
+            setting = tuple((k, row[k]) for k in COLUMNS if k not in WITHIN_A_SETTING)
+            values[setting][row["target"]].append(math.nan if row["value"] is None else row["value"])
+    return {one: np.array([np.mean(of) for of in targets.values()]) for one, targets in values.items()}
+
+
+def _print_z(name: str, before: dict, after: dict) -> None:
+    z, unlike = collections.defaultdict(list), []
+    for setting in before.keys() & after.keys():
+        a, b = before[setting], after[setting]
+        error = math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)) if min(len(a), len(b)) > 1 else 0
+        if error > 0 and math.isfinite(error):
+            z[dict(setting)["metric"]].append((b.mean() - a.mean()) / error)
+        elif not np.array_equal(a, b, equal_nan=True):
+            unlike.append(setting)
+    every = np.array(sum(z.values(), []))
+    lost, new = len(before.keys() - after.keys()), len(after.keys() - before.keys())
+    print(
+        f"{name}: {len(every)} z-values, {np.mean(np.abs(every) > 1.96):.1%} beyond 1.96, sd {every.std():.2f}; "
+        f"{lost} settings only before, {new} only after, {len(unlike)} without spread differ"
+    )
+    for metric, values in sorted(z.items(), key=lambda one: -np.mean(np.abs(one[1]) > 1.96)):
+        values = np.array(values)
+        print(
+            f"  {metric:28} {len(values):5} {np.mean(np.abs(values) > 1.96):6.1%}  mean {values.mean():+.2f} sd {values.std():.2f}"
+        )
 
 
 def _run(name: str, tree: Path, outputs: Path) -> None:

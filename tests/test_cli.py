@@ -1,6 +1,5 @@
 """The command line: bad input is refused before any work, and a run leaves results or a message."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import DeadKernelError
 
-from mialib import REPO_ROOT, cli
+from mialib import REPO_ROOT, cli, reporting
 from mialib.data import faces
 from mialib.study import COLUMNS
 
@@ -19,13 +18,15 @@ def repository(tmp_path, monkeypatch):
     cells = [
         nbformat.v4.new_code_cell('run: str = "first"\nepochs: int = 1', metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(
-            "import json, os, pathlib\n"
+            "import gzip, json, os, pathlib\n"
             "if epochs == 7: raise RuntimeError('seven is too many')\n"
             "folder = pathlib.Path(os.environ['MIALIB_OUTPUTS']) / 'small' / run\n"
             "row = {'metric': 'auc', 'value': epochs / 10, 'attack': 'gap', 'compression': 'none', 'target': 0}\n"
             f"row = {{name: row.get(name) for name in {COLUMNS!r}}}\n"
-            "content = dict(notebook='small', run=run, parameters={}, provenance={}, rows=[row],\n"
-            "    claims=[dict(claim='it works', source='', paper='', ours='', verdict='reproduced')])\n"
+            "lines = [','.join('' if cell is None else str(cell) for cell in line) for line in (row, row.values())]\n"
+            "(folder / 'rows.csv.gz').write_bytes(gzip.compress('\\n'.join(lines).encode()))\n"
+            "claim = dict(claim='it works', source='', paper='', ours='', verdict='reproduced')\n"
+            "content = dict(notebook='small', run=run, parameters={}, provenance={}, aggregates=[], claims={'it': claim})\n"
             "(folder / 'metrics.json').write_text(json.dumps(content))\n"
             "assert os.environ['MIALIB_PROGRESS']\n"
         ),
@@ -97,7 +98,7 @@ def test_an_empty_file_runs_the_defaults(repository, monkeypatch):
 def test_a_run_leaves_its_results_and_prints_the_headline(repository, capsys):
     assert cli.main(["run", str(repository("epochs: 6"))]) == 0
     folder = Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "first"
-    assert json.loads((folder / "metrics.json").read_text())["rows"][0]["value"] == 0.6
+    assert reporting.load(folder / "metrics.json")["rows"][0]["value"] == 0.6
     noted = nbformat.read(folder / "executed.ipynb", 4).metadata.papermill
     assert noted.input_path == "notebooks/small.ipynb"  # nobody learns where the checkout lies
     assert not os.path.isabs(noted.output_path)

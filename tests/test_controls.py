@@ -8,6 +8,7 @@ from mialib.attacks import neural, threshold
 from mialib.data import splits
 from mialib.measures import metrics
 from mialib.store import Store
+from mialib.study import Given, Study
 from mialib.training import Recipe
 
 N_TARGETS, N_SHADOWS = 2, 2
@@ -19,12 +20,12 @@ def setting(digits, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("controls"))
     split = splits.target_shadow(len(digits), N_TARGETS, N_SHADOWS, seed=0, n_train=100)
 
-    def observed(epochs):
+    def arm(epochs):
         recipe = Recipe(epochs, batch_size=32)
         population = training.fit(models.make("small_cnn", digits), digits, split, recipe, cache=store)
-        return population, study.observe(population, digits, split, N_TARGETS)
+        return Study(digits, split, N_TARGETS).arm("attacked", population)
 
-    return digits, split, observed
+    return digits, split, arm
 
 
 @pytest.fixture(scope="module")
@@ -32,61 +33,70 @@ def overfit(setting):
     return setting[2](epochs=40)
 
 
-def margins_of(attack, seen):
-    return [attack(target, seen.shadows, seen.shadow_member, 0) for target in seen.targets]
+def margins_of(attack, arm, shadow_member):
+    return [attack(target, arm.shadows(True), shadow_member, 0) for target in arm.targets(True)]
+
+
+def truth_of(arm):
+    return arm.study.roles.member[arm.study.roles.shadows]
 
 
 def test_an_overfit_model_is_found(setting, overfit):
     digits, split, _ = setting
-    population, seen = overfit
-    assert (
-        float(asking.accuracy(population, digits, split.member).min()) > 0.99
-    )  # it has learned its members by heart
-    for target, margins in enumerate(margins_of(threshold.confidence_global, seen)):
-        estimate = metrics.auc(seen.member[target], margins)
+    accuracy = asking.accuracy(overfit.networks, digits, split.member[:N_TARGETS])
+    assert float(accuracy.min()) > 0.99  # it has learned its members by heart
+    for target, margins in enumerate(margins_of(threshold.confidence_global, overfit, truth_of(overfit))):
+        estimate = metrics.auc(overfit.member[target], margins)
         assert estimate.value > 0.7 and estimate.low > 0.5
-    posterior_auc = [
-        metrics.auc(m, c).value for m, c in zip(seen.member, seen.true_class("confidence"), strict=True)
-    ]
-    assert min(posterior_auc) > 0.7
-    assert all(row["value"] > 0 for row in study.divergence(seen) if row["class"] is None)
+    pairs = zip(overfit.member, overfit.signal("confidence"), strict=True)
+    assert min(metrics.auc(member, confidence).value for member, confidence in pairs) > 0.7
+    assert all(row["value"] > 0 for row in study.divergence(overfit) if row["class"] is None)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_finds_more_in_an_overfit_model_than_by_guessing(overfit, name):
-    _, seen = overfit
-    found = [
-        metrics.auc(m, s).value for m, s in zip(seen.member, margins_of(ATTACKS[name], seen), strict=True)
-    ]
-    assert sum(found) / len(found) > 0.5
+    overfit.study.attack({name: ATTACKS[name]})
+    assert overfit.study.values(overfit, "auc", name).mean() > 0.5
 
 
 def test_an_untrained_models_confidence_has_an_interval_around_one_half(setting):
-    _, seen = setting[2](epochs=0)
-    for member, confidence in zip(seen.member, seen.true_class("confidence"), strict=True):
+    untrained = setting[2](epochs=0)
+    for member, confidence in zip(untrained.member, untrained.signal("confidence"), strict=True):
         _, low, high = metrics.auc(member, confidence)
         assert low < 0.5 < high
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_untrained_model_gives_nothing_away(setting, name):
-    _, seen = setting[2](epochs=0)
-    for target, margins in enumerate(margins_of(ATTACKS[name], seen)):
-        value, low, high = metrics.auc(seen.member[target], margins)
+    untrained = setting[2](epochs=0)
+    for target, margins in enumerate(margins_of(ATTACKS[name], untrained, truth_of(untrained))):
+        value, low, high = metrics.auc(untrained.member[target], margins)
         # all attacks, both targets: wider than one 95 % interval, as many are looked at
         assert abs(value - 0.5) < 1.5 * max(value - low, high - value)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_random_membership_gives_chance_even_on_an_overfit_model(overfit, name):
-    _, seen = overfit
     generator = torch.Generator().manual_seed(1)
 
     def shuffled(member):
         return torch.stack([row[torch.randperm(len(row), generator=generator)] for row in member])
 
-    believed, truth = shuffled(seen.shadow_member), shuffled(seen.member)
-    margins = [ATTACKS[name](target, seen.shadows, believed, 0) for target in seen.targets]
-    for target, margin in enumerate(margins):
-        value, low, high = metrics.auc(truth[target], margin)
+    believed, truth = shuffled(truth_of(overfit)), shuffled(overfit.member)
+    for target, margins in enumerate(margins_of(ATTACKS[name], overfit, believed)):
+        value, low, high = metrics.auc(truth[target], margins)
         assert abs(value - 0.5) < 1.5 * max(value - low, high - value)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_study_judges_by_the_membership_that_it_is_given(overfit, name):
+    """A null control: the same margins to the last bit, and nothing to be found in them."""
+    real, generator = overfit.study, torch.Generator().manual_seed(2)
+    redrawn = torch.stack([row[torch.randperm(len(row), generator=generator)] for row in real.member])
+    null = Study(real.pool, real.split, N_TARGETS, member=redrawn)
+    arm = null.arm("attacked", Given(overfit.targets(True), overfit.shadows(True)))
+    for one in (real, null):
+        one.attack({name: ATTACKS[name]})
+    assert torch.equal(null.margins(arm, name), real.margins(overfit, name))
+    for row in null.select(metric="auc", attack=name):
+        assert abs(row["value"] - 0.5) < 1.5 * max(row["value"] - row["low"], row["high"] - row["value"])

@@ -151,6 +151,42 @@ def test_every_notebooks_defaults_are_in_the_vocabulary(path):
     assert values["dataset"] == "digits"
 
 
+# Two notebooks on the same networks
+
+SAME = ("yang2020_purification", "yang2020_inversion")
+
+
+def defaults_of(name):
+    """Parameter -> its line in the parameters cell, with type, default and comment."""
+    cells = nbformat.read(REPO_ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+    source = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    return {line.split(":")[0]: line for line in source.splitlines() if line.partition(":")[0].isidentifier()}
+
+
+def test_two_notebooks_train_the_same_networks_by_default():
+    first, second = (defaults_of(name) for name in SAME)
+    shared = first.keys() & second.keys()
+    assert len(shared) > 30 and second.keys() - first.keys() == {"decoder_epochs"}
+    # the comment on `run` names the notebook's own folder
+    assert {key: first[key] for key in shared - {"run"}} == {key: second[key] for key in shared - {"run"}}
+
+
+def test_two_notebooks_train_the_same_networks_in_every_run():
+    runs = [{path.stem for path in FILES if path.parent.name == name} for name in SAME]
+    assert runs[0] == runs[1] and runs[0]
+    shared = defaults_of(SAME[0]).keys() & defaults_of(SAME[1]).keys()
+    for run in runs[0]:
+        first, second = (
+            params.read(
+                REPO_ROOT / "params" / name / f"{run}.yaml", REPO_ROOT / "notebooks" / f"{name}.ipynb"
+            )
+            for name in SAME
+        )
+        assert {k: v for k, v in first.items() if k in shared} == {
+            k: v for k, v in second.items() if k in shared
+        }
+
+
 # Every run from top to bottom, at toy size
 
 TOY = {

@@ -8,10 +8,10 @@ import tomllib
 import pytest
 import torch
 
-from mialib import REPO_ROOT, data, models, params, study, training
+from mialib import REPO_ROOT, data, models, params, training
 from mialib.asking import Views
-from mialib.data import own, splits
-from mialib.study import Observation
+from mialib.data import Dataset, Splits, own, splits
+from mialib.study import Given, Study
 
 README = (REPO_ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -28,8 +28,8 @@ def names_of(block):
 
 
 ATTACK, DEFENSE, MINE = BLOCKS
+ARM = re.search(r"`(comparison\.arm\(.*?\))`", README).group(1)
 posteriors = torch.tensor([[0.99, 0.01], [0.6, 0.4], [0.98, 0.02], [0.55, 0.45]], dtype=torch.float64)
-views = Views(posteriors.log()[None], torch.zeros(1, 4, dtype=torch.long))
 member = torch.tensor([[True, False, True, False]])
 
 
@@ -40,14 +40,19 @@ def test_an_example_is_about_ten_lines(block):
 
 @pytest.mark.parametrize("served", [False, True], ids=["plain", "behind the output defence"])
 def test_the_example_attack_finds_an_obvious_member(served):
-    attack = names_of(ATTACK)["sure_and_right"]
-    seen = Observation([views], views, member, member)
+    four = Dataset.of_features("four", torch.zeros(4, 1), torch.zeros(4).long(), 2)
+    both = member.expand(2, -1)
+    comparison = Study(four, Splits(both, ~both, torch.zeros_like(both), torch.arange(2)), 1)
+    index = comparison.roles.index
+    target, shadow = (Views(posteriors.log()[i][None], torch.zeros(1, 4, dtype=torch.long)) for i in index)
+    arm = original = comparison.arm("original", Given([target], shadow))
     if served:
-        seen = seen.served(names_of(DEFENSE)["Halved"](), defense="halved")
-    made = study.attack({"here": seen}, {"sure_and_right": attack})
-    assert (made.margins["here"]["sure_and_right"][0, 0] > 0).tolist() == member[0].tolist()
-    assert {row["attack"] for row in made.rows} == {"sure_and_right"}
-    assert {row["defense"] for row in made.rows} == {"halved" if served else None}
+        arm = eval(ARM, names_of(DEFENSE) | {"comparison": comparison, "original": original})
+    comparison.attack({"sure_and_right": names_of(ATTACK)["sure_and_right"]}, [arm])
+    found = comparison.margins(arm, "sure_and_right")[0, 0] > 0
+    assert found.tolist() == member[0, index[0]].tolist()
+    assert {row["attack"] for row in comparison.rows} == {"sure_and_right"}
+    assert {row["defense"] for row in comparison.rows} == {"halved" if served else "none"}
 
 
 def test_the_example_defence_halves_the_distance_to_uniform():

@@ -60,3 +60,11 @@ class Guarded:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.defense(self.door(x))
+
+
+def one_at_a_time(door: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What is answered to inputs (m, n, ...) that are asked about one by one, as a user would: (m, n, c).
+
+    The last bits of an answer depend on what else is in its batch.
+    """
+    return torch.cat([door(x[:, j : j + 1]) for j in range(x.shape[1])], dim=1)

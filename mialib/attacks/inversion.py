@@ -15,6 +15,7 @@ Shapes: m classifiers or decoders, n examples, c classes. Pictures are float32 i
 features of tabular data, also in [0, 1], stand in for pixels, (m, n, d).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from mialib import asking, training
 from mialib.data import Dataset, splits
+from mialib.defenses import outputs
 from mialib.models import decoders
 from mialib.models.decoders import squared_error
 from mialib.store import Store
@@ -143,6 +145,57 @@ class SquaredError:
         """(k,)."""
         truth = decoders.pixels(self.x, batch.index % len(self.x))
         return squared_error(forward(params, batch.x).sigmoid(), truth).mean(1)
+
+
+# --- the attacker who knows the defence ----------------------------------------------------------------------------
+
+
+def ways(
+    attack: Inversion,
+    answers: Tensor,
+    *,
+    own: Population,
+    by_label: Population,
+    old: Population,
+    auxiliary: Dataset,
+    undefended: Tensor,
+) -> dict[str, Tensor]:
+    """What an attacker who knows a defence can draw from its answers (m, n, c), in four ways: name -> (m, n, ...).
+
+    Whoever learns a decoder anew is not bound to it. Every answer shows its label, so the decoder for bare labels reads
+    any of them (where none of the auxiliary examples got a label, its mean picture is drawn); the decoder from before
+    the defence is still there; and the mean auxiliary picture needs no answer.
+
+    Args:
+        own, by_label, old: decoders learned through the defence, from bare labels, and without a defence, m each.
+        undefended: (m, a, c), the classifiers' own answers to the auxiliary examples.
+    """
+    mean = mean_picture(auxiliary).cpu()
+    labelled = attack.rebuild(by_label, outputs.OneHot()(answers))
+    labelled[unseen(answers, undefended)] = mean
+    return {
+        "own decoder": attack.rebuild(own, answers),
+        "by the label": labelled,
+        "old decoder": attack.rebuild(old, answers),
+        "mean picture": mean.expand_as(labelled),
+    }
+
+
+def best_way(drawn: Mapping[str, Tensor], truth: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """For each classifier the pictures of the way that errs least on average over its examples.
+
+    In hindsight, so an upper bound on what an attacker can do.
+
+    Args:
+        drawn: name of a way -> (m, n, ...) in [0, 1]; truth: (m, n, ...).
+
+    Returns:
+        (m, n, ...), and the error of each way, mean over all.
+    """
+    errors = torch.stack([squared_error(one, truth).mean(1) for one in drawn.values()])
+    every = list(drawn.values())
+    best = torch.stack([every[int(way)][i] for i, way in enumerate(errors.argmin(0))])
+    return best, dict(zip(drawn, errors.mean(1).tolist(), strict=True))
 
 
 # --- how good is a picture -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mialib.compression.pruning import Masks
-from mialib.training import Tensors
+from mialib.training import Population, Tensors
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,23 @@ class ADMM:
     def begin(self, params: Tensors) -> "_Splitting":
         """Z = the projection of W, U = 0."""
         return _Splitting(self, params)
+
+
+def residuals(population: Population) -> dict[str, list[list[float]]]:
+    """How far W and Z were apart after each iteration, ||W - Z|| / ||W||, 0 or more, of models that were trained by ADMM.
+
+    Returns:
+        Name of each constrained parameter -> (k, iterations); then that of all together, under "all".
+
+    Raises:
+        ValueError: models that were not trained with `ADMM` as their constraint.
+    """
+    first = population.records[0] if population.records else {}
+    if "residual" not in first:
+        raise ValueError("these models have no residual; train them with constraint=ADMM(...)")
+    curves = {name.removeprefix("residual "): name for name in first if name.startswith("residual ")}
+    curves["all"] = "residual"
+    return {part: [record[name] for record in population.records] for part, name in curves.items()}
 
 
 class _Splitting:

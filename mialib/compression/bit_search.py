@@ -50,6 +50,12 @@ class Found:
         return len(self.log)
 
     @property
+    def path(self) -> pd.DataFrame:
+        """The steps that were taken, as in `log`, and which of them led to the answer (chosen "<-")."""
+        taken = self.log[self.log["kept"]].drop(columns=["kept", "seconds"])
+        return taken.assign(chosen=["<-" if i == taken["leak"].idxmin() else "" for i in taken.index])
+
+    @property
     def seconds(self) -> float:
         """What measuring them took, whenever that was."""
         return float(self.log["seconds"].sum())

@@ -183,6 +183,19 @@ def values(params: Tensors, method: str, bits: Mapping[str, float]) -> dict[str,
     return counts
 
 
+def on_grid(params: Tensors, quantizer: Quantizer) -> bool:
+    """Whether every quantised weight lies on its grid: at most 2^bits values (`values`), three where ternary."""
+    narrow = {name: width for name, width in quantizer.bits.items() if width != FULL}
+    found = values(params, quantizer.method, narrow)
+    return all(found[name] <= (3 if width == TERNARY else 2**width) for name, width in narrow.items())
+
+
+def mean_width(params: Tensors, bits: Mapping[str, float]) -> float:
+    """The mean bit-width of the weights that `bits` names, every weight counting alike."""
+    numbers = {name: params[name][0].numel() for name in bits}
+    return sum(width * numbers[name] for name, width in bits.items()) / sum(numbers.values())
+
+
 def stored_bytes(params: Tensors, method: str, bits: Mapping[str, float]) -> int:
     """Bytes of one model's parameters: quantised weights at their widths, their scales, the rest in float32.
 

@@ -5,9 +5,11 @@ result is a population of float networks whose weights lie on their grids; `int8
 in integers.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import pandas as pd
 from torch import Tensor, nn
 
 from mialib import training
@@ -15,6 +17,7 @@ from mialib.compression import quantization, quantized_relu, recalibration
 from mialib.compression.quantization import FULL, Quantizer
 from mialib.data import Dataset, Splits, splits
 from mialib.training import Population, Recipe
+from mialib.training.hooks import Augment
 
 FAMILIES = (
     "after training",
@@ -23,6 +26,7 @@ FAMILIES = (
     "from scratch",
     "from scratch, activations too",
 )
+WITH_ACTIVATIONS = ("fine-tuned, activations too", "from scratch, activations too")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,45 @@ def scheme(
     """
     widths = quantization.widths(make_model, bits, first=edge, last=edge)
     return Scheme(Quantizer(method, widths), activations, edge)
+
+
+def of_family(
+    make_model: Callable[[], nn.Module], family: str, bits: float, edge: float | None = 8
+) -> Scheme:
+    """What one of `FAMILIES` quantises: affine after training, else DoReFa, and the activations where it says so.
+
+    Args:
+        bits: of the weights, and rounded up of the activations.
+        edge: as in `scheme`.
+
+    Raises:
+        ValueError: an unknown family.
+    """
+    if family not in FAMILIES:
+        raise ValueError(
+            f"quantisation: unknown family {family!r}; valid are {', '.join(map(repr, FAMILIES))}"
+        )
+    method = "affine" if family == "after training" else "dorefa"
+    activations = math.ceil(bits) if family in WITH_ACTIVATIONS else FULL
+    return scheme(make_model, bits, method=method, activations=activations, edge=edge)
+
+
+def overview(
+    make_model: Callable[[], nn.Module], bits: Sequence[float], edge: float | None = 8
+) -> pd.DataFrame:
+    """A line for each bit-width: "8 / 2 / 8", the widths of the first, the others and the last layer, and a network's bytes.
+
+    Bytes are those of DoReFa weights at their widths and of the rest in 32 bits (`quantization.stored_bytes`).
+    """
+    params = {name: tensor[None] for name, tensor in make_model().named_parameters()}
+    lines = {}
+    for b in bits:
+        widths = scheme(make_model, b, edge=edge).quantizer.bits
+        lines[b] = {
+            "first, others, last layer": " / ".join(f"{list(widths.values())[i]:g}" for i in (0, 1, -1)),
+            "bytes": quantization.stored_bytes(params, "dorefa", widths),
+        }
+    return pd.DataFrame.from_dict(lines, orient="index")
 
 
 def post_training(models: Population, data: Dataset, index: Tensor, scheme: Scheme) -> Population:
@@ -102,3 +145,47 @@ def aware(
             ranges = recalibration.clips(weights, data, splits.indices(split.reserve), *bits)
             start = replace(ranges, params=start.params)
     return training.fit(network, data, split, recipe, start=start, compress=scheme.quantizer, **options)
+
+
+def in_family(
+    make_model: Callable[[], nn.Module],
+    data: Dataset,
+    split: Splits,
+    family: str,
+    bits: float,
+    *,
+    start: Population,
+    recipe: Recipe,
+    further: Recipe,
+    edge: float | None = 8,
+    augment: Augment | None = None,
+) -> Population:
+    """Networks of one of `FAMILIES`, or at 32 bits its control: the same training, nothing rounded.
+
+    The control of "from scratch, activations too" clips its ReLUs at 1, as DoReFa does, and rounds them to 16 bits: what
+    clipping does is not what quantisation does.
+
+    Args:
+        bits, edge: as in `of_family`. Calibration examples are each model's reserve.
+        start: the networks in full precision, trained by `recipe`, as those from scratch are.
+        further: of the fine-tuning.
+
+    Raises:
+        ValueError: an unknown family.
+    """
+    chosen, what = of_family(make_model, family, bits, edge), f"{family}, {bits:g} bits"
+    index, options = splits.indices(split.reserve), {"augment": augment, "what": what}
+    if family == "after training":
+        if bits == FULL:
+            return recalibration.batchnorm(start, data, index)
+        return post_training(start, data, index, chosen)
+    from_scratch = family.startswith("from scratch")
+    if bits == FULL and family == "from scratch, activations too":
+        chosen = replace(scheme(make_model, FULL), activations=16)
+    elif bits == FULL:
+        if from_scratch:
+            return start
+        return training.fit(make_model, data, split, further, start=start, **options)
+    if from_scratch:
+        return aware(make_model, data, split, recipe, chosen, **options)
+    return aware(make_model, data, split, further, chosen, start, **options)

@@ -9,4 +9,5 @@ from .datasets import Dataset as Dataset
 from .datasets import apart as apart
 from .datasets import load as load
 from .datasets import load_image_folder as load_image_folder
+from .datasets import one_of_each as one_of_each
 from .splits import Splits as Splits

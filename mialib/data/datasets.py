@@ -299,3 +299,20 @@ def _validate(data: Dataset) -> None:
     check((data.std > 0).all(), "std must be greater than 0")
     if x.is_floating_point():
         check(x.sum(dtype=torch.float64).isfinite(), "x holds values that are not finite")
+
+
+def one_of_each(labels: Tensor, count: int) -> Tensor:
+    """Positions of the first example of each class in turn, `count` of them; further ones where there are too few classes.
+
+    Args:
+        labels: int64 (n,).
+
+    Returns:
+        int64 (count,), or (n,) where there are fewer examples.
+    """
+    first: dict[int, int] = {}
+    for position, label in enumerate(labels.tolist()):
+        first.setdefault(label, position)
+    chosen = set(first.values())
+    others = [position for position in range(len(labels)) if position not in chosen]
+    return torch.tensor(([*first.values(), *others])[:count], dtype=torch.int64)

@@ -9,9 +9,11 @@ matched member's own class is taken, and r comes from the reference set. Queries
 swapped too, and a member whose answer moves in the last bits is missed: `error_rates` measures both.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -114,6 +116,24 @@ def error_rates(swapper: Swapper, members: Tensor, others: Tensor) -> tuple[Tens
     wrongly = torch.cat([swapped & ~swapper.flagged, swapper.swaps(others)[0]], dim=1)
     free = (~swapper.flagged).sum(1) + others.shape[1]
     return missed.double(), wrongly.sum(1) / free.double()
+
+
+def error_table(
+    known: Defender, seed: int, members: Tensor, others: Tensor, distances: Sequence[float]
+) -> pd.DataFrame:
+    """`error_rates` of swappers at several distances in both spaces: means over the first m networks, a line each.
+
+    Args:
+        known, seed: as in `fit`.
+        members, others: of m of the networks, the first.
+    """
+    rates = {}
+    for space in SPACES:
+        for distance in distances:
+            one = fit(known, seed, distance=distance, space=space)[: len(members)]
+            missed, wrongly = error_rates(one, members, others)
+            rates[space, f"{distance:g}"] = missed.nanmean().item(), wrongly.mean().item()
+    return pd.DataFrame(rates, index=["flagged members missed", "others swapped"]).T
 
 
 def _key(log_posteriors: Tensor, space: str) -> Tensor:

@@ -139,6 +139,16 @@ def minimum_detectable(differences) -> float:
     return float(multiplier * math.sqrt(_mean_variance(differences)))
 
 
+def rises(steps, standard_errors: float = 2.0) -> bool:
+    """Whether a quantity falls from none of its steps (k, targets) to the next by more than chance would have it.
+
+    A fall, averaged over the targets, may be that many standard errors of the paired difference: none for one target.
+    """
+    falls = -np.diff(np.asarray(steps, dtype=np.float64), axis=0)
+    errors = [math.sqrt(_mean_variance(fall)) if len(fall) > 1 else 0.0 for fall in falls]
+    return bool((falls.mean(1) <= standard_errors * np.array(errors)).all())
+
+
 def wilson(hits: float, n: float) -> Estimate:
     """The share hits / n with Wilson's (1927) interval; nan for n = 0.
 

@@ -10,6 +10,7 @@ import io
 import json
 import platform
 import subprocess
+import zlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,8 @@ from mialib.study.rows import finite
 CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "verdict")
 ROWS, MARGINS = "rows.csv.gz", "margins.npz"
 _SECTIONS = ("notebook", "run", "parameters", "provenance", "aggregates", "claims")
-_COUNTS = ("target", "seed", "class", "n_members", "n_nonmembers", "n_shadows")
+_NAMES = {"dataset", "model", "protocol", "knowledge", "compression", "defense", "adversary"}
+_TEXTS = _NAMES | {"attacker_compression", "variant", "attack", "metric"}  # columns that hold no numbers
 
 
 def save(
@@ -116,6 +118,9 @@ def _table(rows: Sequence[dict]) -> bytes:
     try:
         for row in rows:
             json.dumps(row, allow_nan=False)  # names what a table cannot hold
+            for name, value in row.items():
+                if value is not None and _read(name, str(value)) != value:
+                    raise ValueError(f"{name} is {value!r}, which would be read as another value")
     except (TypeError, ValueError) as error:
         raise ValueError(f"rows cannot be written: {error}") from error
     text = pd.DataFrame(rows, columns=COLUMNS, dtype=object).to_csv(index=False)
@@ -128,13 +133,21 @@ def _rows(path: Path) -> list[dict]:
             f"no rows at {path}, which metrics.json beside it belongs to; run the notebook again"
         )
     try:
-        table = pd.read_csv(path, float_precision="round_trip")
-    except (OSError, EOFError, ValueError) as error:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if list(table) != list(COLUMNS):
+            raise ValueError(f"it has the columns {list(table)}; rows have {list(COLUMNS)}")
+        return [{name: _read(name, text) for name, text in row.items()} for row in table.to_dict("records")]
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole table of rows ({error}); run the notebook again") from error
-    if list(table) != list(COLUMNS):
-        raise ValueError(f"{path} has the columns {list(table)}; rows have {list(COLUMNS)}")
-    table = table.astype({name: "Int64" for name in _COUNTS}).astype(object)
-    return table.where(table.notna(), None).to_dict("records")
+
+
+def _read(name: str, text: str) -> str | int | float | None:
+    """What stands in a column, to the last digit; "4" is an int and "4.0" a float, as they were written."""
+    if not text:
+        return None
+    if name in _TEXTS:
+        return text
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
 def provenance(seconds: float, device) -> dict:

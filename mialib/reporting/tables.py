@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from mialib.attacks import threshold
-from mialib.measures import Estimate
+from mialib.measures import Estimate, metrics
 from mialib.reporting import vocabulary
 from mialib.study import Arm, Attacker, Study, aggregate, select, table
 
@@ -39,6 +40,60 @@ def differences(
             for title, (a, b) in pairs.items()
         }
     )
+
+
+def means(
+    study: Study, lines: Mapping[str, Who], columns: Mapping[str, str | tuple[str, str]], digits: int = 3
+) -> pd.DataFrame:
+    """Means over targets as "0.612", a line for each arm or attacker; empty where not resolved, or its attack not run.
+
+    Args:
+        columns: title -> metric, or metric and attack.
+    """
+    table = {}
+    for title, who in lines.items():
+        asked = {name: (one, None) if isinstance(one, str) else one for name, one in columns.items()}
+        run = {None, *study.attacks(who)}
+        found = {name: study.values(who, *one).mean() for name, one in asked.items() if one[1] in run}
+        table[title] = {
+            name: "" if pd.isna(found.get(name)) else f"{found[name]:.{digits}f}" for name in columns
+        }
+    return pd.DataFrame(table).T
+
+
+def changes(
+    study: Study, lines: Mapping[str, Who], base: Who, columns: Mapping[str, str], attack: str
+) -> pd.DataFrame:
+    """How an attack's measures change from the base, in points: a line for each arm or attacker, without the base.
+
+    Args:
+        columns: title -> metric.
+    """
+    table = {
+        line: {
+            title: vocabulary.in_points(study.difference(who, base, metric, attack, pair="target"))
+            for title, metric in columns.items()
+        }
+        for line, who in lines.items()
+        if who != base
+    }
+    return pd.DataFrame(table).T
+
+
+def ladder(
+    study: Study, ladders: Mapping[str, Mapping[str, Arm]], metric: str = "test_accuracy"
+) -> pd.DataFrame:
+    """Means over targets from step to step, a line for each ladder; last, whether none is below the one before.
+
+    Args:
+        ladders: name -> {step -> arm}, from the step where the least is expected. `metrics.rises` judges.
+    """
+    table = {}
+    for name, steps in ladders.items():
+        values = {step: study.values(arm, metric) for step, arm in steps.items()}
+        table[name] = {step: f"{found.mean():.3f}" for step, found in values.items()}
+        table[name]["monotone within 2 s.e."] = metrics.rises(list(values.values()))
+    return pd.DataFrame(table).T
 
 
 def models(rows: Sequence[dict]) -> pd.DataFrame:
@@ -80,6 +135,90 @@ def _pair(values) -> str:
     """Means over targets as '0.812' or '0.812 (0.700)'."""
     first, *second = (f"{value.mean():.3f}" for value in values)
     return first + "".join(f" ({value})" for value in second)
+
+
+def averages(columns: Mapping[str, Mapping[Arm, np.ndarray]]) -> pd.DataFrame:
+    """title -> {arm: values over targets (targets,)} as their means: a line for each arm, a column for each title."""
+    return pd.DataFrame(
+        {
+            title: {arm.label: values.mean() for arm, values in found.items()}
+            for title, found in columns.items()
+        }
+    )
+
+
+SPREADS = {
+    "entropy": "entropy",
+    "entropy_sd": "its sd",
+    "class_spread": "trace",
+    "top_sd": "sd of top",
+    "beyond_the_label": "beyond label",
+}
+
+
+def dispersion(study: Study, arms: Iterable[Arm], members: str, others: str) -> pd.DataFrame:
+    """How far each arm's answers (rows) spread, as `study.dispersion` measured it: a pair of columns for each measure.
+
+    Args:
+        members, others: what the columns of members and of other candidates are called.
+    """
+    arms, sides = list(arms), {"member": members, "test": others}
+    return averages(
+        {
+            (title, side): {arm: study.values(arm, f"{key}_{metric}") for arm in arms}
+            for metric, title in SPREADS.items()
+            for key, side in sides.items()
+        }
+    )
+
+
+def costs(study: Study, arms: Iterable[Arm]) -> pd.DataFrame:
+    """What each arm (rows) costs, mean over targets; nan for label loss and distortion of what no output defence serves.
+
+    Accuracy on members as `study.accuracy` or `study.utility` measured it, all else on strangers as `study.cost` did.
+    """
+    lines = {}
+    for arm in arms:
+        on_members = study.values(arm, "test_accuracy") + study.values(arm, "generalization_gap")
+        line = {"accuracy on members": on_members, "test accuracy": study.values(arm, "rest_accuracy")}
+        if arm.before is not None:
+            moved = study.values(arm, "rest_distortion")
+            line |= {
+                "label loss": study.values(arm, "rest_label_loss"),
+                "distortion L1": moved,
+                "L1 / 2": moved / 2,
+            }
+        lines[arm.label] = {title: values.mean() for title, values in line.items()}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def redrawn(
+    study: Study,
+    arms: Iterable[Arm],
+    metric: str,
+    attackers: Mapping[str, Mapping[Arm, Arm]],
+    base: Arm | None = None,
+) -> pd.DataFrame:
+    """What inversion attackers (columns) drew of each arm's answers (rows), mean over targets, as '0.041 (1.25x)'.
+
+    Args:
+        metric: as of `study.rebuilt`: "member_inversion_error", ...
+        attackers: title -> the arm that the attacker of each arm believes in; blank where none is named.
+        base: in brackets the factor to what was drawn of this arm by who knows it, mean over targets; None: no brackets.
+    """
+    arms, table = list(arms), {}
+    one = None if base is None else study.values(base, metric, "inversion")
+    for title, believing in attackers.items():
+        found = {
+            arm.label: study.values(arm, metric, "inversion", believing=believing[arm])
+            for arm in arms
+            if arm in believing
+        }
+        table[title] = {
+            label: f"{values.mean():.3f}" + (f" ({(values / one).mean():.2f}x)" if one is not None else "")
+            for label, values in found.items()
+        }
+    return pd.DataFrame(table, index=[arm.label for arm in arms], dtype=object).fillna("")
 
 
 def knowledge(study: Study, arms: Iterable[Arm], attack: str, metric: str) -> pd.DataFrame:

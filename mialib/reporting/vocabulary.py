@@ -22,7 +22,12 @@ def model_name(compression: str, level: float | None) -> str:
         return "control"
     if level < 1:
         return f"{compression} {level:g}"
-    return f"{compression}, {level:g} bit{'s' if level > 1 else ''}"
+    return f"{compression}, {width_name(level)}"
+
+
+def width_name(bits: float) -> str:
+    """A bit-width in words: "1 bit", "1.58 bits"."""
+    return f"{bits:g} bit{'s' if bits > 1 else ''}"
 
 
 def setting_name(
@@ -45,4 +50,10 @@ def setting_name(
 def with_interval(estimate: Estimate, sign: str = "") -> str:
     """An estimate as "0.612 [0.597, 0.627]"; with the sign "+" as "+0.012 [-0.003, +0.027]"."""
     value, low, high = (f"{number:{sign}.3f}" for number in estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def in_points(estimate: Estimate) -> str:
+    """A difference of shares in hundredths, as "-14.0 [-15.2, -12.8]"."""
+    value, low, high = (f"{100 * number:+.1f}" for number in estimate)
     return f"{value} [{low}, {high}]"

@@ -1,5 +1,7 @@
+from . import across as across
 from . import arms as arms
 from . import attackers as attackers
+from . import bit_widths as bit_widths
 from . import choices as choices
 from . import ranks as ranks
 from . import reading as reading
@@ -17,8 +19,10 @@ from .ranks import dense_ranks as dense_ranks
 from .reading import Difference as Difference
 from .reading import agreement as agreement
 from .reading import correlations as correlations
+from .reading import judged as judged
 from .row_makers import accuracy as accuracy
 from .row_makers import calibration as calibration
+from .row_makers import cost as cost
 from .row_makers import dispersion as dispersion
 from .row_makers import distortion as distortion
 from .row_makers import divergence as divergence

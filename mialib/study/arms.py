@@ -110,7 +110,8 @@ class Asked(Answers):
 
     def _parts(self) -> Sides:
         targets = [self._seen[[self.models.index(i)]] for i in self.roles.targets]
-        return targets, self._seen[self.roles.shadows] if self.complete else None
+        there = self.complete and self.roles.shadows
+        return targets, self._seen[self.roles.shadows] if there else None
 
     def _with_sensitivity(self) -> Sides:
         index = self.roles.index[self.models]
@@ -232,6 +233,16 @@ class Arm:
     def log_posteriors(self) -> Tensor:
         """What the targets answer, (targets, n, c) float64."""
         return torch.cat([one.log_posteriors for one in self.targets()])
+
+    def answer(self, data: Dataset, index: Tensor) -> Tensor:
+        """What the targets answer to other examples than their candidates: log-posteriors (targets, n, c) float64.
+
+        Args:
+            index: int64 (n,) into a data set, or (targets, n), each target's own.
+        """
+        index = index.expand(len(self.targets()), -1)
+        asked = zip(self.targets(), index, strict=True)
+        return torch.cat([one.query(data.inputs(own).cpu()[None]) for one, own in asked])
 
     def signal(self, what: str) -> list[Tensor]:
         """What pictures show of each target's candidates, (n,) each.

@@ -1,6 +1,7 @@
 """Choices made on reserve data, or on how well the members are fitted: never on test examples, or on what attacks say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from torch import nn
 
 from mialib import asking, training
 from mialib.data import Dataset, Splits
+from mialib.defenses.purifier import Purifier
 from mialib.study.arms import Arm
 from mialib.study.study import Study
 from mialib.training import Population, Recipe
@@ -33,14 +35,19 @@ def best(
     if not bool(split.reserve.any(1).all()):
         raise ValueError("choosing a recipe needs reserve examples, and a model has none")
     accuracies = [
-        float(
-            asking.accuracy(
-                training.fit(make_model, data, split, recipe, **options), data, split.reserve
-            ).mean()
-        )
+        reserve_accuracy(training.fit(make_model, data, split, recipe, **options), data, split)
         for recipe in recipes
     ]
     return recipes[max(range(len(recipes)), key=accuracies.__getitem__)], accuracies
+
+
+def reserve_accuracy(population: Population, data: Dataset, split: Splits) -> float:
+    """Share of its own reserve examples that a model classifies correctly, 0 to 1, on average over the models.
+
+    Args:
+        split: that of the models; more rows than models are allowed, the first ones count.
+    """
+    return float(asking.accuracy(population, data, split.reserve).mean())
 
 
 def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of: str = "reserve") -> int:
@@ -64,6 +71,19 @@ def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of
     return next((e for e, value in enumerate(mean) if value >= accuracy), int(mean.argmax())) + 1
 
 
+def epochs_to_match(
+    population: Population,
+    other: Population,
+    data: Dataset,
+    split: Splits,
+    window: int = 1,
+    of: str = "reserve",
+) -> int:
+    """`epochs_to_reach` the accuracy that other models of the same split have on their reserve examples, or members."""
+    accuracy = asking.accuracy(other, data, {"reserve": split.reserve, "member": split.member}[of]).mean()
+    return epochs_to_reach(population, float(accuracy), window, of)
+
+
 def operating_point(study: Study, arms: Sequence[Arm], base: Arm, slack: float) -> Arm:
     """The strongest of a defence's arms that costs at most `slack` of the base's reserve accuracy.
 
@@ -81,3 +101,58 @@ def operating_point(study: Study, arms: Sequence[Arm], base: Arm, slack: float) 
     # accuracies are shares, slack a round number
     fair = [arm for arm in arms if cost[arm] <= slack + 1e-9]
     return max(fair, key=lambda arm: arm.columns["defense_strength"]) if fair else min(cost, key=cost.get)
+
+
+@dataclass
+class LabelBudget:
+    """Chooses purifiers that change few labels, and keeps the table of what was tried.
+
+    Args:
+        budget: share of held-out reference labels that a purifier may change.
+    """
+
+    budget: float
+    tried: list[tuple] = field(default_factory=list)
+
+    def allows(self, one: Purifier) -> bool:
+        """Whether it changes no more labels than that, mean over networks."""
+        return _label_loss(one) <= self.budget
+
+    def choose(
+        self,
+        name: str,
+        weight: str,
+        candidates: Mapping[float, Purifier],
+        prefer: Callable[[Iterable[float]], float],
+    ) -> float:
+        """The strength that `prefer` (min or max) takes of those within the budget; if none is, of those that change fewest.
+
+        Args:
+            name, weight: what the table calls the purifier, and the weight that was varied.
+            candidates: strength -> purifier.
+
+        Raises:
+            ValueError: no candidates.
+        """
+        if not candidates:
+            raise ValueError(f"{name}: there is no {weight} to choose from")
+        loss = {strength: _label_loss(one) for strength, one in candidates.items()}
+        most = max(self.budget, min(loss.values()))
+        best = prefer(strength for strength, value in loss.items() if value <= most)
+        for strength, one in candidates.items():
+            self.note(name, weight, strength, one, "<-" if strength == best else "")
+        return best
+
+    def note(self, name: str, weight: str, strength, one: Purifier, chosen: str = "<-") -> None:
+        """A line of the table for a purifier among which there was no choice."""
+        self.tried.append((name, weight, strength, _label_loss(one), self.allows(one), chosen))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All that was tried: weight, value, label loss on held-out reference answers, and which were chosen."""
+        columns = ["purifier", "weight", "value", "label loss, held out", "within budget", "chosen"]
+        return pd.DataFrame(self.tried, columns=columns).set_index("purifier")
+
+
+def _label_loss(one: Purifier) -> float:
+    return float(np.mean(one.label_loss))

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from mialib.measures import Estimate, metrics
 
 if TYPE_CHECKING:
+    from mialib.study.arms import Arm
     from mialib.study.attackers import Attacker
     from mialib.study.study import Study
 
@@ -24,6 +25,9 @@ class Difference(Estimate):
         difference = cls(*estimate)
         difference.paired = paired
         return difference
+
+    def __repr__(self) -> str:
+        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}], paired by {self.paired}"
 
 
 class Strongest(NamedTuple):
@@ -80,6 +84,22 @@ def by_class(rows: Sequence[dict], num_classes: int) -> np.ndarray:
     """(targets, num_classes), nan where a target has no members or no non-members of a class."""
     own = [[row for row in rows if row["class"] == number] for number in range(num_classes)]
     return np.stack([by_target(of_class) for of_class in own], axis=1)
+
+
+def judged(
+    study: "Study", who: "Arm | Attacker", attack: str, measure: Callable[..., Estimate], **attacker
+) -> np.ndarray:
+    """A measure of an attack that has no rows, (targets,) float64: the mean over its trainings.
+
+    Args:
+        measure: measure(member, margin) -> Estimate, as those of `measures.decisions`.
+        attacker: believing, knowing, as in `Study.attack`.
+    """
+    who = study.attacker(who, **attacker)
+    targets = zip(who.member.numpy(), study.margins(who, attack).numpy(), strict=True)
+    return np.array(
+        [np.mean([measure(member, margin).value for margin in margins]) for member, margins in targets]
+    )
 
 
 def check_same_targets(a: "Study", b: "Study") -> None:

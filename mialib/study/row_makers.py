@@ -1,5 +1,5 @@
-"""From an arm to tidy rows that need no margins: utility, divergence, calibration, dispersion, distortion, what an inversion
-rebuilt. `Study.measure` takes them.
+"""From an arm to tidy rows that need no margins: utility, divergence, calibration, dispersion, distortion, cost, what an
+inversion rebuilt. `Study.measure` takes them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +10,7 @@ from mialib import asking, measures
 from mialib.asking import posteriors
 from mialib.attacks import inversion, signals
 from mialib.compression import size
+from mialib.data import splits
 from mialib.measures.calibration import calibration_error
 from mialib.models.decoders import squared_error
 from mialib.study.arms import Arm
@@ -122,6 +123,24 @@ def distortion(arm: Arm) -> list[dict]:
         measured = {"distortion": measures.distortion(*pair), "label_loss": measures.label_loss(*pair)}
         rows += _rows(measured, arm.columns, i, side)
     return rows
+
+
+def cost(arm: Arm) -> list[dict]:
+    """Rows on what is served to strangers: all examples that are neither members nor in the reserve of a target.
+
+    rest_accuracy; of what stands behind an output defence also rest_label_loss and rest_distortion (mean L1).
+    """
+    data, roles = arm.study.pool, arm.study.roles
+    split = arm.study.split[roles.targets]
+    rest = splits.indices(~(split.member | split.reserve))
+    answers = arm.answer(data, rest)
+    measured = {"rest_accuracy": (answers.argmax(-1) == data.y.cpu()[rest]).double().mean(1)}
+    if arm.before is not None:
+        plain = arm.before.answer(data, rest)
+        measured["rest_label_loss"] = measures.label_loss(plain, answers)
+        measured["rest_distortion"] = measures.distortion(plain, answers)
+    of_targets = [{name: values[i] for name, values in measured.items()} for i in range(len(answers))]
+    return [row for i, one in enumerate(of_targets) for row in _rows(one, arm.columns, i)]
 
 
 def rebuilt(arm: Arm, drawn: Tensor, truth: Tensor, classifier: Population) -> list[dict]:

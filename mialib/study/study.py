@@ -319,14 +319,16 @@ class Study:
         Args:
             a, b: arms, or attackers who differ in what they believe or know; of another study, if its targets are the same.
             pair: "target": mean and interval over the targets; "example": of one target over its paired examples,
-                for "auc" and "balanced_accuracy". Default: by target where there are several.
+                for "auc" and "balanced_accuracy" of an attack. Default: by example of a single target where that can be,
+                else by target.
 
         Raises:
             ValueError: the studies have other targets; a pairing that cannot be had.
         """
         studies = [(one.arm if isinstance(one, Attacker) else one).study for one in (a, b)]
         reading.check_same_targets(*studies)
-        pair = pair or ("target" if len(self) > 1 else "example")
+        by_example = len(self) == 1 and attack is not None and metric in ("auc", "balanced_accuracy")
+        pair = pair or ("example" if by_example else "target")
         if pair == "target":
             found = [
                 study.values(one, metric, attack, **attacker)

@@ -131,3 +131,10 @@ def test_what_is_remembered_goes_by_values_not_by_layout_in_memory(steep, x, ask
 
 def _linear():
     return torch.nn.Linear(6, 3)
+
+
+def test_one_at_a_time_asks_for_each_input_alone(x, asked):
+    networks = population.initial(lambda: nn.Linear(6, 3), [0, 1])
+    alone = asking.one_at_a_time(Door(networks), x)
+    assert asked == [(1, 6)] * 8
+    torch.testing.assert_close(alone, Door(networks)(x))

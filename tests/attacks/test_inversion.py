@@ -320,3 +320,37 @@ def test_answers_of_a_class_that_the_decoder_never_saw_are_told():
     asked = torch.eye(4).double()[torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])]
     found = inversion.unseen(asked.log(), to_learn.log())
     assert found.tolist() == [[False, True, False, True], [True, False, True, False]]
+
+
+# The attacker who knows
+
+
+def test_the_four_ways_draw_what_they_say(tmp_path):
+    auxiliary, seen = tiny(), answers()
+    attack = Inversion(SHORT, width=0.05, cache=Store(tmp_path))
+    bare = torch.full_like(seen, -torch.inf).scatter(2, seen.argmax(2, keepdim=True), 0.0)
+    own, old, by_label = (attack.fit(one, auxiliary) for one in (seen, answers(seed=1), bare))
+    learned = seen.clone()
+    learned[1] = (
+        torch.tensor([0.9, 0.05, 0.05]).double().log()
+    )  # nobody taught the second decoder labels 1 and 2
+    ways = inversion.ways(
+        attack, seen, own=own, by_label=by_label, old=old, auxiliary=auxiliary, undefended=learned
+    )
+    mean = inversion.mean_picture(auxiliary)
+    assert list(ways) == ["own decoder", "by the label", "old decoder", "mean picture"]
+    torch.testing.assert_close(ways["own decoder"], attack.rebuild(own, seen))
+    torch.testing.assert_close(ways["old decoder"], attack.rebuild(old, seen))
+    assert (ways["mean picture"] == mean).all() and ways["mean picture"].shape == ways["own decoder"].shape
+    strange = seen[1].argmax(1) != 0
+    assert strange.any() and (ways["by the label"][1, strange] == mean).all()
+    torch.testing.assert_close(ways["by the label"][0], attack.rebuild(by_label, bare)[0])
+
+
+def test_the_best_way_is_each_classifiers_own():
+    truth = torch.zeros(2, 3, 1, 2, 2)
+    drawn = {"a": torch.full_like(truth, 0.1), "b": torch.full_like(truth, 0.2)}
+    drawn["b"][1] = 0.0
+    best, errors = inversion.best_way(drawn, truth)
+    assert (best[0] == drawn["a"][0]).all() and (best[1] == drawn["b"][1]).all()
+    assert errors == pytest.approx({"a": 0.01, "b": 0.02})

@@ -8,11 +8,12 @@ where the mean paired difference over the targets, three trainings of each netwo
 
 from dataclasses import replace
 
-from mialib import data, models, study, training
+from mialib import data, models, training
 from mialib.attacks import neural
 from mialib.compression import pruning
 from mialib.data import splits
 from mialib.measures import metrics
+from mialib.study import Study
 from mialib.training import Recipe
 
 TARGETS = 6
@@ -34,17 +35,16 @@ def main() -> None:
     pruned = training.fit(
         make_model, location, split, replace(recipe, epochs=25), start=original, compress=masks
     )
-    seen = {
-        "pruned": study.observe(pruned, location, split, TARGETS, compression="l1_unstructured", level=0.7)
-    }
 
     values = {}
     for title, schedule in {"official": neural.SCHEDULE, **SCHEDULES}.items():
         suite = {name: one for name, one in neural.attacks(schedule).items() if name in ("nn_class", "samia")}
-        rows = study.attack(seen, suite).rows
+        found = Study(location, split, TARGETS)
+        arm = found.arm("pruned", pruned, compression="l1_unstructured", level=0.7)
+        found.attack(suite)
         for name in suite:
             for metric in ("balanced_accuracy", "auc"):
-                values[name, metric, title] = study.by_target(rows, attack=name, metric=metric)
+                values[name, metric, title] = found.values(arm, metric, name)
     print("| network | metric | schedule | mean | minus official, points |\n|---|---|---|---|---|")
     for (name, metric, title), found in values.items():
         change = metrics.over_targets(100 * (found - values[name, metric, "official"]))

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mialib import training
-from mialib.compression import cardinality
+from mialib.compression import admm, cardinality
 from mialib.compression.admm import ADMM
 from mialib.compression.cardinality import LargestWeights
 from mialib.training import Recipe
@@ -65,6 +66,21 @@ def test_the_residual_falls_and_the_largest_weights_carry_the_model(toy, split, 
         assert record["residual"][-1] < 0.01 < 0.3 < record["residual"][0], i
     lost = project(drawn.params)(drawn.params)["0.weight"] - drawn.params["0.weight"]
     assert float(lost.norm() / drawn.params["0.weight"].norm()) < 0.01
+
+
+def test_residuals_are_the_records_by_layer_and_those_of_all_come_last(toy, split):
+    constraint = ADMM(cardinality.everywhere(mlp, 4), every=3)
+    drawn = training.fit(mlp, toy, split, RECIPE, constraint=constraint)
+    found = admm.residuals(drawn)
+    assert list(found) == ["0.weight", "2.weight", "all"]
+    for i, record in enumerate(drawn.records):
+        assert found["all"][i] == record["residual"] and found["2.weight"][i] == record["residual 2.weight"]
+    assert np.shape(found["all"]) == (3, 4 * 3 // 3)  # 20 members in batches of 8: three steps an epoch
+
+
+def test_models_without_residuals_are_refused(toy, split):
+    with pytest.raises(ValueError, match="no residual"):
+        admm.residuals(training.fit(mlp, toy, split, RECIPE))
 
 
 def test_models_drawn_together_are_those_drawn_alone(toy, split):

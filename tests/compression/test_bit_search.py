@@ -112,3 +112,11 @@ def test_another_measure_is_asked_anew_and_the_same_one_is_not(tmp_path):
     answers = [bit_search.remembered(measure, cache)({"w": 8})[:2] for measure in (leaky, tight, leaky)]
     assert answers == [(0.9, 0.5), (0.6, 0.5), (0.9, 0.5)]
     assert log.asked == ["leaky", "tight"]
+
+
+def test_the_path_has_the_steps_that_were_taken_and_marks_the_answer():
+    path = bit_search.search(["a", "b", "c"], CHOICES, Known(), tolerance=0.05).path
+    assert path["layer"].tolist()[1:3] == ["a", "a"] and path["round"].is_monotonic_increasing
+    assert path["chosen"].tolist().count("<-") == 1
+    assert path.loc[path["chosen"] == "<-", "leak"].item() == path["leak"].min()
+    assert not {"kept", "seconds"} & set(path)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from mialib import asking, models, study, training
+from mialib import asking, models, training
 from mialib.compression import int8_networks
 from mialib.data import splits
+from mialib.study import Study
 from mialib.training import Recipe
 
 
@@ -18,9 +19,9 @@ def networks(digits):
 
 def test_an_audit_asks_them_like_a_population(digits, networks):
     trained, split, integers = networks
-    plain, real = (study.observe(one, digits, split, 2, sensitive=False) for one in (trained, integers))
-    assert torch.equal(plain.member, real.member)
-    pairs = zip([*plain.targets, plain.shadows], [*real.targets, real.shadows], strict=True)
+    found = Study(digits, split, 2)
+    plain, real = (found.arm(key, one) for key, one in (("plain", trained), ("int8", integers)))
+    pairs = zip([*plain.targets(), plain.shadows()], [*real.targets(), real.shadows()], strict=True)
     for i, (a, b) in enumerate(pairs):
         assert torch.equal(a.labels, b.labels), i
         difference = (a.log_posteriors.exp() - b.log_posteriors.exp()).abs()

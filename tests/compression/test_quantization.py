@@ -271,3 +271,18 @@ def test_nothing_to_quantise_is_refused():
         Quantizer("dorefa", {})
     with pytest.raises(ValueError, match="the model has none"):
         quantization.widths(torch.nn.Identity, 4)
+
+
+def test_weights_are_on_their_grid_only_once_they_are_rounded(w):
+    widths = {"w": 2, "v": quantization.TERNARY, "u": quantization.FULL}
+    quantizer = Quantizer("dorefa", widths)
+    params = dict.fromkeys(widths, w)
+    assert not quantization.on_grid(params, quantizer)
+    assert quantization.on_grid(quantizer(params), quantizer)
+    half = quantizer(params) | {"v": w}
+    assert not quantization.on_grid(half, quantizer)
+
+
+def test_the_mean_width_counts_every_weight_alike():
+    params = {"a": torch.zeros(2, 3, 4), "b": torch.zeros(2, 4), "c": torch.zeros(2, 100)}
+    assert quantization.mean_width(params, {"a": 2, "b": 8}) == (12 * 2 + 4 * 8) / 16

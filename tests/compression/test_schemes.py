@@ -1,5 +1,9 @@
 """Networks quantised after training, fine-tuned, or trained so from scratch."""
 
+from dataclasses import replace
+from functools import partial
+
+import pytest
 import torch
 
 from mialib import asking, models, training
@@ -70,3 +74,50 @@ def test_training_from_scratch_and_from_full_precision(digits, trained):
     together = training.fit(quantized, digits, split, Recipe(1, 32, 2e-3), batched=True)
     alone = training.fit(quantized, digits, split, Recipe(1, 32, 2e-3), batched=False)
     assert torch.allclose(together.params["0.weight"], alone.params["0.weight"], atol=1e-2)
+
+
+@pytest.mark.parametrize("family", schemes.FAMILIES)
+def test_a_family_is_made_as_it_says_and_so_is_its_control(digits, trained, family):
+    split, full = trained
+    recipe, further, index = Recipe(2, 32, 2e-3), Recipe(1, 32, 1e-3), splits.indices(split.reserve)
+    way = partial(
+        schemes.in_family, full.make_model, digits, split, family, start=full, recipe=recipe, further=further
+    )
+    two = schemes.of_family(full.make_model, family, 2)
+    aware = partial(schemes.aware, full.make_model, digits, split)
+    clipped = replace(schemes.scheme(full.make_model, 32), activations=16)
+    expected, control = {
+        "after training": (
+            lambda: schemes.post_training(full, digits, index, two),
+            lambda: recalibration.batchnorm(full, digits, index),
+        ),
+        "fine-tuned": (lambda: aware(further, two, full), lambda: aware(further, unrounded, full)),
+        "fine-tuned, activations too": (
+            lambda: aware(further, two, full),
+            lambda: aware(further, unrounded, full),
+        ),
+        "from scratch": (lambda: aware(recipe, two), lambda: full),
+        "from scratch, activations too": (lambda: aware(recipe, two), lambda: aware(recipe, clipped)),
+    }[family]
+    unrounded = schemes.scheme(full.make_model, 32)
+    for found, wanted in ((way(2), expected()), (way(32), control())):
+        assert asking.accuracy(found, digits, split.test).equal(asking.accuracy(wanted, digits, split.test))
+        assert all(torch.equal(found.params[name], wanted.params[name]) for name in wanted.params)
+    assert quantization.on_grid(way(2).params, two.quantizer)
+
+
+def test_families_differ_in_method_and_in_what_they_quantise(digits):
+    make_model = models.make("small_cnn", digits)
+    found = {family: schemes.of_family(make_model, family, 1.58, edge=None) for family in schemes.FAMILIES}
+    assert [one.quantizer.method for one in found.values()] == ["affine", *["dorefa"] * 4]
+    assert [one.activations for one in found.values()] == [32, 32, 2, 32, 2]
+    with pytest.raises(ValueError, match="unknown family 'tuned'; valid are 'after training', 'fine-tuned'"):
+        schemes.of_family(make_model, "tuned", 2)
+
+
+def test_the_overview_has_widths_and_bytes(digits):
+    make_model = models.make("small_cnn", digits)
+    table = schemes.overview(make_model, [32, 2])
+    assert table["first, others, last layer"].tolist() == ["32 / 32 / 32", "8 / 2 / 8"]
+    full = sum(tensor.numel() * 4 for tensor in make_model().parameters())
+    assert table.loc[32, "bytes"] == full > 3 * table.loc[2, "bytes"]

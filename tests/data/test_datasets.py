@@ -273,3 +273,10 @@ def test_apart_at_random_keeps_equal_examples_on_one_side(toy):
 def test_apart_refuses_what_leaves_a_side_empty(digits, options, words):
     with pytest.raises(ValueError, match=words):
         data.apart(digits, **options)
+
+
+def test_one_of_each_class_comes_before_further_ones():
+    labels = torch.tensor([2, 2, 0, 0, 1])
+    assert data.one_of_each(labels, 2).tolist() == [0, 2]
+    assert data.one_of_each(labels, 4).tolist() == [0, 2, 4, 1]
+    assert data.one_of_each(labels, 9).tolist() == [0, 2, 4, 1, 3]

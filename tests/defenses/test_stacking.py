@@ -9,6 +9,7 @@ import torch
 from mialib import asking, models, study, training
 from mialib.data import splits
 from mialib.defenses import stacking
+from mialib.study import Study
 from mialib.training import Recipe, loop
 from tests.defenses.test_selena import mlp
 
@@ -90,7 +91,7 @@ def test_each_network_is_its_own(toy, split):
 
 def test_it_stands_where_other_networks_stand(toy, split):
     fitted = stacking.fit(mlp, toy, split, RECIPE)
-    rows = study.utility(fitted, toy, split, 1)
+    rows = study.utility(Study(toy, split, 1).arm("stacked", fitted))
     found = {row["metric"]: row["value"] for row in rows}
     assert found["test_accuracy"] > 0.45  # of three classes that overlap
     assert found["epochs"] == stacking.COMBINER.epochs

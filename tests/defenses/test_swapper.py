@@ -114,3 +114,14 @@ def test_a_network_has_its_own_members(monkeypatch):
 def test_errors_name_the_value(options, words):
     with pytest.raises(ValueError, match=words):
         swapper.fit(defender(), 0, **options)
+
+
+def test_the_table_of_errors_has_a_line_for_each_distance_and_space():
+    known = defender()
+    members, others = known.members.log_posteriors[:1], known.reference.log_posteriors[:1]
+    table = swapper.error_table(known, 0, members, others, (1e-6, 1e-3))
+    assert list(table.index) == [(space, d) for space in swapper.SPACES for d in ("1e-06", "0.001")]
+    for (space, distance), line in table.iterrows():
+        one = swapper.fit(known, 0, distance=float(distance), space=space)[:1]
+        missed, wrongly = swapper.error_rates(one, members, others)
+        assert line.tolist() == pytest.approx([missed.nanmean().item(), wrongly.mean().item()], nan_ok=True)

@@ -103,3 +103,11 @@ def test_a_theme_lasts_as_long_as_its_figure():
 def test_save_wants_a_png(tmp_path):
     with pytest.raises(ValueError, match="must end in .png"):
         figures.save(Figure(), tmp_path / "a.pdf")
+
+
+def test_save_all_names_each_picture(tmp_path):
+    pictures = {"roc": Figure(), "sweep": Figure()}
+    figures.save_all(pictures, tmp_path / "figures")
+    figures.save_all({}, tmp_path / "none")
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["roc.png", "sweep.png"]
+    assert [file.name for file in tmp_path.iterdir()] == ["figures"]

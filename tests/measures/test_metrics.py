@@ -144,11 +144,13 @@ def test_paired_difference_of_identical_margins_is_exactly_zero(metric):
 
 
 @pytest.mark.parametrize("metric", ["auc", "balanced_accuracy"])
-def test_paired_difference_is_b_minus_a_and_its_interval_matches_the_bootstrap(metric):
+def test_paired_difference_is_a_minus_b_and_its_interval_matches_the_bootstrap(metric):
     member, margin = sample(n=300, decimals=2)
     generator = np.random.default_rng(2)
     better = margin + 0.5 * member + 0.3 * generator.normal(size=len(margin))
-    estimate = metrics.paired_difference(member, margin, better, metric)
+    estimate = metrics.paired_difference(member, better, margin, metric)
+    turned = metrics.paired_difference(member, margin, better, metric)
+    assert turned == pytest.approx((-estimate.value, -estimate.high, -estimate.low), abs=1e-15)
     single = getattr(metrics, metric)
     difference = single(member, better).value - single(member, margin).value
     assert estimate.value == pytest.approx(difference, abs=1e-12)
@@ -165,6 +167,36 @@ def test_paired_difference_is_b_minus_a_and_its_interval_matches_the_bootstrap(m
 
     deviation = np.std([resampled() for _ in range(500)])
     assert (estimate.high - estimate.low) / 2 / 1.96 == pytest.approx(deviation, rel=0.12)
+
+
+@pytest.mark.parametrize("metric", ["auc", "balanced_accuracy"])
+def test_paired_difference_is_that_of_the_mean_over_trainings(metric):
+    single = getattr(metrics, metric)
+    (member, one), *others = (sample(seed) for seed in range(5))
+    a, b = np.stack([one, others[0][1]]), np.stack([margin for _, margin in others[1:]])
+    means = [np.mean([single(member, margin).value for margin in side]) for side in (a, b)]
+    estimate = metrics.paired_difference(member, a, b, metric)  # two trainings and three
+    assert estimate.value == pytest.approx(means[0] - means[1], abs=1e-12)
+    assert metrics.paired_difference(member, torch.tensor(a), torch.tensor(b), metric) == estimate
+    again = metrics.paired_difference(member, a[[0, 0]], b[0], metric)  # the same training twice is no more
+    assert again == pytest.approx(metrics.paired_difference(member, a[0], b[0], metric), abs=1e-15)
+    assert metrics.paired_difference(member, a, a[::-1], metric).value == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("metric", ["auc", "balanced_accuracy"])
+def test_paired_difference_of_two_trainings_covers_the_truth_95_times_in_100(metric):
+    """Gaussian margins whose examples are partly alike hard for both attackers and in both trainings."""
+    generator, member = np.random.default_rng(5), np.arange(160) < 80
+    leaks = np.array([1.2, 0.6])
+    truth = stats.norm.cdf(leaks / (math.sqrt(2) if metric == "auc" else 2))  # at the middle, 0, of both
+    truth, covered = truth[0] - truth[1], []
+    for _ in range(1500):
+        shared, own = generator.normal(size=160), generator.normal(size=(2, 2, 160))
+        noise = math.sqrt(0.6) * shared + math.sqrt(0.4) * own  # (attackers, trainings, n), of variance 1
+        a, b = leaks[:, None, None] * (member - 0.5) + noise
+        _, low, high = metrics.paired_difference(member, a, b, metric)
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
 
 
 @pytest.mark.parametrize("n", [1, 3, 20, 997])
@@ -209,3 +241,12 @@ def test_minimum_detectable_has_about_80_percent_power():
     effect = metrics.minimum_detectable(standardised)
     draws = np.random.default_rng(4).normal(effect, 1, size=(4000, n))
     assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.03)
+
+
+def test_steps_rise_unless_they_fall_by_more_than_chance():
+    assert metrics.rises([[0.5, 0.6], [0.7, 0.8], [0.7, 0.8]])
+    # a fall of 0.01, 0.02 and 0.03: 0.02 on average, 2 standard errors are 2 * 0.01 / sqrt(3) = 0.0115
+    fall = np.array([[0.70, 0.70, 0.70], [0.69, 0.68, 0.67]])
+    assert not metrics.rises(fall) and metrics.rises(fall, standard_errors=4)
+    assert metrics.rises([[0.5, 0.9], [0.6, 0.7], [0.6, 0.8]])  # -0.05 on average, 2 standard errors are 0.3
+    assert metrics.rises([[0.5], [0.5]]) and not metrics.rises([[0.5], [0.499]])  # one target has none

@@ -1,5 +1,6 @@
 """Verdicts by hand."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ NUMBER = Claim("confidence gap at 0.7", "Figure 3", 0.224, tolerance=0.02)
 
 
 def verdict_on(claim, result, at_paper_setting):
-    return claims.compare([claim], {claim.claim: result}, at_paper_setting)["verdict"].item()
+    return claims.compare({"it": claim}, {"it": result}, at_paper_setting)["verdict"].item()
 
 
 @pytest.mark.parametrize(
@@ -53,31 +54,80 @@ def test_published_numbers(result, verdict):
     assert verdict_on(claim, result, False) == "not comparable"
 
 
+PAPER = {"gap": NUMBER, "leak": ORDERING, "best": Claim("SAMIA is best", "abstract", "SAMIA > NN")}
+
+
 def test_compare_is_one_row_a_claim_in_the_papers_order():
-    table = claims.compare(
-        [NUMBER, ORDERING, Claim("SAMIA is best", "abstract", "SAMIA > NN")],
-        {ORDERING.claim: Estimate(0.012, -0.003, 0.027), NUMBER.claim: 0.23},
-        at_paper_setting=True,
-    )
+    ours = {"leak": Estimate(0.012, -0.003, 0.027), "gap": 0.23}
+    table = claims.compare(PAPER, ours, at_paper_setting=True)
     assert table.columns.tolist() == ["claim", "source", "paper", "ours", "verdict", "margin"]
+    assert table.index.tolist() == list(PAPER) and table.index.name == "key"
     assert table["claim"].tolist() == [NUMBER.claim, ORDERING.claim, "SAMIA is best"]
     assert table["ours"].tolist() == ["0.230", "+0.012 [-0.003, +0.027]", ""]
     assert table["paper"].tolist() == ["0.224 (tolerance 0.02)", "pruned > original", "SAMIA > NN"]
     assert table["verdict"].tolist() == ["reproduced", "inconclusive", "not run"]
 
 
+def test_results_go_by_key_so_that_the_order_of_claims_changes_no_verdict():
+    ours = {"best": Estimate(0.1, 0.05, 0.15), "leak": Estimate(-0.1, -0.15, -0.05), "gap": 0.3}
+    table = claims.compare(PAPER, ours, True, incomparable=["best"])
+    for order in itertools.permutations(PAPER):
+        turned = claims.compare({key: PAPER[key] for key in order}, ours, True, incomparable=["best"])
+        assert turned.index.tolist() == list(order) and turned.loc[list(PAPER)].equals(table), order
+    assert table["verdict"].tolist() == ["not reproduced", "not reproduced", "not comparable"]
+
+
+def test_two_claims_may_have_the_same_text():
+    table = claims.compare({"a": ORDERING, "b": ORDERING}, {"b": Estimate(0.1, 0.05, 0.15)})
+    assert table["verdict"].to_dict() == {"a": "not run", "b": "reproduced"}
+
+
 def test_numbers_away_from_the_papers_setting_are_not_comparable_but_orderings_are():
-    ours = {ORDERING.claim: Estimate(0.05, 0.02, 0.08), NUMBER.claim: Estimate(0.224, 0.22, 0.23)}
-    table = claims.compare([NUMBER, ORDERING], ours)
+    ours = {"leak": Estimate(0.05, 0.02, 0.08), "gap": Estimate(0.224, 0.22, 0.23)}
+    table = claims.compare({"gap": NUMBER, "leak": ORDERING}, ours)
     assert table["verdict"].tolist() == ["not comparable", "reproduced"]
-    assert table["ours"].tolist()[0] == "0.224 [0.220, 0.230]"
+    assert table.loc["gap", "ours"] == "0.224 [0.220, 0.230]"
 
 
 def test_what_cannot_be_compared_keeps_its_result_but_has_no_verdict():
-    ours = {ORDERING.claim: Estimate(0.05, 0.02, 0.08)}
-    table = claims.compare([ORDERING, NUMBER], ours, incomparable=[ORDERING.claim, NUMBER.claim])
-    assert table["verdict"].tolist() == ["not comparable", "not run"]
-    assert table["ours"][0] == "+0.050 [+0.020, +0.080]" and table["margin"][0] == math.inf
+    table = claims.compare(PAPER, {"leak": Estimate(0.05, 0.02, 0.08)}, incomparable=["leak", "gap"])
+    assert table["verdict"].to_dict() == {"gap": "not run", "leak": "not comparable", "best": "not run"}
+    assert table.loc["leak", "ours"] == "+0.050 [+0.020, +0.080]" and table.loc["leak", "margin"] == math.inf
+
+
+def test_what_is_shown_has_a_line_a_claim_and_neither_keys_nor_margins():
+    shown = claims.shown(claims.compare(PAPER, {"leak": Estimate(0.05, 0.02, 0.08)}))
+    assert shown.index.tolist() == [claim.claim for claim in PAPER.values()]
+    assert shown.columns.tolist() == ["source", "paper", "ours", "verdict"]
+    assert shown.loc[ORDERING.claim, "verdict"] == "reproduced"
+
+
+@pytest.mark.parametrize(
+    "stable, result, kept",
+    [
+        (True, Estimate(0.05, 0.0101, 0.08), True),
+        (True, Estimate(-0.05, -0.08, -0.0101), True),  # not reproduced is a verdict too
+        (True, Estimate(0.05, 0.0099, 0.08), False),  # another machine may find otherwise
+        (True, Estimate(0.0, -0.05, 0.05), False),  # inconclusive
+        (True, Estimate(math.nan), False),  # inconclusive, and no number could decide it
+        (True, None, False),  # not run
+        (False, Estimate(0.05, 0.04, 0.08), False),
+    ],
+    ids=str,
+)
+def test_firm_are_decided_verdicts_on_stable_claims(stable, result, kept):
+    claim = replace(ORDERING, stable=stable)
+    paper = {"leak": claim, "gap": replace(NUMBER, stable=True)}
+    table = claims.compare(paper, {"gap": 0.224} | ({} if result is None else {"leak": result}))
+    firm = claims.firm(paper, table)  # a number away from the paper's setting is never firm
+    assert firm == [{"claim": claim.claim, "verdict": table.loc["leak", "verdict"]}] * kept
+
+
+def test_how_firm_is_asked_for():
+    paper = {"leak": replace(ORDERING, stable=True)}
+    table = claims.compare(paper, {"leak": Estimate(0.05, 0.02, 0.08)})
+    assert claims.firm(paper, table) and claims.firm(paper, table, margin=0.02)
+    assert claims.firm(paper, table, margin=0.03) == []
 
 
 @pytest.mark.parametrize(
@@ -97,22 +147,24 @@ def test_what_cannot_be_compared_keeps_its_result_but_has_no_verdict():
     ],
 )
 def test_margin_is_the_distance_to_another_verdict(claim, result, margin):
-    table = claims.compare([claim], {claim.claim: result}, at_paper_setting=True)
-    assert table["margin"][0] == pytest.approx(margin, abs=1e-9)
+    table = claims.compare({"it": claim}, {"it": result}, at_paper_setting=True)
+    assert table.loc["it", "margin"] == pytest.approx(margin, abs=1e-9)
 
 
 def test_unresolved_results_say_so():
-    table = claims.compare([ORDERING], {ORDERING.claim: Estimate(math.nan)})
-    assert table.loc[0, ["ours", "verdict"]].tolist() == ["not resolved", "inconclusive"]
+    table = claims.compare({"leak": ORDERING}, {"leak": Estimate(math.nan)})
+    assert table.loc["leak", ["ours", "verdict"]].tolist() == ["not resolved", "inconclusive"]
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="nearest: .'pruned leaks more'"):
-        claims.compare([ORDERING, NUMBER], {"pruned leaks mor": Estimate(0.1, 0.0, 0.2)})
-    with pytest.raises(ValueError, match="same text"):
-        claims.compare([ORDERING, ORDERING], {})
-    with pytest.raises(ValueError, match="must be an Estimate"):
-        claims.compare([ORDERING], {ORDERING.claim: 0.1})
+    with pytest.raises(ValueError, match="the paper has no claim 'leek'; did you mean 'leak'"):
+        claims.compare(PAPER, {"leek": Estimate(0.1, 0.0, 0.2)})
+    with pytest.raises(ValueError, match="the paper has no claim 'bost'; did you mean 'best'"):
+        claims.compare(PAPER, {}, incomparable=["bost"])
+    with pytest.raises(ValueError, match="no claim 'leak'; did you mean None"):
+        claims.compare({}, {"leak": Estimate(0.1)})
+    with pytest.raises(ValueError, match="ordering 'leak' is 0.1; it must be an Estimate"):
+        claims.compare(PAPER, {"leak": 0.1})
     with pytest.raises(ValueError, match="needs a tolerance"):
         Claim("a", "b", 0.6)
     with pytest.raises(ValueError, match="no tolerance"):

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from mialib import REPO_ROOT, cli, reporting, study
-from mialib.reporting import overview
+from mialib.measures import Estimate
+from mialib.reporting import Claim, claims, overview
 
 OUTPUTS = REPO_ROOT / "outputs"
 ORIGINAL = {"compression": "none", "defense": "none", "protocol": "home"}
@@ -24,12 +25,10 @@ def accuracy(setting, *values):
     return rows_of("test_accuracy", *values, **setting)
 
 
-def page(tmp_path, rows, claims=(), run="r", **sections):
-    """The page of one run of the notebook n; as in a notebook, aggregates come with the rows."""
+def page(tmp_path, rows, claims=None, run="r", **sections):
+    """The page of one run of the notebook n."""
     found = {"parameters": {}, "provenance": {}} | sections
-    path = tmp_path / "n" / run / "metrics.json"
-    rows = rows + study.aggregate(rows)
-    reporting.save(path, notebook="n", run=run, rows=rows, claims=list(claims), **found)
+    reporting.save(tmp_path / "n" / run, notebook="n", run=run, rows=rows, claims=claims, **found)
     return overview.results_page(tmp_path)
 
 
@@ -149,16 +148,16 @@ def test_a_run_without_attacks_shows_its_models(tmp_path):
 
 
 def test_claims_of_all_runs_stand_in_one_table_and_are_safe(tmp_path):
-    claim = {"source": "a <b> | c", "paper": "A > B", "ours": "+0.100", "verdict": "reproduced"}
-    page(tmp_path, accuracy(ORIGINAL, 0.9), [claim | {"claim": "first *"}], run="a")
-    ours = [claim | {"claim": "first *", "ours": "", "verdict": "not run"}, claim | {"claim": "second"}]
-    text = page(tmp_path, accuracy(ORIGINAL, 0.9), ours, run="b")
+    paper = {key: Claim(text, "a <b> | c", "A > B") for key, text in (("1", "first *"), ("2", "second"))}
+    ours = Estimate(0.1, 0.05, 0.15)
+    page(tmp_path, accuracy(ORIGINAL, 0.9), claims.compare({"1": paper["1"]}, {"1": ours}), run="a")
+    text = page(tmp_path, accuracy(ORIGINAL, 0.9), claims.compare(paper, {"2": ours}), run="b")
     lines = text.split("## n, claims\n\n")[1].splitlines()
     assert lines == [
         "| claim | source | paper | a | b |",
         "| --- | --- | --- | --- | --- |",
-        r"| first \* | a &lt;b&gt; \| c | A &gt; B | reproduced: +0.100 | not run |",
-        r"| second | a &lt;b&gt; \| c | A &gt; B |  | reproduced: +0.100 |",
+        r"| first \* | a &lt;b&gt; \| c | A &gt; B | reproduced: +0.100 [+0.050, +0.150] | not run |",
+        r"| second | a &lt;b&gt; \| c | A &gt; B |  | reproduced: +0.100 [+0.050, +0.150] |",
     ]
 
 

@@ -2,12 +2,29 @@
 
 import math
 
+import numpy as np
 import pytest
+import torch
+from scipy import stats
 
 from mialib import reporting, study
+from mialib.asking import Views
+from mialib.attacks import threshold
+from mialib.data import Dataset, Splits
 from mialib.measures import Estimate
 from mialib.reporting import tables
-from tests.study.test_reading import ORIGINAL, PRUNED, rows_of
+from mialib.study import Study
+from tests.study.conftest import Made
+from tests.study.test_reading import rows_of
+
+ORIGINAL = {"compression": "none", "level": None, "defense": "none"}
+PRUNED = {"compression": "l1_unstructured", "level": 0.7, "defense": "none"}
+
+
+@pytest.fixture
+def made():
+    return Made()
+
 
 # Tables of attacks
 
@@ -17,19 +34,41 @@ def test_signed_by_hand():
     assert tables.signed(Estimate(-1.0, -1.25, -0.75)) == "-1.000 [-1.250, -0.750]"
 
 
-def test_attacks_and_differences_have_a_line_for_every_attack():
-    rows = rows_of([0.5, 0.6], attack="samia", **ORIGINAL) + rows_of([0.6, 0.8], attack="samia", **PRUNED)
-    rows += rows_of([0.5, 0.5], attack="gap", **ORIGINAL) + rows_of([0.5, 0.5], attack="gap", **PRUNED)
-    rows += rows_of([0.1, 0.1], "tpr_at_0.01", attack="lira", **PRUNED)  # not measured by its AUC
-    rows += rows_of([0.7, 0.7], "test_accuracy", **PRUNED)
-    table = tables.attacks(rows, {"a": ORIGINAL, "b": PRUNED}, "auc")
-    assert table.index.tolist() == ["samia", "gap"] and table.columns.tolist() == ["a", "b"]
+def names(*attacks):
+    """A suite whose attacks all find nothing, for numbers that are noted by hand."""
+    return dict.fromkeys(attacks, threshold.gap)
+
+
+def test_attacks_have_a_line_each_and_arms_a_column(made):
+    original, pruned = made.made("a"), made.made("b", label="70 % pruned")
+    made.attack(names("samia", "gap", "lira"), [original], measures={})
+    for arm, *values in ((original, [0.5, 0.6], [0.5, 0.5]), (pruned, [0.6, 0.8], [0.4, 0.5])):
+        for attack, found in zip(("samia", "gap"), values, strict=True):
+            made.note(arm, "auc", found, attack)
+    made.note(original, "auc", [0.9, 0.9], "lira")
+    table = tables.attacks(made, [original, pruned], "auc", ["samia", "gap"])
+    assert table.index.tolist() == ["samia", "gap"] and table.columns.tolist() == ["a", "70 % pruned"]
     assert table.loc["samia"].tolist() == pytest.approx([0.55, 0.7])
-    assert table.loc["gap"].tolist() == [0.5, 0.5]
-    signed = tables.differences(rows, {"b - a": (ORIGINAL, PRUNED)}, "auc")
-    assert signed.index.tolist() == ["samia", "gap"]
-    assert signed.loc["samia", "b - a"].startswith("+0.150 [")
-    assert signed.loc["gap", "b - a"] == "+0.000 [+0.000, +0.000]"
+    assert table.loc["gap"].tolist() == pytest.approx([0.5, 0.45])
+    every = tables.attacks(made, iter([original]), "auc")  # all that were run on the first
+    assert every["a"].to_dict() == pytest.approx({"samia": 0.55, "gap": 0.5, "lira": 0.9})
+
+
+def test_differences_are_the_first_minus_the_second(made):
+    original, pruned = made.made("a"), made.made("b", defends=True)
+    unaware = made.attacker(pruned, believing=original)
+    for who, *values in ((original, [0.5, 0.6]), (pruned, [0.6, 0.8]), (unaware, [0.7, 0.7])):
+        made.note(who, "auc", *values, "samia")
+    pairs = {"b - a": (pruned, original), "a - b": (original, pruned), "unaware": (unaware, original)}
+    table = tables.differences(made, pairs, "auc", ["samia"])
+    half = stats.t.ppf(0.975, 1) * 0.05  # differences of 0.1 and 0.2
+    assert table.loc["samia", "b - a"] == f"+0.150 [{0.15 - half:+.3f}, {0.15 + half:+.3f}]"
+    assert table.loc["samia", "a - b"] == f"-0.150 [{-0.15 - half:+.3f}, {-0.15 + half:+.3f}]"
+    assert table.loc["samia", "unaware"].startswith("+0.150 [")
+    same = tables.differences(made, {"none": (pruned, pruned)}, "auc", ["samia"])
+    assert same.loc["samia", "none"] == "+0.000 [+0.000, +0.000]"
+    believing = tables.differences(made, {"b": (pruned, pruned)}, "auc", ["samia"], believing=original)
+    assert believing.loc["samia", "b"] == "+0.000 [+0.000, +0.000]"
 
 
 # What a setting is worth
@@ -53,13 +92,9 @@ def test_models_has_a_line_for_each_setting_and_variant():
     assert table.columns.tolist() == ["nonzero_parameters", "sparse_bytes", "test_accuracy"]
 
 
-def test_protection_shows_both_attackers_of_a_defence():
-    dp = {"defense": "dp_sgd", "defense_strength": 2.0}
-    settings = {
-        "basic": {"defense": "none", "variant": None},
-        "group norm": {"defense": "none", "variant": "group norm"},
-        "dp": dp | {"variant": "whole pipeline"},
-    }
+def test_protection_shows_both_attackers_of_a_defence(made):
+    basic, norm = made.made("basic"), made.made("group norm", variant="group norm")
+    dp = made.made("dp", defense="dp_sgd", defense_strength=2.0, variant="whole pipeline")
     found = {
         # attack: without a defence, the same with GroupNorm, adaptive, unaware
         "gap": (0.6, 0.61, 0.55, 0.55),
@@ -67,23 +102,19 @@ def test_protection_shows_both_attackers_of_a_defence():
         "nn": (0.65, 0.81, 0.57, 0.62),  # strongest on "group norm"; on "dp" by who ignores the defence
         "samia": (0.8, 0.72, 0.59, 0.51),
     }
-    rows = rows_of([1.0, 1.0], "test_accuracy", **dp, variant="fine-tuning only")
-    rows += rows_of([1.0, 1.0], attack="nn", **dp, adversary="adaptive", variant="fine-tuning only")
-    for number, setting in enumerate(settings.values()):
-        rows += rows_of([0.9 - number / 10, 0.7 - number / 10], "test_accuracy", **setting)
-        rows += rows_of([0.1, 0.2 + number / 10], "generalization_gap", **setting)
-    who = [
-        *(settings["basic"], settings["group norm"]),
-        *(settings["dp"] | {"adversary": kind} for kind in ("adaptive", "unaware")),
-    ]
+    made.attack(names(*found), measures={})
+    made.attack(names(*found), [dp], believing=basic, measures={})
+    for number, arm in enumerate((basic, norm, dp)):
+        made.note(arm, "test_accuracy", [0.9 - number / 10, 0.7 - number / 10])
+        made.note(arm, "generalization_gap", [0.1, 0.2 + number / 10])
     for attack, values in found.items():
-        for setting, value in zip(who, values, strict=True):
-            rows += rows_of([value - 0.1, value + 0.1], attack=attack, **setting)
-    table = tables.protection(rows, settings)
+        for who, value in zip((basic, norm, dp, made.attacker(dp, basic)), values, strict=True):
+            made.note(who, "auc", [value - 0.1, value + 0.1], attack)
+    table = tables.protection(made, made.arms.values())
     assert table.columns.tolist() == [
         *("test accuracy", "train - test", "strongest attack", "it is", "gap", "confidence", "samia")
     ]
-    assert table.index.tolist() == list(settings)
+    assert table.index.tolist() == ["basic", "group norm", "dp"]
     assert table.loc["basic"].tolist() == [
         *("0.800", "0.150", "0.800", "samia"),
         *("0.600", "0.700", "0.800"),
@@ -98,21 +129,16 @@ def test_protection_shows_both_attackers_of_a_defence():
     ]
 
 
-def test_knowledge_has_targets_as_rows_and_beliefs_as_columns():
-    settings = {
-        name: {"compression": compression, "level": level}
-        for name, compression, level in (("a", "l1_unstructured", 0.5), ("b", "l1_unstructured", 0.7),
-                                         ("c", "l1_filter", 0.5))
-    }  # fmt: skip
-    rows = []
-    for i, (target, columns) in enumerate(settings.items()):
-        for j, (believed, other) in enumerate(settings.items()):
-            value = 0.5 + i / 10 + j / 100
-            belief = {f"attacker_{name}": other[name] for name in other} if believed != target else {}
-            rows += rows_of([value - 0.1, value + 0.1], attack="samia", **columns, **belief)
-            rows += rows_of([0.0, 0.0], attack="nn", **columns, **belief)
-            rows += rows_of([0.0, 0.0], "balanced_accuracy", attack="samia", **columns, **belief)
-    table = tables.knowledge(rows, settings, "samia", "auc")
+def test_knowledge_has_targets_as_rows_and_beliefs_as_columns(made):
+    ways = (("a", "l1_unstructured", 0.5), ("b", "l1_unstructured", 0.7), ("c", "l1_filter", 0.5))
+    arms = [made.made(key, compression=method, level=level) for key, method, level in ways]
+    for i, arm in enumerate(arms):
+        for j, believed in enumerate(arms):
+            value, who = 0.5 + i / 10 + j / 100, made.attacker(arm, believed)
+            made.note(who, "auc", [value - 0.1, value + 0.1], "samia")
+            made.note(who, "auc", [0.0, 0.0], "nn")
+            made.note(who, "balanced_accuracy", [0.0, 0.0], "samia")
+    table = tables.knowledge(made, iter(arms), "samia", "auc")
     assert table.index.tolist() == table.columns.tolist() == ["a", "b", "c"]
     assert table.loc["a"].tolist() == pytest.approx([0.5, 0.51, 0.52])
     assert table.loc["b"].tolist() == pytest.approx([0.6, 0.61, 0.62])
@@ -122,9 +148,9 @@ def test_knowledge_has_targets_as_rows_and_beliefs_as_columns():
 # The headline
 
 
-def headline_lines(rows, claims=()):
-    """The headline's lines, runs of spaces made one; as in a notebook, aggregates come with the rows."""
-    text = tables.headline({"rows": rows + study.aggregate(rows), "claims": list(claims)})
+def headline_lines(rows, claims=None):
+    """The headline's lines, runs of spaces made one; as in saved results, aggregates come with the rows."""
+    text = tables.headline({"rows": rows + study.aggregate(rows), "claims": claims or {}})
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
@@ -150,7 +176,7 @@ def test_headline_shows_every_attack_in_every_setting_and_the_verdicts():
         rows += rows_of([0.9, 0.9], "balanced_accuracy", attack="samia", **setting)
         rows += rows_of([0.9, 0.9], attack="confidence_global", **setting)
     claim = dict(claim="pruning leaks", source="us", paper="", ours="+0.1", verdict="reproduced")
-    lines = headline_lines(rows, [claim])
+    lines = headline_lines(rows, {"leak": claim})
     assert lines[2:-3] == [
         "attack gap samia",
         *(f"{name} {0.501 + i / 100:.3f} {0.601 + i / 100:.3f}" for i, name in enumerate(settings)),
@@ -188,6 +214,116 @@ def test_headline_of_a_run_without_attacks_shows_its_models():
 def test_headline_of_a_saved_run_is_that_of_its_rows(tmp_path):
     rows = rows_of([0.5, math.nan], attack="gap", **ORIGINAL) + rows_of([0.7, 0.8], attack="nn", **ORIGINAL)
     path = reporting.save(
-        tmp_path / "metrics.json", notebook="n", run="r", parameters={}, provenance={}, rows=rows, claims=[]
+        tmp_path, notebook="n", run="r", parameters={}, provenance={}, rows=rows, claims=None
     )
-    assert tables.headline(reporting.load(path)) == tables.headline({"rows": rows, "claims": []})
+    assert tables.headline(reporting.load(path)) == tables.headline({"rows": rows, "claims": {}})
+
+
+# Tables of defences
+
+
+def defended():
+    """A study with a plain arm, one behind a defence and one trained otherwise, two targets each; nothing is asked."""
+    x, member = torch.zeros(4, 1), torch.tensor([[True, True, False, False]] * 2)
+    data = Dataset.of_features("four", x, torch.zeros(4).long(), 2)
+    found = Study(data, Splits(member, ~member, torch.zeros_like(member), torch.arange(2)), 2)
+    views = Views(torch.zeros(1, 4, 2).double(), torch.zeros(1, 4).long())
+    answers = study.Given([views, views], views)
+    plain = found.arm("plain", answers)
+    return (
+        found,
+        plain,
+        found.arm("served", plain, defense="served"),
+        found.arm("rival", answers, defense="rival"),
+    )
+
+
+def test_averages_are_means_over_targets():
+    _, plain, served, _ = defended()
+    table = tables.averages(
+        {"a": {plain: np.array([0.1, 0.3]), served: np.array([1.0, 2.0])}, "b": {served: np.ones(2)}}
+    )
+    assert table["a"].to_dict() == pytest.approx({"plain": 0.2, "served": 1.5})
+    assert math.isnan(table.loc["plain", "b"]) and table.loc["served", "b"] == 1
+
+
+def test_dispersion_has_a_pair_of_columns_for_each_measure():
+    found, plain, *_ = defended()
+    for key in tables.SPREADS:
+        found.note(plain, f"member_{key}", [0.1, 0.2])
+        found.note(plain, f"test_{key}", [0.3, 0.5])
+    table = tables.dispersion(found, [plain], "D1", "D3")
+    assert list(table)[:2] == [("entropy", "D1"), ("entropy", "D3")] and table.shape == (1, 10)
+    assert table.loc["plain"].tolist() == pytest.approx([0.15, 0.4] * 5)
+
+
+def test_costs_are_those_of_strangers_and_only_a_served_answer_is_distorted():
+    found, *arms = defended()
+    for arm in arms:
+        found.note(arm, "test_accuracy", [0.5, 0.7])
+        found.note(arm, "generalization_gap", [0.2, 0.2])
+        found.note(arm, "rest_accuracy", [0.4, 0.8])
+    found.note(arms[1], "rest_label_loss", [0.0, 0.1])
+    found.note(arms[1], "rest_distortion", [0.2, 0.4])
+    table = tables.costs(found, arms)
+    assert table["accuracy on members"].tolist() == pytest.approx([0.8] * 3)
+    assert table["test accuracy"].tolist() == pytest.approx([0.6] * 3)
+    assert table.loc["served", ["label loss", "distortion L1", "L1 / 2"]].tolist() == pytest.approx(
+        [0.05, 0.3, 0.15]
+    )
+    assert table.loc[["plain", "rival"], "label loss"].isna().all()
+
+
+def test_redrawn_shows_the_factor_and_leaves_blank_who_was_not_attacked():
+    found, plain, served, rival = defended()
+    found.note(plain, "member_named", [0.1, 0.2], attack="inversion")
+    found.note(served, "member_named", [0.2, 0.2], attack="inversion")
+    found.note(found.attacker(served, plain), "member_named", [0.4, 0.4], attack="inversion")
+    attackers = {"fixed": {plain: plain, served: plain}, "retrained": {served: served}}
+    table = tables.redrawn(found, [plain, served, rival], "member_named", attackers, base=plain)
+    assert table["fixed"].tolist() == ["0.150 (1.00x)", "0.400 (3.00x)", ""]
+    assert table["retrained"].tolist() == ["", "0.200 (1.50x)", ""]
+    bare = tables.redrawn(found, [plain], "member_named", attackers)
+    assert bare["fixed"].tolist() == ["0.150"]
+
+
+# Lines of arms and attackers
+
+
+def test_means_are_empty_where_there_is_no_number():
+    study, (a, b) = _noted()
+    table = tables.means(
+        study, {"first": a, "second": b}, {"acc": "test_accuracy", "found": ("auc", "gap")}, 2
+    )
+    assert table.to_dict("index") == {
+        "first": {"acc": "0.60", "found": "0.50"},
+        "second": {"acc": "", "found": ""},  # of one target not resolved; the attack was not run
+    }
+
+
+def test_changes_are_in_points_and_leave_the_base_out():
+    study, (a, b) = _noted()
+    study.note(b, "auc", [0.65, 0.85], attack="gap")
+    table = tables.changes(study, {"a": a, "b": b}, a, {"AUC": "auc"}, "gap")
+    assert table.to_dict() == {"AUC": {"b": "+25.0 [+25.0, +25.0]"}}
+
+
+def test_a_ladder_says_whether_every_step_is_at_least_as_high():
+    study, (a, b) = _noted()
+    study.note(a, "reserve_accuracy", [0.5, 0.5])
+    study.note(b, "reserve_accuracy", [0.7, 0.8])
+    ladders = {"up": {"1 bit": a, "2 bits": b}, "down": {"1 bit": b, "2 bits": a}}
+    table = tables.ladder(study, ladders, "reserve_accuracy")
+    assert table.loc["up"].tolist() == ["0.500", "0.750", True]
+    assert table.loc["down"].tolist() == ["0.750", "0.500", False]
+
+
+def _noted():
+    """A study of two arms on two targets, some of whose numbers are known."""
+    study = Made()
+    a, b = study.made("a"), study.made("b")
+    study.attack({"gap": threshold.ATTACKS["gap"]}, [a], measures={})
+    study.note(a, "auc", [0.4, 0.6], attack="gap")
+    study.note(a, "test_accuracy", [0.5, 0.7])
+    study.note(b, "test_accuracy", [0.5, math.nan])
+    return study, (a, b)

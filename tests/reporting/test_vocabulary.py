@@ -1,6 +1,5 @@
 """What models, settings and metrics are called in tables and pictures."""
 
-
 import numpy as np
 import pytest
 
@@ -74,3 +73,9 @@ def test_guessing_gets_what_is_drawn_as_chance(metric):
     member, guess = np.arange(4000) % 2 == 0, np.arange(4000) - 1999.5  # every second candidate is a member
     value = metrics.STANDARD[metric](member, guess).value
     assert value == pytest.approx(vocabulary.CHANCE[metric], abs=0.0003)
+
+
+def test_widths_in_words_and_differences_in_points():
+    assert [vocabulary.width_name(b) for b in (1, 1.58, 32)] == ["1 bit", "1.58 bits", "32 bits"]
+    assert vocabulary.in_points(Estimate(-0.14, -0.152, 0.0028)) == "-14.0 [-15.2, +0.3]"
+    assert vocabulary.in_points(Estimate(0.5)) == "+50.0 [+nan, +nan]"

@@ -254,3 +254,15 @@ def test_two_arms_are_the_same_if_their_keys_are(made):
     with pytest.raises(AttributeError):
         a.key = "c"
     assert str(study.Study.arm(made, "c", a, "A label")) == "arm 'A label'"
+
+
+def test_an_arm_answers_about_other_examples_as_it_serves(setting, digits):
+    networks, split, found, plain = setting
+    one = found.arm("shifted, asked", plain, behind=Shift(torch.arange(4.0).double()))
+    index = splits.indices(split.reserve[:2])
+    expected = asking.log_posteriors(networks[:2], digits, index)
+    assert torch.equal(plain.answer(digits, index), expected)
+    torch.testing.assert_close(one.answer(digits, index), Shift(torch.arange(2.0).double())(expected))
+    assert torch.equal(
+        plain.answer(digits, index[0])[1], asking.log_posteriors(networks[[1]], digits, index[0])[0]
+    )

@@ -59,6 +59,15 @@ def test_nothing_to_choose_from_is_named(toy, split):
         choices.best(mlp, toy, splits.everyone(120, [0]), RECIPES)
 
 
+def test_reserve_accuracy_is_the_mean_over_the_models_that_are_given(toy, split):
+    networks = training.fit(mlp, toy, split, RECIPES[0])
+    each = asking.accuracy(networks, toy, split.reserve)
+    assert choices.reserve_accuracy(networks, toy, split) == pytest.approx(float(each.mean()))
+    assert choices.reserve_accuracy(networks[:1], toy, split) == float(each[0])
+    swapped = replace(split, member=split.test, test=split.member)  # neither members nor test examples count
+    assert choices.reserve_accuracy(networks[:1], toy, swapped) == float(each[0])
+
+
 @pytest.mark.parametrize(
     "accuracy, epochs",
     [(0.4, 1), (0.55, 2), (0.6, 3), (0.75, 4), (0.95, 4)],
@@ -155,3 +164,43 @@ def test_test_examples_and_attacks_have_no_say_in_the_operating_point(defended):
         found.note(arm, "generalization_gap", [1 - value, 1 - value])
         found.note(arm, "auc", [1 - value, 1 - value], attack="samia")
     assert study.operating_point(found, [arms[128.0], arms[2.0]], base, 0.05) is arms[2.0]
+
+
+class Losing:
+    """Stands for a purifier by the labels that it changes, a share for each network."""
+
+    def __init__(self, *label_loss):
+        self.label_loss = label_loss
+
+
+def test_a_label_budget_takes_the_preferred_strength_within_it_and_keeps_a_table():
+    budget = choices.LabelBudget(0.01)
+    candidates = {0.2: Losing(0.02, 0.0), 1.0: Losing(0.0, 0.0), 5.0: Losing(0.1, 0.1)}
+    assert budget.choose("G", "lambda", candidates, min) == 0.2
+    assert budget.choose("G", "lambda", candidates, max) == 1.0
+    assert budget.allows(candidates[0.2]) and not budget.allows(candidates[5.0])
+    budget.note("both", "gamma, eta", "1, 2", Losing(0.5), chosen="served")
+    table = budget.table
+    assert table.index.tolist() == ["G"] * 6 + ["both"]
+    assert table["chosen"].tolist() == ["<-", "", "", "", "<-", "", "served"]
+    assert table["within budget"].tolist() == [True, True, False] * 2 + [False]
+    assert table["label loss, held out"].tolist() == pytest.approx([0.01, 0.0, 0.1] * 2 + [0.5])
+
+
+def test_beyond_the_label_budget_the_fewest_changed_labels_win():
+    budget = choices.LabelBudget(0.001)
+    candidates = {1.0: Losing(0.3), 2.0: Losing(0.2), 3.0: Losing(0.2)}
+    assert budget.choose("G", "gamma", candidates, max) == 3.0
+    with pytest.raises(ValueError, match="G: there is no gamma"):
+        budget.choose("G", "gamma", {}, max)
+
+
+def test_a_population_is_matched_on_members_or_on_the_reserve(toy, split):
+    recipe = Recipe(6, 8, lr=1e-2)
+    long = training.fit(mlp, toy, split, recipe, watch=("member", "reserve"))
+    short = training.fit(mlp, toy, split, replace(recipe, epochs=2))
+    for of, mask in (("member", split.member), ("reserve", split.reserve)):
+        reached = float(asking.accuracy(short, toy, mask).mean())
+        assert choices.epochs_to_match(long, short, toy, split, of=of) == choices.epochs_to_reach(
+            long, reached, of=of
+        )

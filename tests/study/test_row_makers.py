@@ -142,3 +142,24 @@ def test_rows_on_rebuilt_features_know_no_pictures(made):
         *("member_inversion_error", "test_inversion_error", "member_named", "test_named")
     }
     assert [row["value"] for row in study.select(rows, metric="test_inversion_error")] == [0, 0]
+
+
+def test_the_cost_is_measured_on_strangers(known):
+    models, dataset, _ = known
+    member, reserve = torch.zeros(2, 2, 12, dtype=torch.bool)
+    member[:, :4], reserve[:, 4:6] = True, True
+    test = torch.zeros_like(member)
+    test[:, 6:8] = True  # and the last four nobody took
+    found = Study(dataset, Splits(member, test, reserve, torch.tensor([0, 1])), 2)
+    plain = found.arm("plain", models)
+    rows = study.cost(plain)
+    assert [(row["metric"], row["target"], row["value"]) for row in rows] == [
+        ("rest_accuracy", 0, 0.5),  # 6, 7 and 8 of 6 to 11
+        ("rest_accuracy", 1, 2 / 6),  # 9 and 11, the first of equal posteriors
+    ]
+    served = found.arm("turned", plain, behind=lambda log_p: log_p.flip(-1), defense="turned")
+    value = {(row["metric"], row["target"]): row["value"] for row in study.cost(served)}
+    # the middle class stays, the other two change places
+    assert value["rest_label_loss", 0] == pytest.approx(2 / 3)
+    assert value["rest_distortion", 0] == pytest.approx(4 / 3, abs=0.01)
+    assert {row["defense"] for row in study.cost(served)} == {"turned"}

@@ -1,0 +1,54 @@
+"""Across arms: the fair rival, shares and accuracies by hand, rank correlations over networks."""
+
+import numpy as np
+import pytest
+
+from mialib.study import across
+
+
+@pytest.fixture
+def four(made):
+    """Arms of test accuracy 0.7, 0.71, 0.72 and 0.9, mean over two targets."""
+    arms = [made.made(key) for key in "abcd"]
+    for arm, value in zip(arms, (0.70, 0.71, 0.72, 0.90), strict=True):
+        made.note(arm, "test_accuracy", [value - 0.1, value + 0.1])
+        made.note(arm, "generalization_gap", [0.1, 0.3])
+    return arms
+
+
+def test_the_rival_leaks_least_of_those_that_are_as_accurate(made, four):
+    a, b, c, d = four
+    leak = {b: np.array([0.8, 0.9]), c: np.array([0.9, 0.9]), d: np.array([0.5, 0.5])}
+    assert across.rival(made, a, [b, c, d], leak, slack=0.05) is b
+    assert across.rival(made, d, [b, c], leak, slack=0.05) is None
+
+
+def test_the_share_lost_by_hand(made):
+    before, after, useless = (made.made(key) for key in ("before", "after", "useless"))
+    made.note(before, "auc", [0.9, 0.7], attack="samia")
+    made.note(after, "auc", [0.6, 0.8], attack="samia")
+    made.note(useless, "auc", [0.5, 0.5], attack="samia")
+    assert across.share_lost(made, before, after, "auc", "samia") == pytest.approx([0.75, -0.5])
+    assert across.share_lost(made, before, useless, "auc", "samia") == pytest.approx([1, 1])
+    assert not np.isfinite(across.share_lost(made, useless, before, "auc", "samia")).any()
+
+
+def test_accuracies_apart_by_hand(made, four):
+    made.note(other := made.made("other"), "test_accuracy", [0.5, 0.5])
+    made.note(other, "generalization_gap", [0.4, 0.2])
+    found = across.accuracies_apart(made, four[0], other)
+    assert found == pytest.approx({"test": 0.2, "training": 0.1})
+
+
+def test_rank_correlations_count_the_same_network_once():
+    leak = {"a": np.array([0.6, 0.6]), "b": np.array([0.7, 0.5]), "c": np.array([0.8, 0.4])}
+    gap = {"a": np.array([0.1, 0.1]), "b": np.array([0.2, 0.2]), "c": np.array([0.9, 0.9])}
+    found = across.rank_correlations(leak, gap=gap, loss={arm: -one for arm, one in gap.items()})
+    assert found["gap"] == pytest.approx([1.0, -1.0]) and found["loss"] == pytest.approx([-1.0, 1.0])
+    # a second outlier would turn the correlation if it counted; what is left out of the first quantity does not
+    leak |= {"d": np.array([0.1, 0.1])}
+    gap |= {"d": np.array([0.5, 0.5]), "e": np.array([0.0, 0.0])}
+    once = across.rank_correlations(leak, gap=gap)["gap"]
+    twins = {f"{i}": leak["d"] for i in range(5)}
+    again = across.rank_correlations(leak | twins, gap=gap | dict.fromkeys(twins, gap["d"]))["gap"]
+    assert once == pytest.approx(again) and once[0] == pytest.approx(0.4)
