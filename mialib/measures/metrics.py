@@ -16,6 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 CONFIDENCE = 0.95
+PAIRED = ("auc", "balanced_accuracy")  # what `paired_difference` knows
 _Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
@@ -92,9 +93,9 @@ def paired_difference(member, margin_a, margin_b, metric: str) -> Estimate:
     the per-example difference of correctness among members and among non-members; normal approximation,
     clipped to [-1, 1]. Equal margins give exactly 0 with no width.
     """
+    if metric not in PAIRED:
+        raise ValueError(f"metric is {metric!r}; it must be {' or '.join(map(repr, PAIRED))}")
     of_each = {"auc": _placements, "balanced_accuracy": _right}
-    if metric not in of_each:
-        raise ValueError(f"metric is {metric!r}; it must be 'auc' or 'balanced_accuracy'")
     # of each example what it adds to the metric, so that the variances of the differences hold the covariances: var(a - b)
     # of the placements is DeLong's var(a) + var(b) - 2 cov(a, b)
     a, b = (

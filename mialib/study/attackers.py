@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from mialib import asking, progress
 from mialib.asking import Views
 from mialib.data import splits
+from mialib.measures import metrics
 from mialib.study.arms import Arm
-from mialib.study.rows import is_control
+from mialib.study.rows import attack_rows, class_rows, is_control, named, tidy_row
 from mialib.training.hooks import Attack, DemandingAttack, LearningAttack, NetworkAttack
 
 KNOWING = ("shadows", "half")
@@ -123,11 +125,22 @@ def needs(attack: Attack[Views]) -> frozenset[str]:
     return attack.needs if isinstance(attack, DemandingAttack) else frozenset()
 
 
-def check(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> None:
-    """Raises ValueError, before any model is asked, where an arm cannot give what an attack needs."""
+def check(
+    attackers: Sequence[Attacker],
+    suite: Mapping[str, Attack[Views]],
+    known: Mapping[tuple[Attacker, str], Attack[Views]] = MappingProxyType({}),
+) -> None:
+    """Raises ValueError, before any model is asked, where an arm cannot give what an attack needs.
+
+    Or where an attack of that name, `known`, was another one.
+    """
     for name, attack in suite.items():
         wanted = needs(attack)
         for one in attackers:
+            if known.get((one, name), attack) != attack:
+                raise ValueError(
+                    f"another attack {name!r} was run on arm {one.arm.key!r}; give this one another name"
+                )
             for arm in (one.arm, one.believed):
                 if "sensitivity" in wanted and not arm.answers.sensitive:
                     raise ValueError(
@@ -181,3 +194,40 @@ def margins(attacker: Attacker, attack: Attack[Views], learned: dict) -> Tensor:
         else:
             found += [attack(target, shadows, member, 0)[None, None] for target in targets]
     return torch.cat(found)
+
+
+def rows(
+    attacker: Attacker, name: str, margins: Tensor, measures: Mapping, by_class: bool = False, **columns
+) -> list[dict]:
+    """A row for each target, training and measure of an attack; or for each target, class and measure.
+
+    Args:
+        margins: (targets, trainings, n). By class the trainings' mean is judged.
+        measures: name in the table -> measure(member, margin) -> Estimate.
+        columns: what the rows say besides.
+    """
+    found, columns = [], attacker.columns | named(columns) | {"attack": name}
+    for target, (member, trainings) in enumerate(zip(attacker.member.numpy(), margins.numpy(), strict=True)):
+        if by_class:
+            labels, classes = attacker.labels[target].numpy(), attacker.arm.study.pool.num_classes
+            here = columns | {"target": target}
+            found += class_rows(member, trainings.mean(0), labels, classes, measures, **here)
+            continue
+        here = columns | {"target": target, "n_shadows": attacker.n_shadows(target)}
+        for training, margin in enumerate(trainings):
+            found += attack_rows(member, margin, measures, **here, seed=training)
+    return found
+
+
+def paired_rows(
+    a: Attacker, b: Attacker, name: str, margins: tuple[Tensor, Tensor], metric: str
+) -> list[dict]:
+    """Rows of a's metric minus b's, of each target and training, over its paired examples: see `Study.paired`."""
+    found = []
+    variant = ", ".join(part for part in (a.columns.get("variant"), f"minus {b.arm.key}") if part)
+    for target, (member, *both) in enumerate(zip(a.member.numpy(), *margins, strict=True)):
+        for training, pair in enumerate(zip(*both, strict=True)):
+            difference = metrics.paired_difference(member, *pair, metric)
+            here = a.columns | {"variant": variant, "attack": name, "target": target, "seed": training}
+            found.append(tidy_row(f"{metric}_difference", difference, **here))
+    return found

@@ -4,6 +4,7 @@ AUC, ROC, rates at a threshold and balanced accuracy depend on the order of the 
 an interval that is mended later can be computed for stored runs, without training.
 """
 
+import zlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from mialib.study.arms import Arm
 from mialib.study.attackers import Attacker
 from mialib.study.study import Study
+
+LARGEST = 150_000  # bytes of a run, compressed
 
 
 def _dense(margins: np.ndarray) -> tuple[np.ndarray, int]:
@@ -25,15 +28,25 @@ def dense_ranks(study: Study, attacked: Iterable[tuple[Arm | Attacker, str]]) ->
     Of "pruned | samia" (key of the arm, name of the attack; "pruned <- original | samia, half" where the attacker believes
     in another arm, or knows half): "... ranks" (targets, trainings, n), "... zero" (targets, trainings), and "... member"
     bool (targets, n).
+
+    Args:
+        attacked: the most wanted first. What would take more than `LARGEST` bytes is left out, and named in "left out".
     """
-    kept = {}
+    kept, left_out, size = {}, [], 0
     for who, attack in attacked:
         who = study.attacker(who)
         believed = "" if who.believed == who.arm else f" <- {who.believed.key}"
         name = f"{who.arm.key}{believed} | {attack}" + ", half" * (who.knowing == "half")
         margins = study.margins(who, attack).numpy()
         found = [[_dense(training) for training in target] for target in margins]
-        kept[f"{name} ranks"] = np.array([[ranked for ranked, _ in target] for target in found])
-        kept[f"{name} zero"] = np.array([[zero for _, zero in target] for target in found])
-        kept[f"{name} member"] = who.member.numpy()
-    return kept
+        arrays = {
+            f"{name} ranks": np.array([[ranked for ranked, _ in target] for target in found]),
+            f"{name} zero": np.array([[zero for _, zero in target] for target in found]),
+            f"{name} member": who.member.numpy(),
+        }
+        own = sum(len(zlib.compress(array.tobytes())) for array in arrays.values())
+        if size + own > LARGEST:
+            left_out.append(name)
+            continue
+        kept, size = kept | arrays, size + own
+    return kept | ({"left out": np.array(left_out)} if left_out else {})

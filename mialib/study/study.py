@@ -25,7 +25,7 @@ from mialib.study import attackers, reading, roles
 from mialib.study.arms import Answers, Arm, Asked, Borrowed, Served
 from mialib.study.attackers import Attacker
 from mialib.study.reading import Difference, Strongest
-from mialib.study.rows import attack_rows, class_rows, named, select, tidy_row
+from mialib.study.rows import named, select, tidy_row
 from mialib.training import Population
 from mialib.training.hooks import Attack, OutputDefense
 
@@ -181,12 +181,7 @@ class Study:
         """
         met = [self.attacker(arm, believing, knowing) for arm in self._chosen(arms)]
         met = [one for one in met if believing is None or one.believed != one.arm]
-        attackers.check(met, suite)
-        for (one, name), (known, _) in self._margins.items():
-            if one in met and name in suite and suite[name] != known:
-                raise ValueError(
-                    f"another attack {name!r} was run on arm {one.arm.key!r}; give this one another name"
-                )
+        attackers.check(met, suite, {key: known for key, (known, _) in self._margins.items()})
         with progress.bar(2, "attacks", "half") as shown:  # the networks learn, then all judge
             attackers.train(met, suite)
             shown.update()
@@ -195,38 +190,10 @@ class Study:
                 for name, attack in suite.items():
                     if (one, name) not in self._margins:
                         self._margins[one, name] = attack, attackers.margins(one, attack, learned[name])
-                    self._judge(one, name, measures, columns)
-                    if by_class:
-                        self._judge(one, name, measures, columns, by_class)
-
-    def _judge(self, who: Attacker, name: str, measures, columns, by_class: bool = False) -> None:
-        left = {
-            metric: one
-            for metric, one in measures.items()
-            if (who, name, metric, by_class) not in self._index
-        }
-        columns = who.columns | named(columns) | {"attack": name}
-        for target, (member, trainings) in enumerate(
-            zip(who.member.numpy(), self.margins(who, name).numpy(), strict=True)
-        ):
-            if by_class:
-                labels = who.labels[target].numpy()
-                self._add(
-                    who,
-                    class_rows(
-                        member,
-                        trainings.mean(0),
-                        labels,
-                        self.pool.num_classes,
-                        left,
-                        **columns,
-                        target=target,
-                    ),
-                )
-                continue
-            for training, margin in enumerate(trainings):
-                counted = {"target": target, "seed": training, "n_shadows": who.n_shadows(target)}
-                self._add(who, attack_rows(member, margin, left, **columns, **counted))
+                    for each in (False, True) if by_class else (False,):
+                        left = {k: m for k, m in measures.items() if (one, name, k, each) not in self._index}
+                        margin = self._margins[one, name][1]
+                        self._add(one, attackers.rows(one, name, margin, left, each, **columns))
 
     def measure(
         self,
@@ -249,10 +216,8 @@ class Study:
     def note(self, who: Who, metric: str, values: Sequence, attack: str | None = None) -> None:
         """A row for each target of a number that was found elsewhere, values (targets,)."""
         who = self._who(who, attack)
-        self._add(
-            who,
-            [tidy_row(metric, one, **who.columns, attack=attack, target=i) for i, one in enumerate(values)],
-        )
+        columns = who.columns | {"attack": attack}
+        self._add(who, [tidy_row(metric, one, **columns, target=i) for i, one in enumerate(values)])
 
     def paired(self, a: Who, b: Who, metric: str = "auc") -> None:
         """Rows of a minus b, for every attack on both, each target and training; intervals over the paired examples.
@@ -260,14 +225,9 @@ class Study:
         The rows' `variant` says what was subtracted.
         """
         a, b = self.attacker(a), self.attacker(b)
-        variant = ", ".join(part for part in (a.columns.get("variant"), f"minus {b.arm.key}") if part)
-        for name in (name for name in self.attacks(a) if (b, name) in self._margins):
-            pairs = zip(a.member.numpy(), self.margins(a, name), self.margins(b, name), strict=True)
-            for target, (member, *both) in enumerate(pairs):
-                for training, margins in enumerate(zip(*both, strict=True)):
-                    found = metrics.paired_difference(member, *margins, metric)
-                    columns = a.columns | {"variant": variant, "target": target, "seed": training}
-                    self._add(a, [tidy_row(f"{metric}_difference", found, **columns, attack=name)])
+        for name in [name for name in self.attacks(a) if (b, name) in self._margins]:
+            pair = self.margins(a, name), self.margins(b, name)
+            self._add(a, attackers.paired_rows(a, b, name, pair, metric))
 
     def attackers(self, arm: Arm, knowing: str = "shadows") -> list[Attacker]:
         """Who attacked an arm: first the one who knows it, then those who believe in another."""
@@ -325,25 +285,23 @@ class Study:
         Raises:
             ValueError: the studies have other targets; a pairing that cannot be had.
         """
-        studies = [(one.arm if isinstance(one, Attacker) else one).study for one in (a, b)]
+        studies = [_arm(one).study for one in (a, b)]
         reading.check_same_targets(*studies)
-        by_example = len(self) == 1 and attack is not None and metric in ("auc", "balanced_accuracy")
-        pair = pair or ("example" if by_example else "target")
-        if pair == "target":
-            found = [
-                study.values(one, metric, attack, **attacker)
-                for study, one in zip(studies, (a, b), strict=True)
-            ]
-            return Difference.of(metrics.over_targets(found[0] - found[1]), pair)
-        if pair != "example" or len(self) > 1 or attack is None:
+        can = len(self) == 1 and attack is not None and metric in metrics.PAIRED
+        pair = pair or ("example" if can else "target")
+        if pair != "target" and not (pair == "example" and can):
             raise ValueError(
-                f"pair is {pair!r}; it must be 'target', or 'example' for an attack on a single target"
+                f"pair is {pair!r}; it must be 'target', or 'example' for the {' or '.join(metrics.PAIRED)} of an attack "
+                "on a single target"
             )
-        found = [
-            study.margins(one, attack, **attacker)[0] for study, one in zip(studies, (a, b), strict=True)
-        ]
-        member = self.attacker(a, **attacker).member[0] if studies[0] is self else studies[0].member[0]
-        return Difference.of(metrics.paired_difference(member, *found, metric), pair)
+        if pair == "target":
+            one, two = (
+                s.values(who, metric, attack, **attacker) for s, who in zip(studies, (a, b), strict=True)
+            )
+            return Difference.of(metrics.over_targets(one - two), pair)
+        both = [s.margins(who, attack, **attacker)[0] for s, who in zip(studies, (a, b), strict=True)]
+        member = studies[0].attacker(a, **attacker).member[0]
+        return Difference.of(metrics.paired_difference(member, *both, metric), pair)
 
     def strongest(
         self,
@@ -374,19 +332,20 @@ class Study:
     def select(self, arms: Iterable[Arm] | None = None, **where) -> list[dict]:
         """The rows of these arms whose columns equal `where`, or are in it for a list."""
         chosen = set(self._chosen(arms))
-        rows = [row for who, row in self._rows if (who.arm if isinstance(who, Attacker) else who) in chosen]
-        return select(rows, **where)
+        return select([row for who, row in self._rows if _arm(who) in chosen], **where)
 
     def _chosen(self, arms: Iterable[Arm] | None) -> list[Arm]:
         return list(self.arms.values() if arms is None else arms)
 
     def _who(self, who: Who, attack: str | None, **attacker) -> Who:
         """The attacker where there is an attack, else the arm: rows belong to one or the other."""
-        if attack is not None:
-            return self.attacker(who, **attacker)
-        return who.arm if isinstance(who, Attacker) else who
+        return _arm(who) if attack is None else self.attacker(who, **attacker)
 
     def _add(self, who: Who, rows: list[dict]) -> None:
         for row in rows:
             self._rows.append((who, row))
             self._index[who, row["attack"], row["metric"], row["class"] is not None].append(row)
+
+
+def _arm(who: Who) -> Arm:
+    return who.arm if isinstance(who, Attacker) else who

@@ -1,11 +1,14 @@
 """Ranks of margins: what an interval needs of them, and nothing else."""
 
+import zlib
+
 import numpy as np
 import pytest
 
 from mialib import study
 from mialib.attacks import threshold
 from mialib.measures import metrics
+from mialib.study import ranks
 
 
 @pytest.fixture
@@ -43,3 +46,13 @@ def test_names_say_who_attacked(attacked):
 def test_a_rank_takes_a_byte_where_there_are_few(attacked):
     kept = study.dense_ranks(attacked, [(attacked.arms["plain"], "confidence")])
     assert kept["plain | confidence ranks"].dtype == np.uint8
+
+
+def test_what_does_not_fit_is_named(attacked, monkeypatch):
+    plain = attacked.arms["plain"]
+    whole = study.dense_ranks(attacked, [(plain, "confidence"), (plain, "gap")])
+    size = sum(len(zlib.compress(array.tobytes())) for name, array in whole.items() if "confidence" in name)
+    monkeypatch.setattr(ranks, "LARGEST", size)
+    kept = study.dense_ranks(attacked, [(plain, "confidence"), (plain, "gap")])
+    assert kept.keys() == {name for name in whole if "confidence" in name} | {"left out"}
+    assert kept["left out"].tolist() == ["plain | gap"]

@@ -341,6 +341,8 @@ def test_one_target_is_paired_by_its_examples(suite):
         assert difference.paired == "example" and difference.low < difference.value < difference.high
         expected = found.values(a, "auc", attack)[0] - found.values(b, "auc", attack)[0]
         assert difference.value == pytest.approx(expected)
+    found.measure(study.accuracy)
+    assert found.difference(a, b, "test_accuracy").paired == "target"  # no margins to pair
     alone = found.difference(a, b, "auc", "confidence", pair="target")
     assert alone.paired == "target" and math.isnan(alone.low)
 
