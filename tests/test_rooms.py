@@ -16,7 +16,7 @@ from mialib import REPO_ROOT, ROOMS
 PACKAGE = REPO_ROOT / "mialib"
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
 # what every room may use
-FOUNDATIONS = {"store", "hashing", "reach", "progress", "REPO_ROOT", "outputs_root", "environment"}
+FOUNDATIONS = {"store", "hashing", "reach", "streams", "progress", "REPO_ROOT", "outputs_root", "environment"}
 READERS = [path for folder in ("mialib", "tests") for path in sorted((REPO_ROOT / folder).rglob("*.py"))]
 
 
@@ -49,7 +49,7 @@ def test_a_room_imports_from_those_before_it_only(path):
     assert used <= before, f"{sorted(used - before)} come later"
 
 
-@pytest.mark.parametrize("name", ["store", "hashing", "reach", "progress"])
+@pytest.mark.parametrize("name", ["store", "hashing", "reach", "streams", "progress"])
 def test_the_foundations_know_no_room(name):
     used = {module or name for module, name in imports((PACKAGE / f"{name}.py").read_text())}
     assert used <= FOUNDATIONS
@@ -96,7 +96,10 @@ def test_no_public_function_has_the_name_of_its_module(path):
     "path",
     [
         *FILES,
-        *(PACKAGE / f"{name}.py" for name in ("params", "store", "hashing", "reach", "progress", "cli")),
+        *(
+            PACKAGE / f"{name}.py"
+            for name in ("params", "store", "hashing", "reach", "streams", "progress", "cli")
+        ),
     ],
     ids=name_of,
 )

@@ -11,7 +11,7 @@ import torch
 from joblib import Parallel, delayed
 from torch import Tensor, nn
 
-from mialib import progress
+from mialib import progress, streams
 from mialib.data import Dataset
 from mialib.training import Population
 from mialib.training.population import in_batches
@@ -75,7 +75,7 @@ def _logits(module: nn.Module, data: Dataset, index: Tensor) -> Tensor:
 def _sensitivity(
     module: nn.Module, data: Dataset, index: Tensor, queries: int, epsilon: float, seed: int
 ) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same noise
+    generator = streams.generator(seed, "sensitivity")  # on the CPU, so that every device gets the same noise
     sensitivities = []
     with torch.no_grad(), full_precision():
         block = max(1, ROWS // queries)

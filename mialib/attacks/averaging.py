@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mialib import progress
+from mialib import progress, streams
 from mialib.asking import Views
 
 # of one question: inputs, and numbers in them; fixed, as the noise is drawn by blocks
@@ -101,7 +101,7 @@ def averaged(views: Views, queries: int, epsilon: float, seed: int = 0) -> Views
 
 def _blocks(views: Views, model: int, queries: int, change: Change, summary, seed: int):
     """The summaries of one model's candidates, block by block."""
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device gets the same noise
+    generator = streams.generator(seed, "copies")  # on the CPU, so that every device gets the same noise
     x, query = views.x[model], views[[model]].query
     n = len(x)
     block = max(1, min(ROWS, VALUES // x[0].numel()) // queries)

@@ -36,6 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mialib import streams
 from mialib.asking import Views
 from mialib.attacks.averaging import needs_door
 from mialib.measures.kernels import gaussian
@@ -77,7 +78,7 @@ class BlindMIDiff:
     ) -> Tensor:
         self._check(target)
         x, labels = target.x[0], target.labels[0]
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same draws on every device
+        generator = streams.generator(seed, "BlindMI")  # on the CPU: the same draws on every device
         order = torch.randperm(len(labels), generator=generator).to(x.device)
         chosen = order[: self.probes]
         probes = sobel(x, chosen) if x.ndim == 4 else shuffled_features(x, self.probes, generator)

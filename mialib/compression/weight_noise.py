@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from mialib import streams
 from mialib.training import Population, Tensors
 
 
@@ -14,14 +15,14 @@ def like_error(models: Population, compressed: Tensors, names: Iterable[str], se
     Args:
         compressed: the models' parameters (k, *shape) after the compression. The noise of a weight tensor has the mean
             square of compressed - original, layer by layer and model by model.
-        seed: model number i draws from seed + i, whatever the others are.
+        seed: each model's draws derive from it and the model's number, whatever the others are.
     """
     noisy = {}
-    for place, name in enumerate(names):
+    for name in names:
         w = models.params[name]
         size = (compressed[name] - w).flatten(1).square().mean(1).sqrt()
         draws = [
-            torch.randn(w.shape[1:], generator=torch.Generator().manual_seed(1000 * (seed + i) + place))
+            torch.randn(w.shape[1:], generator=streams.generator(seed, "weight noise", i, name))
             for i in range(len(models))
         ]
         noisy[name] = w + size.view(-1, *[1] * (w.ndim - 1)) * torch.stack(draws).to(w)

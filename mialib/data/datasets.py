@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mialib import streams
 from mialib.data import own
 from mialib.data.download import data_root
 from mialib.data.loaders import LOADERS, Raw, image_folder
@@ -178,7 +179,9 @@ def apart(
         raise ValueError(f"share is {share}; it must be in (0, 1)")
     if classes is None:
         _, alike = np.unique(data.x.cpu().flatten(1).numpy(), axis=0, return_inverse=True)
-        order = torch.randperm(int(alike.max()) + 1, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(
+            int(alike.max()) + 1, generator=streams.generator(seed, "private and auxiliary")
+        )
         first = (order >= round(share * len(order)))[torch.from_numpy(alike.reshape(-1))]
     else:
         first = data.y.cpu() < classes
@@ -258,7 +261,7 @@ def stratified_index(y: Tensor, num_classes: int, size: int, seed: int) -> Tenso
     quota = counts * size // n
     by_remainder = (counts * size % n).argsort(descending=True, stable=True)
     quota[by_remainder[: size - int(quota.sum())]] += 1
-    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    shuffled = torch.randperm(n, generator=streams.generator(seed, "subset"))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]  # class after class, random order within each
     rank = torch.arange(n) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     kept = by_class[rank < quota.repeat_interleave(counts)]

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mialib import streams
+
 # what a random stream is for; part of its seed
 _TARGET, _SHADOW, _PAIR, _POOL, _KNOWN, _MODEL, _CUT = range(7)
 
@@ -96,7 +98,7 @@ def candidates(split: Splits, seed: int) -> tuple[Tensor, Tensor]:
     index = indices(split.member | split.test)
     order = torch.stack(
         [
-            torch.randperm(index.shape[1], generator=torch.Generator().manual_seed(seed + i))
+            torch.randperm(index.shape[1], generator=streams.generator(seed, "candidates", i))
             for i in range(len(split))
         ]
     )

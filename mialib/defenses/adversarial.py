@@ -95,8 +95,8 @@ class OneUpdate(descent.Shuffling):
 
     batches: int = 7
 
-    def begin(self, members: Tensor, batch_size: int, generators: list[torch.Generator]):
-        shuffled, backward = super().begin(members, batch_size, generators)
+    def begin(self, members: Tensor, batch_size: int, seeds: list[int]):
+        shuffled, backward = super().begin(members, batch_size, seeds)
         left = 0
 
         def first_batches():

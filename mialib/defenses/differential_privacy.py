@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
+from mialib import streams
 from mialib.training import Batch, Tensors
 from mialib.training.population import skeleton
 
@@ -69,18 +70,23 @@ class DPSGD:
                 "so that no gradient belongs to one example; build it with differential_privacy.group_norm(make_model)"
             )
 
-    def begin(self, members: Tensor, batch_size: int, generators: list[torch.Generator]):
-        (pool,), (generator,) = members, generators
+    def begin(self, members: Tensor, batch_size: int, seeds: list[int]):
+        (pool,), (seed,) = members, seeds
+        draws = streams.generator(seed, "Poisson draws")
+        # of its own: noise made of the numbers that drew the batch would say who is in it
+        noise = streams.generator(seed, "DP noise", device=pool.device)
         rate = sample_rate(len(pool), batch_size)
 
         def batches():
             for _ in range(steps_per_epoch(len(pool), batch_size)):
-                drawn = torch.rand(len(pool), generator=generator) < rate
+                drawn = torch.rand(len(pool), generator=draws) < rate
                 yield pool[drawn.to(pool.device)][None]
 
-        return batches, partial(self._private_gradient, expected=rate * len(pool))
+        return batches, partial(self._private_gradient, expected=rate * len(pool), generator=noise)
 
-    def _private_gradient(self, losses_of, params: Tensors, batch: Batch, expected: float) -> Tensor:
+    def _private_gradient(
+        self, losses_of, params: Tensors, batch: Batch, expected: float, generator: torch.Generator
+    ) -> Tensor:
         def loss(params, x, y, index):
             return losses_of(params, Batch(x[None, None], y[None, None], index[None, None]))[0]
 
@@ -101,8 +107,8 @@ class DPSGD:
                 total[name] += torch.einsum("b,b...->...", weights, gradient)
             lost.append(losses)
         for name, parameter in params.items():
-            spread = self.noise * self.clip * torch.randn_like(parameter) if self.noise else 0.0
-            parameter.grad = (total[name] + spread) / expected
+            noise = torch.randn(parameter.shape, generator=generator, device=generator.device).to(parameter)
+            parameter.grad = (total[name] + self.noise * self.clip * noise) / expected
         return torch.cat(lost).mean()[None] if lost else torch.zeros(1, device=batch.x.device)
 
 

@@ -14,6 +14,7 @@ A deployment takes a keyed hash that is made for the purpose.
 import torch
 from torch import Tensor
 
+from mialib import streams
 from mialib.asking.posteriors import log_odds
 
 STEP = 0.01  # of the log-odds: float32 logits are rounded to about 1e-6 of their size
@@ -59,7 +60,7 @@ def fingerprint(log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
 def own_keys(key: int, seeds: Tensor) -> tuple[int, ...]:
     """A key for each network, made of one secret and the networks' seeds; raises ValueError as `check` does."""
     check(key)
-    return tuple((key + seed) % 2**63 for seed in seeds.tolist())
+    return tuple(streams.seed(key, "key", seed) for seed in seeds.tolist())
 
 
 def check(key: int) -> None:

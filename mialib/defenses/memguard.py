@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mialib import training
+from mialib import streams, training
 from mialib.data import Dataset, splits
 from mialib.defenses import keyed
 from mialib.defenses.state import Defender
@@ -145,7 +145,10 @@ def fit(
     classifiers = training.fit(
         partial(classifier, c),
         rows.to(device),
-        splits.blocks(torch.ones(k, n, dtype=torch.bool), defender.seeds),
+        splits.blocks(
+            torch.ones(k, n, dtype=torch.bool),
+            torch.tensor(streams.seeds(defender.seeds.tolist(), "defence classifier")),
+        ),
         recipe,
         objective=partial(balanced_cross_entropy, weights=tuple(n / (2 * count) for count in counts)),
         cache=cache,

@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mialib import training
+from mialib import streams, training
 from mialib.asking.posteriors import with_label
 from mialib.defenses import state
 from mialib.defenses.player import Player
@@ -146,7 +146,10 @@ class Games:
         return Games(tuple(pick(one, models) for one in self.opponents))
 
     def begin(self, seeds: list[int], device: torch.device):
-        plays = [one.begin(seeds, device) for one in self.opponents]
+        plays = [
+            one.begin(streams.seeds(seeds, "one of several opponents", number), device)
+            for number, one in enumerate(self.opponents)
+        ]
         return lambda *position: sum(play(*position) for play in plays)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mialib import asking, training
+from mialib import asking, streams, training
 from mialib.data import Dataset, Splits, splits
 from mialib.defenses.losses import SoftTargets
 from mialib.store import Store
@@ -98,7 +98,7 @@ def sub_splits(split: Splits, sub_models: int, left_out: int) -> Splits:
     member = split.member.repeat_interleave(sub_models, 0)
     seeds = []
     for i, seed in enumerate(split.seeds.tolist()):
-        generator = np.random.default_rng((seed, sub_models, left_out))
+        generator = np.random.default_rng(streams.seed(seed, "sub-models", sub_models, left_out))
         seeds += generator.integers(2**32, size=sub_models).tolist()
         index = split.member[i].nonzero()[:, 0]
         without = torch.from_numpy(_left_out(len(index), sub_models, left_out, generator))

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from mialib import asking, hashing, training
+from mialib import asking, hashing, streams, training
 from mialib.data import Dataset, Splits, splits
 from mialib.models.layers import initialise, mlp
 from mialib.store import Store
@@ -106,7 +106,7 @@ def thirds(split: Splits) -> Tensor:
     size = (count + 1) // 3
     parts = torch.zeros(3, *split.member.shape, dtype=torch.bool)
     for i, seed in enumerate(split.seeds.tolist()):
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(count, generator=streams.generator(seed, "thirds"))
         for part, chosen in zip(parts, order.split([size, size, count - 2 * size]), strict=True):
             part[i, members[i, chosen]] = True
     return parts
@@ -114,7 +114,9 @@ def thirds(split: Splits) -> Tensor:
 
 def _seeds(split: Splits, parts: tuple[int, ...]) -> Tensor:
     """int64 (len(parts) * k,): of initial weights and batch order, one part's after the other's."""
-    return torch.cat([3 * split.seeds + part for part in parts])
+    return torch.tensor(
+        [seed for part in parts for seed in streams.seeds(split.seeds.tolist(), "stacking", part)]
+    )
 
 
 def _together(make_stacked: partial, levels: dict[str, Population]) -> Population:

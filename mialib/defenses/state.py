@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mialib import asking
+from mialib import asking, streams
 from mialib.asking import Views
 from mialib.data import Dataset, Splits, splits
 from mialib.training import Population, pick
@@ -57,11 +57,11 @@ def rows(answers: Views, seeds: Tensor, held_out: float = 0.0) -> tuple[Dataset,
     k, n, c = answers.log_posteriors.shape
     member = torch.ones(k, n, dtype=torch.bool)
     for i, seed in enumerate(seeds.tolist()):
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(n, generator=streams.generator(seed, "held-out answers"))
         member[i, order[: round(held_out * n)]] = False
     posteriors = answers.log_posteriors.exp().float().flatten(0, 1)
     data = Dataset.of_features("answers", posteriors, posteriors.argmax(1), c)
-    return data, splits.blocks(member, seeds)
+    return data, splits.blocks(member, torch.tensor(streams.seeds(seeds.tolist(), "output defence")))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mialib import streams
 from mialib.defenses.state import Defender
 
 FLOOR = -100.0  # log-posteriors below it are alike as keys
@@ -97,7 +98,7 @@ def fit(
     k, n, c = known.members.log_posteriors.shape
     flagged, places = torch.zeros(k, n, dtype=torch.bool), torch.ones(k, n, dtype=torch.long)
     for i, own in enumerate(known.seeds.tolist()):
-        generator = torch.Generator().manual_seed(seed + own)
+        generator = streams.generator(seed, "swapped members", own)
         flagged[i, torch.randperm(n, generator=generator)[: round(float(rate[i]) * n)]] = True
         if other == "random":
             places[i] = torch.randint(1, c, (n,), generator=generator)

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from mialib import streams
 from mialib.training.hooks import Backward, Batch, Losses
 from mialib.training.population import Tensors
 
@@ -22,8 +23,9 @@ class Shuffling:
         """Every architecture will do."""
 
     def begin(
-        self, members: Tensor, batch_size: int, generators: list[torch.Generator]
+        self, members: Tensor, batch_size: int, seeds: list[int]
     ) -> tuple[Callable[[], Iterator[Tensor]], Backward]:
+        generators = [streams.generator(seed, "batch order") for seed in seeds]
         return partial(_shuffled, members, batch_size, generators), _plain_gradient
 
 

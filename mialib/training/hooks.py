@@ -76,7 +76,7 @@ class Opponent(Protocol):
     """The other player of a min-max game."""
 
     def begin(self, seeds: list[int], device: torch.device) -> Play:
-        """A fresh player for each of the k models."""
+        """A fresh player for each of the k models, from a seed of its own each."""
 
 
 # (raw params, batch) -> losses (k,) of objective and penalties together
@@ -102,9 +102,12 @@ class Descent(Protocol):
         """Raises ValueError for an architecture that it cannot train."""
 
     def begin(
-        self, members: Tensor, batch_size: int, generators: list[torch.Generator]
+        self, members: Tensor, batch_size: int, seeds: list[int]
     ) -> tuple[Callable[[], Iterator[Tensor]], Backward]:
-        """Of members int64 (k, n): a function that gives one epoch's index tensors int64 (k, b), and the gradients."""
+        """Of members int64 (k, n): a function that gives one epoch's index tensors int64 (k, b), and the gradients.
+
+        Its random streams derive from the models' `seeds` (k,) and names of its own (`mialib.streams`).
+        """
 
 
 class Augment(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mialib import streams
 from mialib.data import Dataset, Splits, splits
 from mialib.training import population
 from mialib.training.checkpoints import Checkpoints
@@ -39,9 +40,9 @@ def train(
     """
     began, device, seeds = time.perf_counter(), data.x.device, split.seeds.tolist()
     shard = _Shard(make_model, data, recipe, split, hooks, watch, start)
-    # dropout draws from the global stream: seed it for these models alone, and leave it as it was
+    # dropout draws from the global stream: seeded for these models alone, and left as it was
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seeds[0])
+        torch.manual_seed(streams.seed(seeds[0], "dropout"))
         for epoch in range(recipe.epochs):
             shard.learn(epoch)
             shard.look(epoch)
@@ -75,11 +76,13 @@ class _Shard:
         self.learning = population.skeleton(make_model).train()
         self.judging = population.skeleton(make_model).eval()
         self.compress = hooks.compress or _same
-        self._seed(seeds, device)
-        self.play = hooks.opponent.begin(seeds, device) if hooks.opponent is not None else None
+        self.references = [streams.generator(seed, "reference batches") for seed in seeds]
+        self.noise = streams.generator(seeds[0], "augmentation", device=device)
+        opponent, of_opponents = hooks.opponent, streams.seeds(seeds, "opponent")
+        self.play = opponent.begin(of_opponents, device) if opponent is not None else None
         self.bound = hooks.constraint.begin(self.params) if hooks.constraint is not None else None
         members = splits.indices(split.member).to(device)
-        self.batches, self.backward = hooks.descent.begin(members, recipe.batch_size, self.order)
+        self.batches, self.backward = hooks.descent.begin(members, recipe.batch_size, seeds)
         self.optimiser = _optimiser(recipe, [p for p in self.params.values() if p.requires_grad])
         self.best = Checkpoints(len(seeds), recipe, self.params, self.buffers)
         self.reserve = _rows(split.reserve, device)
@@ -89,12 +92,6 @@ class _Shard:
             if not (name == "reserve" and recipe.select_best)  # noted anyway
         }
         self.curves: dict[str, list[Tensor]] = {"loss": [], **{name: [] for name in self.watched}}
-
-    def _seed(self, seeds: list[int], device: torch.device) -> None:
-        self.order = [torch.Generator().manual_seed(seed) for seed in seeds]
-        # of their own, so that an opponent leaves the order of the batches as it is
-        self.references = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
-        self.noise = torch.Generator(device).manual_seed(seeds[0])
 
     def learn(self, epoch: int) -> None:
         """One pass over the members."""

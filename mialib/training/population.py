@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from mialib import streams
+
 Tensors = dict[str, Tensor]
 
 
@@ -111,7 +113,7 @@ def initial(make_model: Callable[[], nn.Module], seeds: list[int]) -> Population
     modules = []
     for seed in seeds:
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(streams.seed(seed, "initial weights"))
             modules.append(make_model())
     return stack(make_model, modules)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mialib import asking
+from mialib import asking, streams
 from mialib.asking import answers
 from mialib.data import Dataset
 from mialib.training import population
@@ -22,7 +22,7 @@ def reference_sensitivity(module, x, queries, epsilon, seed):
         return e / e.sum(-1, keepdims=True)
 
     # the noise is float32 and drawn in blocks of rows, as the models see it
-    generator = torch.Generator().manual_seed(seed)
+    generator = streams.generator(seed, "sensitivity")
     rows = answers.ROWS // queries
     blocks = [torch.randn((queries, rows, *x.shape[1:]), generator=generator) for _ in x.split(rows)]
     noise = torch.cat(blocks, 1)[:, : len(x)].double().numpy()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mialib import asking
+from mialib import asking, streams
 from mialib.asking import Views
 from mialib.attacks import averaging
 from mialib.attacks.averaging import averaged, gaussian, of_copies
@@ -49,7 +49,7 @@ def slow_average(views, queries, epsilon, seed, block):
     m, n, c = views.log_posteriors.shape
     mean = torch.zeros(m, n, c, dtype=torch.float64)
     for i in range(m):
-        generator = torch.Generator().manual_seed(seed)
+        generator = streams.generator(seed, "copies")
         for j in range(n):
             if j % block == 0:
                 noise = torch.randn((queries, block, c), generator=generator)

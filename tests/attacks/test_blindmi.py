@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from mialib import streams
 from mialib.asking import Views
 from mialib.attacks import blindmi
 from mialib.attacks.blindmi import BlindMIDiff
@@ -94,7 +95,7 @@ def test_whole_attack_equals_the_slow_loop():
     margins = BlindMIDiff(probes=10)(replace(target, query=query), None, None, 3)
     assert len(calls) == 1 and calls[0].shape == (1, 10, 12) and BlindMIDiff(probes=10).queries == 10
 
-    generator = torch.Generator().manual_seed(3)
+    generator = streams.generator(3, "BlindMI")
     labels = target.labels[0]
     chosen = torch.randperm(45, generator=generator)[:10]
     drawn = torch.randint(45, (10, 12), generator=generator)

@@ -290,7 +290,7 @@ def error_of(attack, private, auxiliary, private_answers, auxiliary_answers):
 def test_digits_come_back_from_scores_and_not_from_noise(attacked):
     classifier, private, auxiliary, private_answers, auxiliary_answers = attacked
     inversion.check_disjoint(private, auxiliary)
-    attack = Inversion(replace(inversion.SCHEDULE, epochs=10), width=0.25)
+    attack = Inversion(replace(inversion.SCHEDULE, epochs=20), width=0.25)
     error, rebuilt, truth = error_of(attack, private, auxiliary, private_answers, auxiliary_answers)
     mean = inversion.mean_picture(auxiliary).expand_as(truth)
     guessed = float(decoders.squared_error(mean, truth).mean())

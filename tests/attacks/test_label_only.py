@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from mialib import asking, models, training
+from mialib import asking, models, streams, training
 from mialib.asking import Views
 from mialib.attacks import averaging, threshold
 from mialib.attacks.label_only import NoiseRobustness, SwapDetector, replaced_features
@@ -83,7 +83,7 @@ def slow_share(seen, labels, strengths, queries, seed, block):
     shape = seen.x.shape[2:]
     share = torch.zeros(m, n, dtype=torch.float64)
     for i in range(m):
-        generator = torch.Generator().manual_seed(seed)
+        generator = streams.generator(seed, "copies")
         for j in range(n):
             if j % block == 0 and len(shape) == 3:
                 noise = torch.randn((queries, block, *shape), generator=generator)

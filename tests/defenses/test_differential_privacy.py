@@ -79,7 +79,7 @@ def test_one_step_is_opacus_step(name, clip, toy):
         torch.testing.assert_close(ours.params[parameter][0], tensor, atol=1e-6 + 1e-4 * moved, rtol=1e-4)
 
 
-def gradients(make_model, descent, pool, params, compress=lambda params: params, count=10):
+def gradients(make_model, descent, pool, params, compress=lambda params: params, count=10, generator=None):
     """The gradient that a descent leaves for one batch of so many examples."""
     net = skeleton(make_model).train()
 
@@ -89,17 +89,17 @@ def gradients(make_model, descent, pool, params, compress=lambda params: params,
     params = {name: tensor.clone().requires_grad_() for name, tensor in params.items()}
     index = torch.arange(count)
     batch = Batch(pool.inputs(index)[None], pool.y[index][None], index[None])
-    losses = descent._private_gradient(losses_of, params, batch, count)
+    losses = descent._private_gradient(losses_of, params, batch, count, generator or torch.Generator())
     return {name: tensor.grad for name, tensor in params.items()}, losses
 
 
 def test_the_noise_has_the_promised_scale(toy):
     start = initial(mlp, [0]).params
-    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     without, _ = gradients(mlp, DPSGD(0.0, clip=0.5), toy, start)
     noises = []
     for _ in range(40):
-        noisy, _ = gradients(mlp, DPSGD(3.0, clip=0.5), toy, start)
+        noisy, _ = gradients(mlp, DPSGD(3.0, clip=0.5), toy, start, generator=generator)
         noises.append(torch.cat([(noisy[n] - without[n]).flatten() for n in noisy]))
     noises = torch.stack(noises)
     assert float(noises.std()) == pytest.approx(3.0 * 0.5 / 10, rel=0.03)
@@ -153,7 +153,7 @@ def test_pruned_weights_stay_zero_and_do_not_count_in_the_norm(toy):
 
 def test_batches_are_poisson_draws_of_the_members():
     members = torch.arange(100, 1100)[None]
-    batches, _ = DPSGD(1.0).begin(members, 50, [torch.Generator().manual_seed(0)])
+    batches, _ = DPSGD(1.0).begin(members, 50, [0])
     drawn = [index for _ in range(20) for index in batches()]
     sizes = torch.tensor([index.shape[1] for index in drawn]).double()
     assert len(drawn) == 20 * 20
@@ -168,7 +168,9 @@ def test_an_empty_batch_is_a_step_of_noise(toy):
     params = {name: tensor.clone().requires_grad_() for name, tensor in start.items()}
     none = torch.arange(0)
     batch = Batch(toy.inputs(none)[None], toy.y[none][None], none[None])
-    losses = DPSGD(1.0)._private_gradient(lambda *_: None, params, batch, expected=2)
+    losses = DPSGD(1.0)._private_gradient(
+        lambda *_: None, params, batch, expected=2, generator=torch.Generator()
+    )
     assert losses.tolist() == [0.0]
     assert float(torch.cat([p.grad.flatten() for p in params.values()]).std()) == pytest.approx(0.5, rel=0.2)
 
@@ -193,6 +195,26 @@ def test_a_little_noise_still_learns_and_much_does_not(digits):
         for noise in (0.1, 50.0)
     }
     assert accuracy[0.1] > 0.7 and accuracy[50.0] < 0.5
+
+
+def test_the_noise_of_a_step_does_not_know_whom_it_hides():
+    """Over 40 models: neither the noise nor its Box-Muller radius goes with who is in the first batch."""
+    n, members = 64, torch.arange(64)[None]
+    drawn, radius = [], []
+    for seed in range(40):
+        batches, backward = DPSGD(1.0).begin(members, 32, [seed])
+        index = next(iter(batches()))
+        params = {"w": torch.zeros(1, 2 * n, requires_grad=True)}
+        batch = Batch(torch.zeros(1, index.shape[1], 1), index, index)
+        backward(lambda p, b: (0 * p["w"]).sum(1), params, batch)
+        noise = params["w"].grad[0]
+        drawn.append(torch.isin(members[0], index[0]).double())
+        radius.append(torch.stack([noise[:n], noise[n:], (noise[:n] ** 2 + noise[n:] ** 2).sqrt()]))
+    drawn, radius = torch.cat(drawn), torch.cat(radius, 1).double()
+    assert 0.4 < float(drawn.mean()) < 0.6
+    for found in radius:
+        correlation = float(torch.corrcoef(torch.stack([drawn, found]))[0, 1])
+        assert abs(correlation) < 4 / math.sqrt(len(drawn))
 
 
 # Epsilon

@@ -134,13 +134,15 @@ def plain_search(score, z, step=0.1, steps=299):
 
 
 def test_a_plain_loop_finds_the_same(guard, asked):
-    rows = asked[0, [0, 1, 2, 70, 71, 140, 141, 198]]
     score, _ = guard.scores()
+    moved = distortion(memguard.noise_search(score, asked[0]), asked[0]) > 0
+    # some that noise is found for, and some that it is not
+    rows = asked[0, torch.cat([side.nonzero()[:4, 0] for side in (moved, ~moved)])]
     batched = memguard.noise_search(score, rows)
     for z, found in zip(rows, batched, strict=True):
         torch.testing.assert_close(plain_search(score, z).detach(), found, atol=1e-6, rtol=1e-6)
     moved = distortion(batched, rows) > 0
-    assert 0 < moved.sum() < len(rows)  # for one of them at least there is noise, and for one there is none
+    assert moved.tolist() == [True] * 4 + [False] * 4
 
 
 def test_an_answer_about_which_nothing_is_known_is_left_alone():

@@ -57,7 +57,7 @@ def test_sub_models_have_seeds_and_members_of_their_own():
     without = ~own.member.view(3, 25, -1)[0, :, split.member[0]].T  # (members, sub-models)
     assert len(without.unique(dim=0)) > 90  # random sets, hardly two alike
     both = (without.float().T @ without.float()).fill_diagonal_(15.0)  # any two share 15 of 100 on average
-    assert float(both.min()) > 5 and float(both.max()) < 25
+    assert float(both.min()) > 4 and float(both.max()) < 26
 
 
 def test_a_networks_sub_models_depend_on_its_own_members_and_seed_only(split):

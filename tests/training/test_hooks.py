@@ -232,8 +232,7 @@ def test_descents_draw_batches_of_members_and_leave_gradients(descent):
     k = 1 if descent.alone else K
     descent.check(network)
     members = torch.arange(3, 23).expand(k, -1)
-    generators = [torch.Generator().manual_seed(seed) for seed in range(k)]
-    batches, backward = descent.begin(members, 8, generators)
+    batches, backward = descent.begin(members, 8, list(range(k)))
     fresh = population.initial(network, range(k)).params
     params = {name: tensor.requires_grad_() for name, tensor in fresh.items()}
     epoch = list(batches())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mialib import training
+from mialib import streams, training
 from mialib.compression import pruning
 from mialib.data import splits
 from mialib.models import classifiers
@@ -30,7 +30,7 @@ def test_one_epoch_is_adam_by_hand(toy, split):
     module = population.initial(mlp, [seed])[0].train()
     optimiser = torch.optim.Adam(module.parameters(), lr=1e-2, weight_decay=5e-4)
     members = split.member[0].nonzero()[:, 0]
-    order = members[torch.randperm(20, generator=torch.Generator().manual_seed(seed))]
+    order = members[torch.randperm(20, generator=streams.generator(seed, "batch order"))]
     for index in order.split(8):
         optimiser.zero_grad()
         nn.functional.cross_entropy(module(toy.x[index]), toy.y[index]).backward()
@@ -84,7 +84,7 @@ def test_sgd_with_momentum_by_hand(toy, split):
     bias = population.initial(nn_linear, [seed]).params["bias"][0].requires_grad_()
     velocity = [torch.zeros_like(part) for part in (weight, bias)]
     members = split.member[0].nonzero()[:, 0]
-    order = members[torch.randperm(20, generator=torch.Generator().manual_seed(seed))]
+    order = members[torch.randperm(20, generator=streams.generator(seed, "batch order"))]
     for index in order.split(8):
         loss = nn.functional.cross_entropy(toy.x[index] @ weight.T + bias, toy.y[index])
         gradients = torch.autograd.grad(loss, (weight, bias))
@@ -278,7 +278,7 @@ def test_opponents_play_with_reserve_examples_and_their_penalty_counts(toy, spli
     recipe = replace(RECIPE, epochs=1)
     plain = training.fit(mlp, toy, split, recipe, batched=True)
     played = training.fit(mlp, toy, split, recipe, opponent=Opponent(), batched=True)
-    assert seen[0] == ("begin", split.seeds.tolist(), "cpu")
+    assert seen[0] == ("begin", streams.seeds(split.seeds.tolist(), "opponent"), "cpu")
     assert [step for *_, step in seen[1:]] == [0, 1, 2]
     for _, batch, reference, step in seen[1:]:
         assert reference.x.shape == batch.x.shape, step
