@@ -96,6 +96,11 @@ def gap(
     return signals.correctness(target.log_posteriors[0], target.labels[0])
 
 
+def gap_accuracy(generalization_gap):
+    """Balanced accuracy, and AUC, of `gap` on a network of this training minus test accuracy: 1/2 + gap / 2."""
+    return 0.5 + generalization_gap / 2
+
+
 gap.needs = frozenset({"labels"})
 confidence = ThresholdAttack(signals.confidence)
 entropy = ThresholdAttack(signals.entropy)
