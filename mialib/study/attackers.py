@@ -186,7 +186,9 @@ def margins(attacker: Attacker, attack: Attack[Views], learned: dict) -> Tensor:
     found = []
     for key, targets, shadows, member in attacker.lessons(needs(attack)):
         if isinstance(attack, NetworkAttack):
-            found.append(attack.judge(attack.fit(shadows, member), asking.together(targets)))
+            if key not in learned:
+                learned[key] = attack.fit(shadows, member)
+            found.append(attack.judge(learned[key], asking.together(targets)))
         elif isinstance(attack, LearningAttack):
             if key not in learned:
                 learned[key] = attack.learn(shadows, member, 0)
