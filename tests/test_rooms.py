@@ -130,6 +130,6 @@ def test_the_top_level_is_as_agreed():
         pytest.skip("not a git checkout")
     assert shown == {"pyproject.toml", "README.md", "notebooks", "mialib", "params", "tests", "outputs"}
     assert {path.name for path in PACKAGE.glob("*.py")} == {
-        f"{n}.py" for n in ("__init__", "params", "store", "hashing", "reach", "progress", "cli")
+        f"{n}.py" for n in ("__init__", "params", "store", "hashing", "reach", "streams", "progress", "cli")
     }
-    assert set(mialib.__all__) == {*ROOMS, "params", "store", "hashing", "reach", "progress", "cli"}
+    assert set(mialib.__all__) == {*ROOMS, "params", "store", "hashing", "reach", "streams", "progress", "cli"}

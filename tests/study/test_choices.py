@@ -22,7 +22,7 @@ def mlp():
 
 @pytest.fixture
 def split():
-    return splits.target_shadow(120, 2, 1, seed=0, n_train=20)
+    return splits.d1_d2_d3(120, 20, 60, 20, seed=0, n_models=3)
 
 
 def test_the_recipe_with_the_best_reserve_accuracy_wins(toy, split):
