@@ -23,13 +23,19 @@ def setting(digits, tmp_path_factory):
     def arm(epochs):
         recipe = Recipe(epochs, batch_size=32)
         population = training.fit(models.make("small_cnn", digits), digits, split, recipe, cache=store)
-        return Study(digits, split, N_TARGETS).arm("attacked", population)
+        made = Study(digits, split, N_TARGETS)
+        return made, made.arm("attacked", population)
 
     return digits, split, arm
 
 
 @pytest.fixture(scope="module")
 def overfit(setting):
+    return setting[2](epochs=40)[1]
+
+
+@pytest.fixture(scope="module")
+def study_of_overfit(setting):
     return setting[2](epochs=40)
 
 
@@ -38,7 +44,7 @@ def margins_of(attack, arm, shadow_member):
 
 
 def truth_of(arm):
-    return arm.study.roles.member[arm.study.roles.shadows]
+    return arm.roles.member[arm.roles.shadows]
 
 
 def test_an_overfit_model_is_found(setting, overfit):
@@ -54,13 +60,14 @@ def test_an_overfit_model_is_found(setting, overfit):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_every_attack_finds_more_in_an_overfit_model_than_by_guessing(overfit, name):
-    overfit.study.attack({name: ATTACKS[name]})
-    assert overfit.study.values(overfit, "auc", name).mean() > 0.5
+def test_every_attack_finds_more_in_an_overfit_model_than_by_guessing(study_of_overfit, name):
+    made, overfit = study_of_overfit
+    made.attack({name: ATTACKS[name]})
+    assert made.values(overfit, "auc", name).mean() > 0.5
 
 
 def test_an_untrained_models_confidence_has_an_interval_around_one_half(setting):
-    untrained = setting[2](epochs=0)
+    _, untrained = setting[2](epochs=0)
     for member, confidence in zip(untrained.member, untrained.signal("confidence"), strict=True):
         _, low, high = metrics.auc(member, confidence)
         assert low < 0.5 < high
@@ -68,7 +75,7 @@ def test_an_untrained_models_confidence_has_an_interval_around_one_half(setting)
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_untrained_model_gives_nothing_away(setting, name):
-    untrained = setting[2](epochs=0)
+    _, untrained = setting[2](epochs=0)
     for target, margins in enumerate(margins_of(ATTACKS[name], untrained, truth_of(untrained))):
         value, low, high = metrics.auc(untrained.member[target], margins)
         # all attacks, both targets: wider than one 95 % interval, as many are looked at
@@ -89,11 +96,11 @@ def test_random_membership_gives_chance_even_on_an_overfit_model(overfit, name):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_study_judges_by_the_membership_that_it_is_given(overfit, name):
+def test_a_study_judges_by_the_membership_that_it_is_given(study_of_overfit, name):
     """A null control: the same margins to the last bit, and nothing to be found in them."""
-    real, generator = overfit.study, torch.Generator().manual_seed(2)
+    (real, overfit), generator = study_of_overfit, torch.Generator().manual_seed(2)
     redrawn = torch.stack([row[torch.randperm(len(row), generator=generator)] for row in real.member])
-    null = Study(real.pool, real.split, N_TARGETS, member=redrawn)
+    null = Study(real.roles.data, real.roles.split, N_TARGETS, member=redrawn)
     arm = null.arm("attacked", Given(overfit.targets(True), overfit.shadows(True)))
     for one in (real, null):
         one.attack({name: ATTACKS[name]})

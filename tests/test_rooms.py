@@ -132,4 +132,13 @@ def test_the_top_level_is_as_agreed():
     assert {path.name for path in PACKAGE.glob("*.py")} == {
         f"{n}.py" for n in ("__init__", "params", "store", "hashing", "reach", "streams", "progress", "cli")
     }
-    assert set(mialib.__all__) == {*ROOMS, "params", "store", "hashing", "reach", "streams", "progress", "cli"}
+    assert set(mialib.__all__) == {
+        *ROOMS,
+        "params",
+        "store",
+        "hashing",
+        "reach",
+        "streams",
+        "progress",
+        "cli",
+    }

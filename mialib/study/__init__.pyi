@@ -9,6 +9,7 @@ from . import roles as roles
 from . import row_makers as row_makers
 from . import rows as rows
 from . import study as study
+from .across import judged as judged
 from .arms import Answers as Answers
 from .arms import Arm as Arm
 from .arms import Averaged as Averaged
@@ -19,7 +20,6 @@ from .ranks import dense_ranks as dense_ranks
 from .reading import Difference as Difference
 from .reading import agreement as agreement
 from .reading import correlations as correlations
-from .reading import judged as judged
 from .row_makers import accuracy as accuracy
 from .row_makers import calibration as calibration
 from .row_makers import cost as cost

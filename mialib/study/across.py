@@ -1,11 +1,13 @@
 """Across the arms of a study: fair rivals, how far two are apart, and what goes with what over all networks."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
+from mialib.measures import Estimate
 from mialib.study.arms import Arm
+from mialib.study.attackers import Attacker
 from mialib.study.study import Study
 
 
@@ -66,3 +68,19 @@ def rank_correlations(
         for name in others:
             found[name].append(correlation[name])
     return {name: np.array(values) for name, values in found.items()}
+
+
+def judged(
+    study: Study, who: Arm | Attacker, attack: str, measure: Callable[..., Estimate], **attacker
+) -> np.ndarray:
+    """A measure of an attack that has no rows, (targets,) float64: the mean over its trainings.
+
+    Args:
+        measure: measure(member, margin) -> Estimate, as those of `measures.decisions`.
+        attacker: believing, knowing, as in `Study.attack`.
+    """
+    who = study.attacker(who, **attacker)
+    targets = zip(who.member.numpy(), study.margins(who, attack).numpy(), strict=True)
+    return np.array(
+        [np.mean([measure(member, margin).value for margin in margins]) for member, margins in targets]
+    )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,10 +14,6 @@ from mialib.data import Dataset
 from mialib.study.roles import Roles
 from mialib.training import Population, pick
 from mialib.training.hooks import OutputDefense
-
-if TYPE_CHECKING:
-    from mialib.study.study import Study
-
 
 # one single-model Views for each target; the Views of all shadows, None where there are none
 Sides = tuple[list[Views], Views | None]
@@ -87,7 +82,7 @@ class Asked(Answers):
 
     sensitive = True
 
-    def __init__(self, networks: Population, data: Dataset, roles: Roles):
+    def __init__(self, networks: Population, roles: Roles):
         super().__init__()
         everyone = list(range(len(roles.index)))
         if len(networks) not in (len(everyone), len(roles.targets)):
@@ -95,7 +90,7 @@ class Asked(Answers):
                 f"found {len(networks)} networks; the study has {len(everyone)} models, of which {len(roles.targets)} are "
                 "targets: give all of them, or the targets"
             )
-        self.networks, self.data, self.roles = networks, data, roles
+        self.networks, self.roles = networks, roles
         self.complete = len(networks) == len(everyone)
         self.models = everyone if self.complete else roles.targets
         self._seen: Views | None = None
@@ -104,7 +99,7 @@ class Asked(Answers):
     def _make(self) -> Sides:
         # all at once: the models share out the processes
         index = self.roles.index[self.models]
-        seen = asking.ask(self.networks, self.data, index, sensitive=False, probes=True)
+        seen = asking.ask(self.networks, self.roles.data, index, sensitive=False, probes=True)
         self._seen = replace(seen, query=Door(self.networks, self._memory))
         return self._parts()
 
@@ -115,7 +110,7 @@ class Asked(Answers):
 
     def _with_sensitivity(self) -> Sides:
         index = self.roles.index[self.models]
-        moved = asking.sensitivity(self.networks, self.data, index, seed=self.roles.seed)
+        moved = asking.sensitivity(self.networks, self.roles.data, index, seed=self.roles.seed)
         self._seen = replace(self._seen, sensitivity=moved)
         return self._parts()
 
@@ -187,6 +182,7 @@ class Arm:
     Args:
         key, label: its name in code, and that in tables and pictures.
         columns: what its rows say of it, in the vocabulary of the results table.
+        roles: who is attacked on what, and who teaches; answers: what these models say.
         networks: the networks under attack; None where only their answers are known.
         adversary: what the attacker who knows it is called: "adaptive" where something is defended, else None.
         before: the arm whose answers it serves; None where they are its own.
@@ -196,7 +192,7 @@ class Arm:
     key: str
     label: str = field(compare=False)
     columns: Mapping = field(compare=False, repr=False)
-    study: "Study" = field(compare=False, repr=False)
+    roles: Roles = field(compare=False, repr=False)
     answers: Answers = field(compare=False, repr=False)
     networks: Population | None = field(compare=False, repr=False)
     adversary: str | None = field(compare=False, repr=False)
@@ -227,7 +223,7 @@ class Arm:
     @property
     def member(self) -> Tensor:
         """Which of the targets' candidates are members, bool (targets, n)."""
-        return self.study.member
+        return self.roles.truth
 
     @property
     def log_posteriors(self) -> Tensor:

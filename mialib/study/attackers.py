@@ -73,20 +73,20 @@ class Attacker:
     @property
     def labels(self) -> Tensor:
         """True classes of the candidates that they are scored on, int64 (targets, n)."""
-        roles = self.arm.study.roles
-        labels = self.arm.study.pool.y.cpu()[roles.index[roles.targets]]
+        roles = self.arm.roles
+        labels = self.arm.roles.data.y.cpu()[roles.index[roles.targets]]
         return labels.gather(1, self._scored) if self.knowing == "half" else labels
 
     def n_shadows(self, target: int) -> int:
         """How many shadow models they learn from; 0 for who knows members of the target instead."""
-        roles = self.arm.study.roles
+        roles = self.arm.roles
         if self.knowing == "half":
             return 0
         return len(roles.shadows if roles.teachers is None else roles.teachers[target])
 
     def lessons(self, needs: frozenset[str] = frozenset()) -> list[Lesson]:
         """One for all targets, or one for each that has shadows of its own; only what an attack needs is asked for."""
-        sensitive, roles = "sensitivity" in needs, self.arm.study.roles
+        sensitive, roles = "sensitivity" in needs, self.arm.roles
         arm, believed = (one.by_label if "labels" in needs else one for one in (self.arm, self.believed))
         targets = arm.targets(sensitive)
         if self.knowing == "half":
@@ -111,7 +111,7 @@ class Attacker:
 
     @property
     def _scored(self) -> Tensor:
-        return splits.indices(~self.arm.study.roles.known)
+        return splits.indices(~self.arm.roles.known)
 
 
 def _compressed(arm: Arm) -> tuple[str, float | None]:
@@ -147,7 +147,7 @@ def check(
                         f"attack {name!r} needs the sensitivity, and arm {arm.key!r} does not give it: it is asked of "
                         "the networks themselves, not behind a defence; leave this attack out of its suite"
                     )
-            roles = one.arm.study.roles
+            roles = one.arm.roles
             if "same candidates" in wanted and (not roles.same_candidates or one.knowing == "half"):
                 raise ValueError(
                     f"attack {name!r} compares models on the same candidates, and those of this study have their own: "
@@ -211,7 +211,7 @@ def rows(
     found, columns = [], attacker.columns | named(columns) | {"attack": name}
     for target, (member, trainings) in enumerate(zip(attacker.member.numpy(), margins.numpy(), strict=True)):
         if by_class:
-            labels, classes = attacker.labels[target].numpy(), attacker.arm.study.pool.num_classes
+            labels, classes = attacker.labels[target].numpy(), attacker.arm.roles.data.num_classes
             here = columns | {"target": target}
             found += class_rows(member, trainings.mean(0), labels, classes, measures, **here)
             continue

@@ -2,17 +2,13 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mialib.measures import Estimate, metrics
-
-if TYPE_CHECKING:
-    from mialib.study.arms import Arm
-    from mialib.study.attackers import Attacker
-    from mialib.study.study import Study
+from mialib.study.attackers import Attacker
 
 
 class Difference(Estimate):
@@ -37,7 +33,7 @@ class Strongest(NamedTuple):
     values: float64 (targets,).
     """
 
-    who: "Attacker"
+    who: Attacker
     attack: str
     values: np.ndarray
 
@@ -48,7 +44,7 @@ class Strongest(NamedTuple):
         return f"{self.attack}, {adversary}" if adversary else self.attack
 
 
-def strongest(found: "Mapping[tuple[Attacker, str], np.ndarray]", what: str) -> Strongest:
+def strongest(found: Mapping[tuple[Attacker, str], np.ndarray], what: str) -> Strongest:
     """That with the highest mean; what is not resolved on every target comes last.
 
     Raises:
@@ -84,46 +80,6 @@ def by_class(rows: Sequence[dict], num_classes: int) -> np.ndarray:
     """(targets, num_classes), nan where a target has no members or no non-members of a class."""
     own = [[row for row in rows if row["class"] == number] for number in range(num_classes)]
     return np.stack([by_target(of_class) for of_class in own], axis=1)
-
-
-def judged(
-    study: "Study", who: "Arm | Attacker", attack: str, measure: Callable[..., Estimate], **attacker
-) -> np.ndarray:
-    """A measure of an attack that has no rows, (targets,) float64: the mean over its trainings.
-
-    Args:
-        measure: measure(member, margin) -> Estimate, as those of `measures.decisions`.
-        attacker: believing, knowing, as in `Study.attack`.
-    """
-    who = study.attacker(who, **attacker)
-    targets = zip(who.member.numpy(), study.margins(who, attack).numpy(), strict=True)
-    return np.array(
-        [np.mean([measure(member, margin).value for margin in margins]) for member, margins in targets]
-    )
-
-
-def check_same_targets(a: "Study", b: "Study") -> None:
-    """Raises ValueError for studies of different targets: their difference would not be one of arms."""
-    if a is b:
-        return
-    parts = [
-        (
-            study.pool.fingerprint,
-            study.split[study.roles.targets],
-            study.member,
-            study.roles.index[study.roles.targets],
-        )
-        for study in (a, b)
-    ]
-    (pool, split, *rest), (other_pool, other_split, *other) = parts
-    same = pool == other_pool and all(
-        one.shape == two.shape and bool((one == two).all())
-        for one, two in [(split.seeds, other_split.seeds), *zip(rest, other, strict=True)]
-    )
-    if not same:
-        raise ValueError(
-            "a difference needs the same targets, and these two studies have others: compare within one"
-        )
 
 
 def agreement(per_class: np.ndarray, other: np.ndarray | None = None) -> Estimate:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
-from mialib.data import Splits, splits
+from mialib.data import Dataset, Splits, splits
 
 
 @dataclass(frozen=True)
@@ -13,18 +14,22 @@ class Roles:
     """The parts that k models play.
 
     Args:
-        split, seed: membership of the models; what the order of the candidates derives from.
+        data, split, seed: the examples, who is a member of which model, and what the candidates' order derives from.
         index: int64 (k, n), the candidates of each model, rows of the data set.
         member: bool (k, n), which of them are members. The attacks never get that of a target.
+        truth: bool (targets, n), who counts as a member where a target's attackers are scored: who is one, but in a null
+            control.
         targets, shadows: numbers of the models that are attacked, and of those that attackers learn from.
         teachers: of each target the positions among `shadows` that its own attacker learns from; None: one attacker
             learns from all of them, for all targets.
     """
 
+    data: Dataset
     split: Splits
     seed: int
     index: Tensor
     member: Tensor
+    truth: Tensor
     targets: list[int]
     shadows: list[int]
     teachers: list[list[int]] | None = None
@@ -41,7 +46,7 @@ class Roles:
         return known.gather(1, self.index[self.targets])
 
 
-def targets_first(split: Splits, n_targets: int, seed: int) -> Roles:
+def targets_first(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
     """The first `n_targets` models are targets, all others shadows; each model has its own candidates.
 
     Raises:
@@ -50,10 +55,11 @@ def targets_first(split: Splits, n_targets: int, seed: int) -> Roles:
     if not 1 <= n_targets <= len(split):
         raise ValueError(f"n_targets is {n_targets}; the split has {len(split)} models, so 1 to {len(split)}")
     index, member = splits.candidates(split, seed)
-    return Roles(split, seed, index, member, list(range(n_targets)), list(range(n_targets, len(split))))
+    targets, shadows = list(range(n_targets)), list(range(n_targets, len(split)))
+    return Roles(data, split, seed, index, member, member[:n_targets], targets, shadows)
 
 
-def one_of_each_pair(split: Splits, n_targets: int, seed: int) -> Roles:
+def one_of_each_pair(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
     """Random halves: the first model of each of the first `n_targets` pairs is a target, all have the same candidates.
 
     A target is attacked with the models of all other pairs. The other model of its own pair is left out: its membership
@@ -84,5 +90,19 @@ def one_of_each_pair(split: Splits, n_targets: int, seed: int) -> Roles:
         )
     index = splits.candidates(split[:1], seed)[0][0]
     teachers = [[j for j in range(k) if j // 2 != pair] for pair in range(n_targets)]
-    targets = list(range(0, 2 * n_targets, 2))
-    return Roles(split, seed, index.expand(k, -1), split.member[:, index], targets, list(range(k)), teachers)
+    targets, member = list(range(0, 2 * n_targets, 2)), split.member[:, index]
+    index, truth = index.expand(k, -1), member[targets]
+    return Roles(data, split, seed, index, member, truth, targets, list(range(k)), teachers)
+
+
+def check_same_targets(a: Roles, b: Roles) -> None:
+    """Raises ValueError for roles of different targets: a difference between them would not be one of arms."""
+    parts = [
+        (one.split.seeds[one.targets], one.index[one.targets], one.member[one.targets], one.truth)
+        for one in (a, b)
+    ]
+    same = a.data.fingerprint == b.data.fingerprint
+    if not same or not all(torch.equal(*pair) for pair in zip(*parts, strict=True)):
+        raise ValueError(
+            "a difference needs the same targets, and these two studies have others: compare within one"
+        )

@@ -20,8 +20,8 @@ from mialib.training import Population
 
 def utility(arm: Arm) -> list[dict]:
     """Rows on each target itself: epochs trained, accuracies, gap (train - test), non-zero weights, bytes."""
-    targets, data = arm.networks, arm.study.pool
-    split = arm.study.split[arm.study.roles.targets]
+    targets, data = arm.networks, arm.roles.data
+    split = arm.roles.split[arm.roles.targets]
     train, test, reserve = (
         asking.accuracy(targets, data, mask) for mask in (split.member, split.test, split.reserve)
     )
@@ -130,8 +130,8 @@ def cost(arm: Arm) -> list[dict]:
 
     rest_accuracy; of what stands behind an output defence also rest_label_loss and rest_distortion (mean L1).
     """
-    data, roles = arm.study.pool, arm.study.roles
-    split = arm.study.split[roles.targets]
+    data, roles = arm.roles.data, arm.roles
+    split = roles.split[roles.targets]
     rest = splits.indices(~(split.member | split.reserve))
     answers = arm.answer(data, rest)
     measured = {"rest_accuracy": (answers.argmax(-1) == data.y.cpu()[rest]).double().mean(1)}
@@ -152,7 +152,7 @@ def rebuilt(arm: Arm, drawn: Tensor, truth: Tensor, classifier: Population) -> l
         drawn, truth: (targets, n, ...) in [0, 1], in the order of each target's candidates.
         classifier: the independent one that names what was drawn, see `inversion.named`.
     """
-    rows, data = [], arm.study.pool
+    rows, data = [], arm.roles.data
     of = {"inversion_error": squared_error(drawn, truth)}
     if data.is_image:
         of |= {"ssim": inversion.ssim(drawn, truth), "psnr": inversion.psnr(drawn, truth)}

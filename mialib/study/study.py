@@ -13,6 +13,7 @@ membership (random halves, the reserve in the members' place, redrawn membership
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -67,9 +68,8 @@ class Study:
             "compression": "none",
         }
         self.columns = plain | {"level": None, "defense": "none"} | named(columns)
-        self.pool, self.split = pool, split
-        self.roles = ROLES.get(self.columns["protocol"], roles.targets_first)(split, n_targets, seed)
-        self.member = self.roles.member[self.roles.targets] if member is None else member
+        made = ROLES.get(self.columns["protocol"], roles.targets_first)(pool, split, n_targets, seed)
+        self.roles = made if member is None else replace(made, truth=member)
         self.arms: dict[str, Arm] = {}
         self._rows: list[tuple[Who, dict]] = []
         # by who, attack, metric, and whether it is of each class
@@ -79,6 +79,11 @@ class Study:
     def __len__(self) -> int:
         """The number of targets."""
         return len(self.roles.targets)
+
+    @property
+    def member(self) -> Tensor:
+        """Who counts as a member of the targets, bool (targets, n)."""
+        return self.roles.truth
 
     @property
     def rows(self) -> list[dict]:
@@ -121,7 +126,7 @@ class Study:
         elif isinstance(source, Answers):
             answers, networks = source, None
         else:
-            answers = Asked(source, self.pool, self.roles)
+            answers = Asked(source, self.roles)
             networks = source[self.roles.targets] if answers.complete else source
         if shadows is not None:
             answers = Borrowed(answers, shadows.answers)
@@ -130,7 +135,7 @@ class Study:
         defends = columns["defense"] != "none" if defends is None else defends
         adversary = "adaptive" if defends else None
         self.arms[key] = Arm(
-            key, label or key, columns, self, answers, networks, adversary, before, keeps_labels
+            key, label or key, columns, self.roles, answers, networks, adversary, before, keeps_labels
         )
         return self.arms[key]
 
@@ -269,15 +274,24 @@ class Study:
             found = sorted({m for one, name, m, _ in self._index if (one, name) == (who, attack)})
             by = f" by {attack!r}" if attack else ""
             raise ValueError(f"{who} has no {metric!r}{by}; measured: {', '.join(found) or 'nothing'}")
-        return reading.by_class(rows, self.pool.num_classes) if by_class else reading.by_target(rows)
+        return reading.by_class(rows, self.roles.data.num_classes) if by_class else reading.by_target(rows)
 
     def difference(
-        self, a: Who, b: Who, metric: str, attack: str | None = None, *, pair: str | None = None, **attacker
+        self,
+        a: Who,
+        b: Who,
+        metric: str,
+        attack: str | None = None,
+        *,
+        of: "Study | None" = None,
+        pair: str | None = None,
+        **attacker,
     ) -> Difference:
         """a minus b on the same targets.
 
         Args:
-            a, b: arms, or attackers who differ in what they believe or know; of another study, if its targets are the same.
+            a, b: arms, or attackers who differ in what they believe or know.
+            of: the study that b is of, if it is another: one of the same targets.
             pair: "target": mean and interval over the targets; "example": of one target over its paired examples,
                 for "auc" and "balanced_accuracy" of an attack. Default: by example of a single target where that can be,
                 else by target.
@@ -285,8 +299,8 @@ class Study:
         Raises:
             ValueError: the studies have other targets; a pairing that cannot be had.
         """
-        studies = [_arm(one).study for one in (a, b)]
-        reading.check_same_targets(*studies)
+        other = of or self
+        roles.check_same_targets(self.roles, other.roles)
         can = len(self) == 1 and attack is not None and metric in metrics.PAIRED
         pair = pair or ("example" if can else "target")
         if pair != "target" and not (pair == "example" and can):
@@ -295,13 +309,11 @@ class Study:
                 "on a single target"
             )
         if pair == "target":
-            one, two = (
-                s.values(who, metric, attack, **attacker) for s, who in zip(studies, (a, b), strict=True)
-            )
-            return Difference.of(metrics.over_targets(one - two), pair)
-        both = [s.margins(who, attack, **attacker)[0] for s, who in zip(studies, (a, b), strict=True)]
-        member = studies[0].attacker(a, **attacker).member[0]
-        return Difference.of(metrics.paired_difference(member, *both, metric), pair)
+            change = self.values(a, metric, attack, **attacker) - other.values(b, metric, attack, **attacker)
+            return Difference.of(metrics.over_targets(change), pair)
+        margins = (study.margins(one, attack, **attacker)[0] for study, one in ((self, a), (other, b)))
+        member = self.attacker(a, **attacker).member[0]
+        return Difference.of(metrics.paired_difference(member, *margins, metric), pair)
 
     def strongest(
         self,

@@ -325,14 +325,14 @@ def test_bad_detector_settings_are_named(settings, message):
 def overfit(digits):
     split = splits.target_shadow(len(digits), 2, 2, seed=0, n_train=100)
     networks = training.fit(models.make("small_cnn", digits), digits, split, Recipe(40, batch_size=32))
-    return Study(digits, split, 2).arm("overfit", networks)
+    found = Study(digits, split, 2)
+    return found, found.arm("overfit", networks)
 
 
 def test_members_of_an_overfit_network_keep_their_labels_more_often(overfit):
-    overfit.study.attack({"noise": NoiseRobustness()})
-    for i, (margins, member) in enumerate(
-        zip(overfit.study.margins(overfit, "noise")[:, 0], overfit.member, strict=True)
-    ):
+    found, arm = overfit
+    found.attack({"noise": NoiseRobustness()})
+    for i, (margins, member) in enumerate(zip(found.margins(arm, "noise")[:, 0], arm.member, strict=True)):
         assert metrics.auc(member, margins).value > 0.55, (
             i
         )  # 0.74 and 0.65 measured; gap attack 0.56 and 0.53
@@ -340,7 +340,8 @@ def test_members_of_an_overfit_network_keep_their_labels_more_often(overfit):
 
 def test_a_swapper_before_real_networks_is_told_from_none(overfit):
     """The members whose labels a defender exchanges are found; without it hardly anybody is flagged."""
-    target, member = overfit.targets()[0], overfit.member[0]
+    _, arm = overfit
+    target, member = arm.targets()[0], arm.member[0]
     flagged = SwapDetector()(target, None, None, 0) > 0
     assert flagged.double().mean() < 0.03
     keys = target.log_posteriors[0, member][:20]

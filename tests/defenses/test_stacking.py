@@ -90,7 +90,9 @@ def test_each_network_is_its_own(toy, split):
 
 
 def test_it_stands_where_other_networks_stand(toy, split):
-    toy = replace(toy, x=toy.x + 2 * torch.eye(3, 6)[toy.y])  # eight examples a network say enough of these classes
+    toy = replace(
+        toy, x=toy.x + 2 * torch.eye(3, 6)[toy.y]
+    )  # eight examples a network say enough of these classes
     fitted = stacking.fit(mlp, toy, split, RECIPE)
     here = Study(toy, split, 2)
     stacked = here.arm("stacked", fitted)

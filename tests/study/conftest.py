@@ -67,12 +67,12 @@ class Made(Study):
     def answers(self, seed, leak=1.0, sensitive=True, probes=True):
         generator = torch.Generator().manual_seed(seed)
         index, member = self.roles.index, self.roles.member
-        labels = self.pool.y[index]
+        labels = self.roles.data.y[index]
         logits = torch.randn(*index.shape, 4, generator=generator, dtype=torch.float64)
         logits += nn.functional.one_hot(labels, 4) * (1 + leak * member[..., None])
         noise = torch.rand(*index.shape, 4, generator=generator, dtype=torch.float64)
         sensitivity = noise * (2 - member[..., None].double()) if sensitive else None
-        x, query = (Inputs(self.pool, index), answer) if probes else (None, None)
+        x, query = (Inputs(self.roles.data, index), answer) if probes else (None, None)
         return Views(logits.log_softmax(-1), labels, sensitivity, x, query)
 
 

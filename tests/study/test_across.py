@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from mialib import study
+from mialib.attacks import threshold
+from mialib.measures import decisions
 from mialib.study import across
 
 
@@ -52,3 +55,14 @@ def test_rank_correlations_count_the_same_network_once():
     twins = {f"{i}": leak["d"] for i in range(5)}
     again = across.rank_correlations(leak | twins, gap=gap | dict.fromkeys(twins, gap["d"]))["gap"]
     assert once == pytest.approx(again) and once[0] == pytest.approx(0.4)
+
+
+def test_a_measure_without_rows_is_judged_on_each_target(made):
+    arm = made.made("a")
+    made.attack({"confidence": threshold.confidence}, [arm], measures={})
+    found = study.judged(made, arm, "confidence", decisions.tpr)
+    margins = made.margins(arm, "confidence")[:, 0]
+    expected = [
+        float((one[member] > 0).double().mean()) for one, member in zip(margins, made.member, strict=True)
+    ]
+    assert found.tolist() == pytest.approx(expected) and made.rows == []

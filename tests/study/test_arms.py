@@ -160,7 +160,7 @@ def test_answers_that_are_served_are_drawn_once(made):
 
 def test_what_is_served_is_remembered_by_the_models_before(setting, monkeypatch):
     networks, split, *_ = setting
-    found = Study(setting[2].pool, split, 2)
+    found = Study(setting[2].roles.data, split, 2)
     plain = found.arm("plain", networks)
     x = plain.targets()[0].x[0][None, :4]
     first = plain.targets()[0].query(x)

@@ -178,7 +178,7 @@ def test_whatever_has_fit_and_judge_learns_from_the_shadows(made):
     assert mine.calls == ["fit", "fit"]  # all learn before any judges
     for one in met:
         margins = attackers.margins(one, mine, {})
-        members = int(one.arm.study.roles.member[2:].sum())
+        members = int(one.arm.roles.member[2:].sum())
         for i, target in enumerate(one.arm.targets()):
             labels = target.labels[0].double()
             assert torch.equal(margins[i], torch.stack([labels, labels + members])), i

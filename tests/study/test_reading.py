@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from mialib import study
-from mialib.attacks import threshold
-from mialib.measures import Estimate, decisions
+from mialib.measures import Estimate
 from mialib.study import Difference, reading
 
 
@@ -77,14 +76,3 @@ def test_a_target_is_compared_with_the_mean_of_the_others():
     both = np.insert(first, 0, [np.nan, 7.0, 1.0], axis=1), np.insert(second, 0, 5.0, axis=1)
     both = np.insert(both[0], 4, 5.0, axis=1), np.insert(both[1], 4, [7.0, 1.0, np.nan], axis=1)
     assert study.correlations(*both) == expected
-
-
-def test_a_measure_without_rows_is_judged_on_each_target(made):
-    arm = made.made("a")
-    made.attack({"confidence": threshold.confidence}, [arm], measures={})
-    found = study.judged(made, arm, "confidence", decisions.tpr)
-    margins = made.margins(arm, "confidence")[:, 0]
-    expected = [
-        float((one[member] > 0).double().mean()) for one, member in zip(margins, made.member, strict=True)
-    ]
-    assert found.tolist() == pytest.approx(expected) and made.rows == []

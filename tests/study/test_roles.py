@@ -12,9 +12,9 @@ def halves():
     return splits.random_halves(120, 6, seed=1)
 
 
-def test_targets_come_first_and_every_model_has_its_own_candidates():
+def test_targets_come_first_and_every_model_has_its_own_candidates(toy):
     split = splits.target_shadow(120, 2, 3, seed=0, n_train=10)
-    found = roles.targets_first(split, 2, seed=3)
+    found = roles.targets_first(toy, split, 2, seed=3)
     assert (found.targets, found.shadows, found.teachers) == ([0, 1], [2, 3, 4], None)
     index, member = splits.candidates(split, 3)
     assert torch.equal(found.index, index) and torch.equal(found.member, member)
@@ -22,14 +22,14 @@ def test_targets_come_first_and_every_model_has_its_own_candidates():
 
 
 @pytest.mark.parametrize("n_targets", [0, 6])
-def test_more_targets_than_models_are_refused(n_targets):
+def test_more_targets_than_models_are_refused(toy, n_targets):
     split = splits.target_shadow(120, 2, 3, seed=0, n_train=10)
     with pytest.raises(ValueError, match=f"n_targets is {n_targets}; the split has 5 models"):
-        roles.targets_first(split, n_targets, 0)
+        roles.targets_first(toy, split, n_targets, 0)
 
 
-def test_random_halves_share_candidates_and_leave_the_targets_pair_out(halves):
-    found = roles.one_of_each_pair(halves, 3, seed=2)
+def test_random_halves_share_candidates_and_leave_the_targets_pair_out(toy, halves):
+    found = roles.one_of_each_pair(toy, halves, 3, seed=2)
     assert (found.targets, found.shadows) == ([0, 2, 4], [0, 1, 2, 3, 4, 5]) and found.same_candidates
     assert found.teachers == [[2, 3, 4, 5], [0, 1, 4, 5], [0, 1, 2, 3]]
     candidates = found.index[0]
@@ -40,40 +40,40 @@ def test_random_halves_share_candidates_and_leave_the_targets_pair_out(halves):
         assert bool((found.member[rows].sum(0) == 2).all()), rows
 
 
-def test_the_order_of_random_halves_does_not_depend_on_who_is_a_member(halves):
+def test_the_order_of_random_halves_does_not_depend_on_who_is_a_member(toy, halves):
     other = splits.random_halves(120, 6, seed=7, reserve_fraction=0.0)
     member, rest = halves.member.clone(), ~halves.reserve[0]
     member[0, rest] = other.member[0, rest]
     member[1] = rest & ~member[0]
     changed = Splits(member, rest & ~member, halves.reserve, halves.seeds)
-    before, after = (roles.one_of_each_pair(one, 1, 0) for one in (halves, changed))
+    before, after = (roles.one_of_each_pair(toy, one, 1, 0) for one in (halves, changed))
     assert torch.equal(before.index, after.index) and not torch.equal(before.member[0], after.member[0])
 
 
-def test_the_known_half_has_half_of_the_members_and_half_of_the_others():
+def test_the_known_half_has_half_of_the_members_and_half_of_the_others(toy):
     split = splits.target_shadow(120, 2, 1, seed=0, n_train=10)
-    found = roles.targets_first(split, 2, seed=4)
+    found = roles.targets_first(toy, split, 2, seed=4)
     given, _ = splits.known_and_scored(split[:2], 4)
     for i in range(2):
         assert torch.equal(found.known[i], given[i][found.index[i]])
         assert int((found.known[i] & found.member[i]).sum()) == 5 and int(found.known[i].sum()) == 10
 
 
-def test_models_that_are_no_random_halves_are_named(halves):
+def test_models_that_are_no_random_halves_are_named(toy, halves):
     def changed(**parts):
         fields = {name: getattr(halves, name).clone() for name in ("member", "test", "reserve")}
         return Splits(**fields | parts, seeds=halves.seeds)
 
     with pytest.raises(ValueError, match="two pairs of models or more.*found 2 models"):
-        roles.one_of_each_pair(halves[:2], 1, 0)
+        roles.one_of_each_pair(toy, halves[:2], 1, 0)
     with pytest.raises(ValueError, match="1 to 3 targets.*found 6 models and 4 targets"):
-        roles.one_of_each_pair(halves, 4, 0)
+        roles.one_of_each_pair(toy, halves, 4, 0)
     reserve, test = halves.reserve.clone(), halves.test.clone()
     test[5, test[5].nonzero()[0]] = False
     with pytest.raises(ValueError, match="covers the same candidates"):
-        roles.one_of_each_pair(changed(test=test), 1, 0)
+        roles.one_of_each_pair(toy, changed(test=test), 1, 0)
     reserve[5] |= halves.test[5] & ~test[5]
     with pytest.raises(ValueError, match="reserves differ"):
-        roles.one_of_each_pair(changed(test=test, reserve=reserve), 1, 0)
+        roles.one_of_each_pair(toy, changed(test=test, reserve=reserve), 1, 0)
     with pytest.raises(ValueError, match="covers the same candidates"):
-        roles.one_of_each_pair(halves[[0, 2, 1, 3, 4, 5]], 1, 0)
+        roles.one_of_each_pair(toy, halves[[0, 2, 1, 3, 4, 5]], 1, 0)

@@ -23,7 +23,7 @@ def given(log_posteriors, labels, member, sensitivity=None, **columns):
     data = Dataset.of_features("given", torch.zeros(n, 1), torch.zeros(n).long(), log_posteriors.shape[-1])
     split = Splits(member, ~member, torch.zeros_like(member), torch.arange(len(member)))
     found = Study(data, split, len(member))
-    found.member = member  # in the order of the answers
+    found.roles.truth[:] = member  # in the order of the answers
     parts = [log_posteriors, labels, sensitivity]
     views = [Views(*(part if part is None else part[[i]] for part in parts)) for i in range(len(labels))]
     return found.arm("given", study.Given(views, views[0]), **columns)

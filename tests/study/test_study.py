@@ -69,7 +69,11 @@ def test_what_cannot_be_an_arm_is_named(made):
     with pytest.raises(ValueError, match="did you mean 'compression'"):
         made.arm("b", arm, compresion="none")
     with pytest.raises(ValueError, match="the split is over 40 examples, toy has 120"):
-        Study(data.Dataset.of_features("toy", torch.zeros(120, 2), torch.zeros(120).long(), 2), made.split, 2)
+        Study(
+            data.Dataset.of_features("toy", torch.zeros(120, 2), torch.zeros(120).long(), 2),
+            made.roles.split,
+            2,
+        )
 
 
 def test_an_arm_of_another_study_is_refused(made):
@@ -132,7 +136,7 @@ def test_the_targets_membership_reaches_no_attack(suite):
     """With another membership of the targets every margin is the same to the last bit."""
     one, other = Made(), Made()
     other.roles.member[:2] = ~other.roles.member[:2]
-    other.member = other.roles.member[:2]
+    other.roles.truth[:] = other.roles.member[:2]
     for found in (one, other):
         answers = Made().made("a").answers
         found.arm("a", answers)
@@ -148,7 +152,7 @@ def test_who_counts_as_a_member_can_be_redrawn(made):
     real = made.made("a", leak=4.0)
     generator = torch.Generator().manual_seed(1)
     redrawn = torch.stack([row[torch.randperm(40, generator=generator)] for row in made.member])
-    control = Study(made.pool, made.split, 2, member=redrawn)
+    control = Study(made.roles.data, made.roles.split, 2, member=redrawn)
     null = control.arm("a", real.answers)
     for found in (made, control):
         found.attack(CONFIDENCE)
@@ -358,11 +362,13 @@ def test_studies_are_compared_only_on_the_same_targets(made):
     arms = [one.made("a", seed) for seed, one in enumerate((made, other, stranger))]
     for one in (made, other, stranger):
         one.attack(CONFIDENCE)
-    found = made.difference(arms[0], arms[1], "auc", "confidence")
+    found = made.difference(arms[0], arms[1], "auc", "confidence", of=other)
     expected = made.values(arms[0], "auc", "confidence") - other.values(arms[1], "auc", "confidence")
     assert found.value == pytest.approx(expected.mean())
     with pytest.raises(ValueError, match="a difference needs the same targets"):
-        made.difference(arms[0], arms[2], "auc", "confidence")
+        made.difference(arms[0], arms[2], "auc", "confidence", of=stranger)
+    with pytest.raises(ValueError, match="arm 'a' is of another study"):
+        made.difference(arms[0], arms[1], "auc", "confidence")
 
 
 def test_paired_rows_are_a_minus_b_on_the_same_examples(attacked):
