@@ -142,6 +142,7 @@ def test_a_training_seeds_every_stream_by_itself(toy, monkeypatch):
     assert set(augmented) <= set(of_generators) and len(dropout) == 1
     used = [*initial, *of_generators, *dropout, *given]
     assert len(used) == 3 + 7 + 1 + 3
+    assert not set(used) & set(seeds)  # an opponent of its model's seed would begin with its model's weights
     low = [seed % 2**32 for seed in used]  # all that a generator on the CPU reads of its seed
     assert len(set(low)) == len(low)
 

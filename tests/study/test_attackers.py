@@ -121,6 +121,7 @@ def test_under_random_halves_every_target_has_its_own_shadows(toy):
     for i, (lesson, rows) in enumerate(zip(lessons, found.roles.teachers, strict=True)):
         assert torch.equal(lesson.shadows.log_posteriors, believed.shadows()[rows].log_posteriors), i
         assert torch.equal(lesson.member, found.roles.member[rows]) and len(lesson.targets) == 1, i
+    assert len({lesson.key for lesson in lessons}) == 3  # none learns for another
     margins = attackers.margins(Attacker(real, believed), likelihood.lira_online, {})
     for i, lesson in enumerate(lessons):
         alone = likelihood.lira_online(real.targets()[i], lesson.shadows, lesson.member)

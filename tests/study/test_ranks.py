@@ -34,6 +34,11 @@ def test_every_measure_of_an_attack_can_be_had_of_ranks(attacked):
                 assert measure(member[target], mended) == measure(member[target], margins[target, 0]), name
 
 
+def test_a_margin_of_zero_is_no_member():
+    found, zero = ranks._dense(np.array([2.0, 0.0, -1.0, 0.0]))
+    assert found.tolist() == [2, 1, 0, 1] and (found >= zero).tolist() == [True, False, False, False]
+
+
 def test_names_say_who_attacked(attacked):
     plain, served = attacked.arms.values()
     who = [served, attacked.attacker(served, plain), attacked.attacker(served, knowing="half")]
