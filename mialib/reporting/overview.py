@@ -36,6 +36,7 @@ trained on like the compressed networks, but nothing was pruned or rounded.
   attacks are in `mialib/attacks`. With `_global` one threshold serves all classes, without it each class has its own.
 - The attacker has shadow models and knows what was done to the target. *unaware*: the shadow models lack the defence.
   *known members*: no shadow models, but half of the target's members; what was done is known.
+- *inversion error*: of what an attacker redraws of members from the answers, squared, mean per pixel; more is safer.
 - An empty cell was not measured, or there were too few examples to resolve it. Tables of more than {_FOLDED} rows are folded.
 - Left out: single classes, attackers who assume another compression, paired differences, and variations of an attack on
   networks that stand here already (they have no test accuracy of their own).
@@ -110,6 +111,7 @@ def _line(cells: Mapping[tuple, float | None]) -> dict:
         best = max((name for name in tried if tried[name] is not None), key=tried.get, default=None)
         line[f"{who}best attack in hindsight"] = best and f"{best}, of {len(tried)}"
         line[f"{who}AUC"] = tried.get(best)
+        line[f"{who}inversion error"] = cells.get((who, "inversion", "member_inversion_error"))
         if not who:
             line[vocabulary.metric_name("tpr_at_0.01")] = cells.get((who, best, "tpr_at_0.01"))
             line |= {f"AUC of {name}": tried.get(name) for name in ("confidence", "samia")}

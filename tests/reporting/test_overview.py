@@ -206,3 +206,19 @@ def test_every_link_and_every_row_of_the_committed_page_leads_to_one_thing(commi
     assert links and all((OUTPUTS / link).exists() or link[1:] in anchors for link in links)
     for title in titles:
         assert table_of(committed, title)
+
+
+def test_a_run_of_inversion_alone_has_errors_and_no_attacks_on_membership(tmp_path):
+    served = ORIGINAL | {"defense": "one_hot"}
+    rows = accuracy(ORIGINAL, 0.8, 0.7) + accuracy(served, 0.8, 0.7)
+    drawn = {"attack": "inversion"} | SHADOW
+    rows += rows_of("member_inversion_error", 0.02, 0.04, **ORIGINAL, **drawn)
+    rows += rows_of("member_inversion_error", 0.05, 0.07, **served, **drawn, adversary="adaptive")
+    rows += rows_of("member_inversion_error", 0.09, 0.11, **served, **drawn, adversary="unaware")
+    found = table_of(page(tmp_path, rows))
+    assert found["original"] == {
+        "test accuracy": "0.750", "inversion error": "0.030", "unaware: inversion error": ""
+    }  # fmt: skip
+    assert found["one_hot"] == {
+        "test accuracy": "0.750", "inversion error": "0.060", "unaware: inversion error": "0.100"
+    }  # fmt: skip
