@@ -42,7 +42,7 @@ def test_an_example_is_about_ten_lines(block):
 def test_the_example_attack_finds_an_obvious_member(served):
     four = Dataset.of_features("four", torch.zeros(4, 1), torch.zeros(4).long(), 2)
     both = member.expand(2, -1)
-    comparison = Study(four, Splits(both, ~both, torch.zeros_like(both), torch.arange(2)), 1)
+    comparison = Study(four, Splits(both, ~both, torch.zeros_like(both), torch.arange(2)), 1, protocol="own")
     index = comparison.roles.index
     target, shadow = (Views(posteriors.log()[i][None], torch.zeros(1, 4, dtype=torch.long)) for i in index)
     arm = original = comparison.arm("original", Given([target], shadow))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mialib.asking import posteriors
 from mialib.asking.answers import ROWS, full_precision
 from mialib.training import Population, pick
 from mialib.training.hooks import OutputDefense
@@ -20,6 +21,9 @@ class Door:
     Args:
         memory: one dictionary a model, for answers to be remembered in (by a hash of the inputs): asking the same of
             the same model again, behind whatever output defence, costs nothing. It grows with every question.
+
+    Raises:
+        ValueError: when asked, where a model answers with nan.
     """
 
     population: Population
@@ -32,7 +36,9 @@ class Door:
     def __call__(self, x: Tensor) -> Tensor:
         memory = self.memory or [None] * len(self.population)
         asked = zip(self.population, x, memory, strict=True)
-        return torch.stack([self._answer(*one) for one in asked]).double().log_softmax(-1)
+        answers = torch.stack([self._answer(*one) for one in asked]).double().log_softmax(-1)
+        posteriors.check_rows(answers, "door")
+        return answers
 
     def _answer(self, module: nn.Module, x: Tensor, memory: dict | None) -> Tensor:
         if memory is None:
@@ -50,7 +56,7 @@ class Door:
 
 @dataclass(frozen=True)
 class Guarded:
-    """A door behind an output defence."""
+    """A door behind an output defence. Raises ValueError, when asked, where it serves what is no log-posterior."""
 
     door: Callable[[Tensor], Tensor]
     defense: OutputDefense
@@ -59,7 +65,14 @@ class Guarded:
         return Guarded(pick(self.door, models), pick(self.defense, models))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.defense(self.door(x))
+        answers = self.defense(self.door(x))
+        posteriors.check_rows(answers, served_by(self.defense))
+        return answers
+
+
+def served_by(defense: OutputDefense) -> str:
+    """What errors call a defence."""
+    return f"what {getattr(defense, '__name__', type(defense).__name__)} serves"
 
 
 def one_at_a_time(door: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

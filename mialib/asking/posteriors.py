@@ -10,7 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TOLERANCE = 1e-3  # of a row's sum: posteriors saved in half precision pass, or ten of them in four digits
 LIMIT = 1000.0  # log-odds; beyond what a trained model's logits say, finite so that inf - inf never arises
+
+
+def check_rows(log_posteriors: Tensor, what: str) -> None:
+    """Raises ValueError where one of the rows (m, n, c) is no posterior, with the first of them; `what` are they?
+
+    A row is one that holds no nan and whose probabilities sum to one, up to `TOLERANCE`; -inf is allowed.
+    """
+    # model by model, which takes no second copy of all answers; nan and +inf fail the comparison too
+    sums = [one.exp().sum(-1) for one in log_posteriors]
+    wrong = [(i, (~((one - 1).abs() <= TOLERANCE)).nonzero()[:, 0]) for i, one in enumerate(sums)]
+    wrong = [(i, rows) for i, rows in wrong if len(rows)]
+    if not wrong:
+        return
+    (model, rows), count = wrong[0], sum(len(rows) for _, rows in wrong)
+    first = log_posteriors[model, rows[0]]
+    found = "holds nan" if first.isnan().any() else f"sums to {sums[model][rows[0]].item():.4g}"
+    raise ValueError(
+        f"{what}: {count} of {sum(map(len, sums))} rows are no log-posteriors; that of model {model}, example "
+        f"{int(rows[0])} {found}. Valid are log_softmax of logits without nan and what a defence makes of it: "
+        f"probabilities that sum to one (within {TOLERANCE:g}), -inf for a class that has none"
+    )
 
 
 def checked(log_posteriors: Tensor, labels: Tensor) -> Tensor:

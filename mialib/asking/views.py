@@ -1,14 +1,15 @@
 """What an attacker gets to see of models: their answers to the candidates, and the doors for questions of their own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from mialib import progress
+from mialib.asking import posteriors
 from mialib.asking.answers import log_posteriors, sensitivity
-from mialib.asking.doors import Door, Guarded
+from mialib.asking.doors import Door, Guarded, served_by
 from mialib.data import Dataset
 from mialib.training import Population, pick
 from mialib.training.hooks import OutputDefense
@@ -26,6 +27,10 @@ class Views:
             tensor, or `Inputs`, which has its shape and makes x[i] when asked.
         query: query(x (m, b, ...)) -> log_posteriors (m, b, c), each model's answers to inputs of the attacker's own.
             Indexed by model if the m models differ, as `Door`.
+
+    Raises:
+        ValueError: shapes or types that do not fit, rows that are no log-posteriors (`posteriors.check_rows`), or a
+            sensitivity that is not finite.
     """
 
     log_posteriors: Tensor
@@ -33,6 +38,8 @@ class Views:
     sensitivity: Tensor | None = None
     x: "Tensor | Inputs | None" = None
     query: Callable[[Tensor], Tensor] | None = None
+    # tensors that were looked at before, so that parts of views are not again; from then on its own two, and no others
+    _valid: tuple[Tensor | None, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self):
         m, n, _ = self.log_posteriors.shape
@@ -42,13 +49,26 @@ class Views:
             raise ValueError(
                 f"views: labels must be {(m, n)} as the log-posteriors, found {tuple(self.labels.shape)}"
             )
+        if not self._is_valid(self.log_posteriors):
+            posteriors.check_rows(self.log_posteriors, "views")
+        if not self._is_valid(self.sensitivity) and not self.sensitivity.isfinite().all():
+            count = int((~self.sensitivity.isfinite()).sum())
+            raise ValueError(
+                f"views: {count} of {self.sensitivity.numel()} numbers of the sensitivity are nan or infinite; valid are "
+                "finite ones (asking.sensitivity), or None where it is not known"
+            )
+        object.__setattr__(self, "_valid", (self.log_posteriors, self.sensitivity))
+
+    def _is_valid(self, tensor: Tensor | None) -> bool:
+        return tensor is None or any(tensor is one for one in self._valid)
 
     def __len__(self) -> int:
         return len(self.log_posteriors)
 
     def __getitem__(self, models: slice | list[int]) -> "Views":
-        parts = (self.log_posteriors, self.labels, self.sensitivity, self.x)
-        return Views(*(None if part is None else part[models] for part in parts), pick(self.query, models))
+        whole = (self.log_posteriors, self.labels, self.sensitivity, self.x)
+        parts = [None if part is None else part[models] for part in whole]
+        return Views(*parts, pick(self.query, models), (parts[0], parts[2]))
 
     def check_single(self) -> None:
         """Raises ValueError for the views of more models than one, or of none, where a target's are needed."""
@@ -63,12 +83,15 @@ class Views:
         """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
         model = torch.arange(len(index))[:, None]
         x = self.x.rows(index) if isinstance(self.x, Inputs) else self.x
+        answers = self.log_posteriors[model, index]
+        moved = None if self.sensitivity is None else self.sensitivity[model, index]
         return Views(
-            self.log_posteriors[model, index],
+            answers,
             self.labels[model, index],
-            None if self.sensitivity is None else self.sensitivity[model, index],
+            moved,
             x[model, index] if isinstance(x, Tensor) else x,
             self.query,
+            (answers, moved),
         )
 
 
@@ -129,17 +152,22 @@ def ask(
 
 def together(targets: list[Views]) -> Views:
     """What is seen of several models in one Views, without the doors to query them."""
-    return Views(
-        torch.cat([target.log_posteriors for target in targets]),
-        torch.cat([target.labels for target in targets]),
-        None if targets[0].sensitivity is None else torch.cat([target.sensitivity for target in targets]),
-    )
+    answers = torch.cat([target.log_posteriors for target in targets])
+    labels = torch.cat([target.labels for target in targets])
+    known = targets[0].sensitivity is not None
+    moved = torch.cat([target.sensitivity for target in targets]) if known else None
+    return Views(answers, labels, moved, _valid=(answers, moved))
 
 
 def serve(served: Views, defense: OutputDefense) -> Views:
     """The views behind an output defence that maps log-posteriors to log-posteriors, without their sensitivity.
 
     A defence that holds one state a model is indexed by model and takes the answers of all of them, (m, n, c).
+
+    Raises:
+        ValueError: it serves rows that are no log-posteriors, here or when its door is asked; with its name.
     """
+    answers = defense(served.log_posteriors)
+    posteriors.check_rows(answers, served_by(defense))
     query = served.query and Guarded(served.query, defense)
-    return replace(served, log_posteriors=defense(served.log_posteriors), sensitivity=None, query=query)
+    return replace(served, log_posteriors=answers, sensitivity=None, query=query, _valid=(answers,))

@@ -32,11 +32,11 @@ def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
 def nasr2018(networks: Recipe, width: float = 1.0, **options) -> dict:
     """Attack name -> attack, for an attacker who knows half of the members.
 
-    The threshold attacks, and the network of that paper. Made for `study.known_half`, where each target needs networks
+    The threshold attacks, and the network of that paper. Made for attackers who know half (`Study.attack(..., knowing="half")`), where each target needs networks
     of its own, so that only one is trained.
 
     Args:
-        networks, options: as above.
+        networks, options: as of `yuan2022`.
         width: share of the network's hidden units.
     """
     return threshold.ATTACKS | {"nsh": neural.nsh(networks, width, **options)}
@@ -48,7 +48,7 @@ def famili2023(networks: Recipe, **options) -> dict:
     Which statistic was thresholded and what the classifier saw is not known: these are our reconstruction.
 
     Args:
-        networks, options: as above.
+        networks, options: as of `yuan2022`.
     """
     return threshold.ATTACKS | {"ranked_nn": neural.ranked_nn(networks, **options)}
 
@@ -66,7 +66,7 @@ def yang2020(networks: Recipe, queries: int, **options) -> dict:
     arXiv:1806.01246), BlindMI-Diff, robustness to noise, and the detector of label swappers.
 
     Args:
-        networks, options: as above.
+        networks, options: as of `yuan2022`.
         queries: of the label-only attack for each candidate, a multiple of 4.
     """
     learned = {"top3_nn": neural.attacks(networks, **options)["top3_nn"]}

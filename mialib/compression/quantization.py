@@ -11,6 +11,9 @@ for full precision, which is no quantisation at all, exactly.
     binary       w^ = sign(w) mean |w|
     ternary      w^ = sign(w) a where |w| > t, else 0                         t = 0.7 mean |w|, a = mean of those |w|
 
+At many bits affine is w itself. DoReFa is not: its limit is tanh(w), which shrinks large weights and leaves small ones, at 4
+bits and at 16 alike. `Squashed` is that limit, for a control that has DoReFa's transform and no rounding.
+
 Backward all are straight-through: rounding and sign count as the identity, scales and ranges as constants. Zero is not
 on DoReFa's grid: where weights are pruned too, the mask comes after the quantiser.
 """
@@ -46,8 +49,10 @@ def nearest_level(u: Tensor, bits: int) -> Tensor:
 def dorefa(w: Tensor, bits: int) -> Tensor:
     """DoReFa's weights, one m for each model's layer; w (k, *shape). The error in u is at most half a step.
 
-    Zhou et al. 2016, arXiv:1606.06160, equation 9, but for the factor m: without it a network that has no BatchNorm is
-    rescaled even at 16 bits, and what that does to its confidence would look like an effect of quantisation.
+    Zhou et al. 2016, arXiv:1606.06160, equation 9, but for the factor m: without it the largest weight of every layer
+    becomes 1, and what such a scale does to the confidence of a network without BatchNorm would look like an effect of
+    quantisation. With it many bits come to tanh(w), not to w: weights near 0 stay as they are, a weight of 1.5 becomes
+    0.9. That too is no effect of rounding: the control for it is `Squashed`.
     """
     squashed = w.tanh()
     m = _peak(squashed.abs())
@@ -140,6 +145,29 @@ class Quantizer:
         return params | {
             name: quantize(params[name], self.method, width) for name, width in self.bits.items()
         }
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """A `compress` of `fit`: the named weights as tanh(w), DoReFa's transform with nothing rounded; the rest as it is.
+
+    `dorefa` at ever more bits: the control that tells what rounding does from what the transform does.
+
+    Args:
+        names: of the parameters; `widths` has those that are quantised.
+
+    Raises:
+        ValueError: no layer.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self):
+        if not self.names:
+            raise ValueError("DoReFa's transform: names is empty; name at least one layer")
+
+    def __call__(self, params: Tensors) -> Tensors:
+        return params | {name: params[name].tanh() for name in self.names}
 
 
 def widths(

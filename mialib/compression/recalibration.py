@@ -4,7 +4,9 @@ The calibration examples are each model's own: `index` int64 (k, n). Reserve dat
 are an ablation, since what is measured on them may tell of them.
 """
 
+import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,32 +15,62 @@ from mialib.compression import quantized_relu
 from mialib.data import Dataset
 from mialib.training import Population, population
 
+_BATCH = (
+    64  # calibration examples at a time: what deeper layers see is normalised batch by batch, as in training
+)
 _KEPT = 100_000  # activations of a ReLU that its range is chosen by
 _TRIED = 40  # ranges that are tried for each ReLU
 
 
 def batchnorm(models: Population, data: Dataset, index: Tensor) -> Population:
-    """The models with BatchNorm's running mean and variance measured anew, as averages over batches of 64.
+    """The models with BatchNorm's running mean and variance measured anew, on all calibration examples.
 
-    Quantised weights shift what each layer sees; statistics of the full-precision network would punish the quantised
-    one for that. Models without BatchNorm come back as they are.
+    They go through the network in batches of at most 64, of sizes that differ by one at most. A layer's mean and its
+    unbiased variance are those of all that it was given, in whatever batches: batches count by their size, and the
+    variance between their means counts too. Quantised weights shift what each layer sees; statistics of the
+    full-precision network would punish the quantised one for that. Models without BatchNorm come back as they are.
     """
     _check(models, index)
     fresh = []
     for module, rows in zip(models, index.to(data.x.device), strict=True):
         norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+        norms = [layer for layer in norms if layer.track_running_stats]
         if not norms:
             return models
+        seen = {norm: [] for norm in norms}
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a plain average
             norm.train()  # and nothing else: dropout stays off
+            norm.register_forward_pre_hook(partial(_note, seen[norm]))
         with torch.no_grad():
-            for part in rows.split(64):
-                if len(part) > 1:
-                    module(data.inputs(part))
+            # never a batch of one, which BatchNorm refuses
+            for part in rows.tensor_split(math.ceil(len(rows) / _BATCH)):
+                module(data.inputs(part))
+            for norm, parts in ((norm, parts) for norm, parts in seen.items() if parts):
+                mean, variance = pooled(*map(torch.stack, zip(*parts, strict=True)))
+                norm.running_mean.copy_(mean)
+                norm.running_var.copy_(variance)
         fresh.append(module)
     return replace(models, buffers=population.stack(models.make_model, fresh).buffers, keys=[])
+
+
+def pooled(counts: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance of all values of p parts together, (c,) each.
+
+    Args:
+        counts: float64 (p, 1), values of each part, at least 2 in all.
+        means, variances: float64 (p, c), of each part; the variance is the mean squared distance from the part's mean.
+    """
+    mean = (counts * means).sum(0) / counts.sum(0)
+    squares = (counts * (variances + (means - mean).square())).sum(0)
+    return mean, squares / (counts.sum(0) - 1)
+
+
+def _note(seen: list[tuple[Tensor, Tensor, Tensor]], _, inputs: tuple[Tensor]) -> None:
+    """Adds what a layer is given, (b, c, ...), to the list: values a channel (1,), their mean and variance (c,)."""
+    values = inputs[0].double().transpose(0, 1).flatten(1)
+    count = values.new_tensor([values.shape[1]])
+    seen.append((count, values.mean(1), values.var(1, correction=0)))
 
 
 def clips(

@@ -163,7 +163,8 @@ def in_family(
     """Networks of one of `FAMILIES`, or at 32 bits its control: the same training, nothing rounded.
 
     The control of "from scratch, activations too" clips its ReLUs at 1, as DoReFa does, and rounds them to 16 bits: what
-    clipping does is not what quantisation does.
+    clipping does is not what quantisation does. DoReFa's tanh, which is no rounding either, the controls lack:
+    `quantization.Squashed` as a `compress` is the control that has it.
 
     Args:
         bits, edge: as in `of_family`. Calibration examples are each model's reserve.

@@ -34,9 +34,11 @@ class DPSGD:
     """The `descent` of `training.fit` that makes a training differentially private for its members.
 
     Works with any objective that is a mean over examples, with masks (`compress`) and with any optimiser, which sees
-    the noisy gradient only. Each example enters a batch independently with probability batch_size / n, so batches
-    differ in size; models are trained one after the other for that. The noise comes from PyTorch's generator, seeded
-    like all else here: good for an experiment, not for a release, which needs a cryptographic one.
+    the noisy gradient only. An objective that needs whole batches, such as `losses.PPB`, `losses.Mixup` or
+    `losses.RelaxLoss`, is refused: none of its gradient belongs to one example. Each example enters a batch
+    independently with probability batch_size / n, so batches differ in size; models are trained one after the other for
+    that. The noise comes from PyTorch's generator, seeded like all else here: good for an experiment, not for a
+    release, which needs a cryptographic one.
 
     Args:
         noise: standard deviation of the noise as a multiple of `clip` (the *noise multiplier*), >= 0. 0 only clips.

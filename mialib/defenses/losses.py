@@ -5,6 +5,7 @@ Shapes: k models, b examples a batch, c classes. Every model is judged by its ow
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ class PPB:
     """
 
     strength: float
+    whole_batch: ClassVar[bool] = True  # it pairs examples
 
     def __post_init__(self):
         _require(self, "strength", self.strength >= 0, "0 or more (the paper's code uses 4)")
@@ -96,6 +98,7 @@ class RelaxLoss:
     period: int
     upper: float = 1.0
     images: bool = True
+    whole_batch: ClassVar[bool] = True  # it holds the mean loss of a batch, not that of an example
 
     def __post_init__(self):
         _require(self, "strength", self.strength >= 0, "0 or more")
@@ -166,6 +169,7 @@ class Mixup:
     """
 
     strength: float
+    whole_batch: ClassVar[bool] = True  # it mixes examples
 
     def __post_init__(self):
         _require(self, "strength", 0 < self.strength < math.inf, "positive and finite (0.1 to 1 are usual)")

@@ -55,13 +55,36 @@ def rows(answers: Views, seeds: Tensor, held_out: float = 0.0) -> tuple[Dataset,
     Network i learns from its own n rows (`splits.blocks`); a share `held_out` of them, drawn by its seed, is its reserve.
     """
     k, n, c = answers.log_posteriors.shape
-    member = torch.ones(k, n, dtype=torch.bool)
-    for i, seed in enumerate(seeds.tolist()):
-        order = torch.randperm(n, generator=streams.generator(seed, "held-out answers"))
-        member[i, order[: round(held_out * n)]] = False
+    member = _learned(n, seeds, held_out)
     posteriors = answers.log_posteriors.exp().float().flatten(0, 1)
     data = Dataset.of_features("answers", posteriors, posteriors.argmax(1), c)
     return data, splits.blocks(member, torch.tensor(streams.seeds(seeds.tolist(), "output defence")))
+
+
+def learned_from(split: Splits, held_out: float) -> Tensor:
+    """Which examples the output defence of each network learned from: its reserve without what `rows` holds out.
+
+    Args:
+        split: that of the `defender`; held_out: as of `rows`, `purifier.HELD_OUT` for purifiers and reformers.
+
+    Returns:
+        bool (k, n examples). For `splits.as_members`.
+
+    Raises:
+        ValueError: the networks have different numbers of reserve examples.
+    """
+    index = splits.indices(split.reserve)
+    learned = _learned(index.shape[1], split.seeds, held_out)
+    return torch.zeros_like(split.reserve).scatter(1, index, learned)
+
+
+def _learned(n: int, seeds: Tensor, held_out: float) -> Tensor:
+    """Which of n answers each network's defence learns from, bool (k, n): all but a share drawn by the network's seed."""
+    learned = torch.ones(len(seeds), n, dtype=torch.bool)
+    for own, seed in zip(learned, seeds.tolist(), strict=True):
+        order = torch.randperm(n, generator=streams.generator(seed, "held-out answers"))
+        own[order[: round(held_out * n)]] = False
+    return learned
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,16 @@
-"""The label swapper: some members get another class's answer, so that members are right no more often than others.
+"""The label swapper: some members get another class's answer, so that members are right about as often as others.
 
     offline:  r = (acc(D1) - acc(D2)) / acc(D1);  S = r * |D1| members, drawn at random;  keys = F's answers on D1
     online:   if the nearest key is closer than `distance` and its member is in S: exchange the top score with another's
+
+That r is too small. It takes every flagged member for one who was right and becomes wrong. But S holds wrong members too,
+and these become right where the class that takes the top score is the label, as the second class often is. With s the
+share of members for whom that holds, accuracy on D1 falls by r (acc(D1) - s) on average over S, so that
+
+    acc(D1) - r (acc(D1) - s) = acc(D2)   where   r = (acc(D1) - acc(D2)) / (acc(D1) - s)
+
+With the published r members stay right more often than D2, by r s: 0.547 for 0.512 where acc(D1) is 0.906 and s 0.08. The
+owner knows D1's labels and so s: `rate` "corrected" of `fit` takes that r, the default is the published one.
 
 Source: Yang et al. 2023, arXiv:2212.00612, as described in a public note, and their public code. There S is the first
 rows of D1, the other class is read at the example's place in its batch, and r from the test set; here S is drawn, the
@@ -23,6 +32,7 @@ from mialib.defenses.state import Defender
 FLOOR = -100.0  # log-posteriors below it are alike as keys
 BLOCK = 2**25  # entries of the largest temporary (queries x members): 256 MiB
 SPACES = ("log", "probability")
+RATES = ("published", "corrected")
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ def fit(
     distance: float = 1e-3,
     space: Literal["log", "probability"] = "log",
     other: Literal["second", "random"] = "second",
+    rate: Literal["published", "corrected"] = "published",
 ) -> Swapper:
     """Draw S for each of the defender's networks.
 
@@ -89,20 +100,49 @@ def fit(
         distance, space: see `Swapper`. float32 networks give the same log-posterior within some 1e-5 whatever batch an
             example comes in; the public code's 1e-5 is in probability.
         other: the class that takes the top score: the second largest, or one drawn for each member.
+        rate: the share of the members in S, from 0 to 1. "published": the paper's, after which members are still right
+            more often than D2 where a swap makes some of them right. "corrected": members are right as often as D2, on
+            average over S (and with a standard deviation of up to 0.5 / sqrt(|D1|)). Where even swapping all of them
+            would not do, all are swapped; where D1 is right no more often than D2, none is.
+
+    Raises:
+        ValueError: an unknown rate, and what `Swapper` refuses.
     """
-    accuracy = [
-        (views.log_posteriors.argmax(-1) == views.labels).double().mean(1)
-        for views in (known.members, known.reference)
-    ]
-    rate = ((accuracy[0] - accuracy[1]) / accuracy[0]).clamp(min=0).nan_to_num(0)
+    if rate not in RATES:
+        raise ValueError(f"swapper: rate is {rate!r}; it must be one of {RATES}")
     k, n, c = known.members.log_posteriors.shape
-    flagged, places = torch.zeros(k, n, dtype=torch.bool), torch.ones(k, n, dtype=torch.long)
+    orders, places = [], torch.ones(k, n, dtype=torch.long)
     for i, own in enumerate(known.seeds.tolist()):
         generator = streams.generator(seed, "swapped members", own)
-        flagged[i, torch.randperm(n, generator=generator)[: round(float(rate[i]) * n)]] = True
+        orders.append(torch.randperm(n, generator=generator))
         if other == "random":
             places[i] = torch.randint(1, c, (n,), generator=generator)
+    shares = flip_rate(known, places if rate == "corrected" else None).tolist()
+    flagged = torch.zeros(k, n, dtype=torch.bool)
+    for own, order, share in zip(flagged, orders, shares, strict=True):
+        own[order[: round(share * n)]] = True
     return Swapper(_key(known.members.log_posteriors, space), flagged, places, distance, space)
+
+
+def flip_rate(known: Defender, other: Tensor | None = None) -> Tensor:
+    """r, the share of each network's members that is to be swapped, (k,) float64 from 0 to 1.
+
+    Args:
+        other: int64 (k, n1), as of `Swapper`: the corrected r. None: the published one, as if no swap made a member right.
+    """
+    members = known.members
+    right, reference = (
+        (views.log_posteriors.argmax(-1) == views.labels).double().mean(1)
+        for views in (members, known.reference)
+    )
+    gained = torch.zeros_like(right)
+    if other is not None:
+        ranking = members.log_posteriors.argsort(dim=-1, descending=True, stable=True)
+        taking = ranking.gather(-1, other[..., None])[..., 0]
+        gained = (taking == members.labels).double().mean(1)
+    needed, each = right - reference, right - gained
+    # where a swap gains as often as it loses, no number of swaps does
+    return torch.where(needed > 0, torch.where(each > 0, needed / each, 1.0), 0.0).clamp(max=1)
 
 
 def error_rates(swapper: Swapper, members: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:

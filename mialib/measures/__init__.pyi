@@ -2,6 +2,8 @@ from . import calibration as calibration
 from . import consistency as consistency
 from . import decisions as decisions
 from . import dispersion as dispersion
+from . import extremes as extremes
+from . import intervals as intervals
 from . import kernels as kernels
 from . import metrics as metrics
 from . import timing as timing
@@ -12,3 +14,4 @@ from .dispersion import label_loss as label_loss
 from .dispersion import normalised_entropy as normalised_entropy
 from .dispersion import spread as spread
 from .metrics import Estimate as Estimate
+from .metrics import WithTest as WithTest

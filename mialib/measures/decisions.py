@@ -12,7 +12,7 @@ and F1 depend on the base rate: compare them only between candidates with the sa
 
 import numpy as np
 
-from mialib.measures import metrics
+from mialib.measures import intervals, metrics
 from mialib.measures.metrics import Estimate
 
 
@@ -73,8 +73,8 @@ def precision_at_recall(member, margin, recall: float) -> Estimate:
     The decision margin > 0 plays no part: only the ranking counts. Where margins tie at the threshold, the
     same share of the tied members and non-members is called (a straight piece of the ROC), so that their
     order does not matter and constant margins give the base rate. The threshold is found on these very
-    examples, right at a member, which flatters where a handful are to be found; Wilson's interval treats it
-    as fixed.
+    examples, right at a member, which flatters where a handful are to be found. The interval knows it: that of the
+    false-positive rate at the threshold (`intervals.rate_at_quantile`), turned into precision.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall}; it must be in (0, 1]")
@@ -84,8 +84,14 @@ def precision_at_recall(member, margin, recall: float) -> Estimate:
     share = min((recall - true[i - 1]) / (true[i] - true[i - 1]), 1.0)
     n_members = metrics.vector("member", member).sum()
     hits = recall * n_members
-    mistakes = (false[i - 1] + share * (false[i] - false[i - 1])) * (len(member) - n_members)
-    return metrics.wilson(hits, hits + mistakes)
+    n_others = len(member) - n_members
+    mistakes = (false[i - 1] + share * (false[i] - false[i - 1])) * n_others
+    value = hits / (hits + mistakes)
+    members, others = metrics.groups(member, margin)
+    most, fewest = (
+        hits / (hits + rate * n_others) for rate in intervals.rate_at_quantile(others, members, recall)
+    )
+    return Estimate(float(value), float(min(fewest, value)), float(max(most, value)))
 
 
 # By their names in the results table, to be added to `metrics.STANDARD`

@@ -4,7 +4,8 @@ A claim is an ordering ("SAMIA > NN": a difference that should be positive) or a
 tolerance, fixed before anything is run. A verdict looks at the whole 95% interval: `reproduced` where all of
 it agrees with the claim, `not reproduced` where none of it does, `inconclusive` where it spans the boundary
 or there is no interval, `not comparable` for a published number at another setting than the paper's, `not
-run` for a claim without a result.
+run` for a claim without a result, or whose result compares a setting with itself. Claims about "every" and "the best" get their
+intervals from `measures.extremes`. A run judges many claims: `family` says how many verdicts hold all together.
 """
 
 import difflib
@@ -12,9 +13,10 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
-from mialib.measures import Estimate
+from mialib.measures import Estimate, WithTest
 from mialib.reporting.vocabulary import with_interval
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
@@ -61,10 +63,12 @@ def compare(
     at_paper_setting: bool = False,
     incomparable: Collection[str] = (),
 ) -> pd.DataFrame:
-    """The table paper vs ours: claim, source, paper, ours, verdict (strings) and margin, by key and in the paper's order.
+    """The table paper vs ours: claim, source, paper, ours, paired, verdict (strings), margin and p, by key in the paper's order.
 
-    Claims without a result are "not run". `margin` says how far the interval's end that decides is from where the verdict
-    would change; inf where no number could change it.
+    Claims without a result are "not run". `paired`: by target, or by example of a single one; empty where nothing is
+    subtracted. `margin` says how far the interval's end that decides is from where the verdict would change: inf where no
+    number could change it, nan where there is none to decide by (no interval, or not resolved). `p`: the two-sided level at
+    which the verdict would just be lost, at most 0.05 where it is decided; nan where the result does not bring its test along.
 
     Args:
         paper: key -> claim.
@@ -88,16 +92,41 @@ def compare(
             )
     rows = {key: _row(item, ours.get(key), at_paper_setting) for key, item in paper.items()}
     rows = {
-        key: (*row[:4], NOT_COMPARABLE, math.inf) if key in incomparable and row[4] != NOT_RUN else row
+        key: (*row[:5], NOT_COMPARABLE, math.inf, math.nan)
+        if key in incomparable and row[5] != NOT_RUN
+        else row
         for key, row in rows.items()
     }
-    columns = ["claim", "source", "paper", "ours", "verdict", "margin"]
+    columns = ["claim", "source", "paper", "ours", "paired", "verdict", "margin", "p"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("key")
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """What a notebook shows of `compare`: a line for each claim, without keys and margins."""
-    return table.drop(columns="margin").set_index("claim")
+    """What a notebook shows of `compare`: a line for each claim, without keys, margins and p-values."""
+    return table.drop(columns=["margin", "p"]).set_index("claim")
+
+
+def family(table: pd.DataFrame, level: float = 0.05) -> str:
+    """What to make of so many verdicts, for the reader of a table of `compare`: two sentences.
+
+    How many intervals may be expected to miss, and how many verdicts would hold if all were to be right together with
+    95 % (Holm 1979: the p-values in rising order, each against the level divided by how many are left; right whatever the
+    dependence). Claims that were not run, not resolved or not comparable were not judged. A verdict without a p-value counts as
+    one that does not hold.
+    """
+    judged = table[
+        table["verdict"].isin([REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE]) & table["margin"].notna()
+    ]
+    decided = judged["verdict"] != INCONCLUSIVE
+    p = judged["p"].where(decided, 1.0).fillna(1.0).sort_values().to_numpy()
+    holds = p <= level / np.arange(len(p), 0, -1)
+    survive = len(p) if holds.all() else int(holds.argmin())
+    unknown = int((decided & judged["p"].isna()).sum())
+    text = (
+        f"{len(judged)} claims are judged, each at {1 - level:.0%} for itself: expect {level * len(judged):.1f} of the intervals "
+        f"to miss. Of {decided.sum()} decided verdicts {survive} hold for all claims together (Holm)"
+    )
+    return text + (f"; {unknown} have no p-value and count as lost." if unknown else ".")
 
 
 def firm(paper: Mapping[str, Claim], table: pd.DataFrame, margin: float = 0.01) -> list[dict]:
@@ -109,18 +138,29 @@ def firm(paper: Mapping[str, Claim], table: pd.DataFrame, margin: float = 0.01) 
 
 def _row(item: Claim, result, at_paper_setting):
     claimed = item.paper if item.is_ordering else f"{item.paper:g} (tolerance {item.tolerance:g})"
-    if result is None:
-        return item.claim, item.source, claimed, "", NOT_RUN, math.inf
+    paired = result.paired if isinstance(result, WithTest) else ""
+    if result is None or paired == "itself":
+        ours = "" if result is None else "a setting compared with itself"
+        return item.claim, item.source, claimed, ours, "", NOT_RUN, math.inf, math.nan
     estimate = result if isinstance(result, Estimate) else Estimate(float(result))
-    if item.is_ordering:
-        verdict, margin = _judge(estimate.low, estimate.high, item.boundary, math.inf)
-    elif not at_paper_setting:
-        verdict, margin = NOT_COMPARABLE, math.inf
-    else:
-        ends = (estimate.value, estimate.value) if _is_bare(estimate) else (estimate.low, estimate.high)
+    region = item.boundary, math.inf
+    ends = estimate.low, estimate.high
+    if not item.is_ordering:
         region = item.paper - item.tolerance - _ROUNDING, item.paper + item.tolerance + _ROUNDING
-        verdict, margin = _judge(*ends, *region)
-    return item.claim, item.source, claimed, _text(estimate, "+" if item.is_ordering else ""), verdict, margin
+        ends = (estimate.value, estimate.value) if _is_bare(estimate) else ends
+    verdict, margin = _judge(*ends, *region) if math.isfinite(estimate.value) else (INCONCLUSIVE, math.nan)
+    if not item.is_ordering and not at_paper_setting:
+        verdict, margin = NOT_COMPARABLE, math.inf
+    p = _p(estimate, region) if verdict != NOT_COMPARABLE else math.nan
+    text = _text(estimate, "+" if item.is_ordering else "")
+    return item.claim, item.source, claimed, text, paired, verdict, margin, p
+
+
+def _p(estimate: Estimate, region: tuple[float, float]) -> float:
+    """The larger p-value of the region's ends: the level at which the interval would just reach one of them."""
+    if not isinstance(estimate, WithTest) or estimate.p is None:
+        return math.nan
+    return max(estimate.p(end) for end in region if math.isfinite(end))
 
 
 def _is_bare(estimate: Estimate) -> bool:
@@ -131,7 +171,7 @@ def _is_bare(estimate: Estimate) -> bool:
 def _judge(low, high, region_low, region_high) -> tuple[str, float]:
     """Verdict on "the interval lies within the open region", and how far its ends are from another."""
     if math.isnan(low) or math.isnan(high):
-        return INCONCLUSIVE, math.inf
+        return INCONCLUSIVE, math.nan
     outside = max(region_low - low, high - region_high)  # how far the interval pokes out of the region
     overlap = min(high - region_low, region_high - low)
     if outside < 0:
@@ -142,6 +182,6 @@ def _judge(low, high, region_low, region_high) -> tuple[str, float]:
 
 
 def _text(estimate: Estimate, sign: str) -> str:
-    if math.isnan(estimate.value):
+    if not math.isfinite(estimate.value):
         return "not resolved"
     return f"{estimate.value:{sign}.3f}" if _is_bare(estimate) else with_interval(estimate, sign)

@@ -21,13 +21,11 @@ import torch
 
 from mialib import REPO_ROOT, store
 from mialib.study import COLUMNS, aggregate
-from mialib.study.rows import finite
+from mialib.study.rows import TEXTS, finite
 
 CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "verdict")
 ROWS, MARGINS = "rows.csv.gz", "margins.npz"
 _SECTIONS = ("notebook", "run", "parameters", "provenance", "aggregates", "claims")
-_NAMES = {"dataset", "model", "protocol", "knowledge", "compression", "defense", "adversary"}
-_TEXTS = _NAMES | {"attacker_compression", "variant", "attack", "metric"}  # columns that hold no numbers
 
 
 def save(
@@ -46,7 +44,7 @@ def save(
     Args:
         rows: one for each measurement; the means over targets are made of those that name one.
         claims: the table of `claims.compare`, None without claims.
-        margins: name -> array, as of `study.ranks`.
+        margins: name -> array, as of `study.dense_ranks`.
 
     Raises:
         ValueError: rows that lack columns or have unknown ones, nan or infinity but in the measured columns (where they
@@ -145,7 +143,7 @@ def _read(name: str, text: str) -> str | int | float | None:
     """What stands in a column, to the last digit; "4" is an int and "4.0" a float, as they were written."""
     if not text:
         return None
-    if name in _TEXTS:
+    if name in TEXTS:
         return text
     return int(text) if text.lstrip("-").isdecimal() else float(text)
 

@@ -11,20 +11,27 @@ from mialib.study.attackers import Attacker
 from mialib.study.study import Study
 
 
+def near(study: Study, arm: Arm, others: Iterable[Arm], slack: float) -> list[Arm]:
+    """The others that are about as accurate as an arm: a claim to be better has to hold against every one of them.
+
+    slack: how far mean test accuracies may lie apart, a share.
+    """
+    own = study.values(arm, "test_accuracy").mean()
+    return [one for one in others if abs(study.values(one, "test_accuracy").mean() - own) <= slack]
+
+
 def rival(
     study: Study, arm: Arm, others: Iterable[Arm], leak: Mapping[Arm, np.ndarray], slack: float
 ) -> Arm | None:
-    """Of the others that are about as accurate as an arm the one that leaks least; None if there is none.
+    """Of the others `near` an arm the one that leaks least; None if there is none.
 
-    The choice sees what attacks find, in the rival's favour: a claim to be better has to hold against the best.
+    It is chosen on what it is compared by: a description, no ground for a verdict.
 
     Args:
         leak: of each of the others, (targets,).
         slack: how far mean test accuracies may lie apart, a share.
     """
-    own = study.values(arm, "test_accuracy").mean()
-    near = [one for one in others if abs(study.values(one, "test_accuracy").mean() - own) <= slack]
-    return min(near, key=lambda one: leak[one].mean(), default=None)
+    return min(near(study, arm, others, slack), key=lambda one: leak[one].mean(), default=None)
 
 
 def share_lost(

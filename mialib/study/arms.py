@@ -1,10 +1,10 @@
 """Arms: what a study compares. Their answers are asked for at first use, and kept until they are forgotten."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mialib import asking
 from mialib.asking import Door, Views, posteriors
@@ -78,12 +78,18 @@ class Asked(Answers):
     Args:
         networks: one for each model of the roles, in their order, or of the targets alone, which then have no shadows.
             `compression.int8_networks` will do as well.
+        other_members: they were trained on others than the split's members.
     """
 
     sensitive = True
 
-    def __init__(self, networks: Population, roles: Roles):
+    def __init__(self, networks: Population, roles: Roles, other_members: bool = False):
         super().__init__()
+        if isinstance(networks, nn.Module) or not isinstance(networks, Sized):
+            raise ValueError(
+                f"found a {type(networks).__name__}; networks come as a population: "
+                "training.population.stack(make_model, [module, ...])"
+            )
         everyone = list(range(len(roles.index)))
         if len(networks) not in (len(everyone), len(roles.targets)):
             raise ValueError(
@@ -92,6 +98,14 @@ class Asked(Answers):
             )
         self.networks, self.roles = networks, roles
         self.complete = len(networks) == len(everyone)
+        if isinstance(networks, Population) and networks.trained_on and not other_members:
+            expected = roles.split if self.complete else roles.split[roles.targets]
+            if networks.trained_on != expected.fingerprints():
+                raise ValueError(
+                    "these networks were trained on other members than the study's split says, so that what an attack "
+                    "finds would mean nothing: give the split that they were trained with, or other_members=True where "
+                    "others are to count as members"
+                )
         self.models = everyone if self.complete else roles.targets
         self._seen: Views | None = None
         self._memory: list[dict] | None = None

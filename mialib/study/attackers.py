@@ -147,12 +147,27 @@ def check(
                         f"attack {name!r} needs the sensitivity, and arm {arm.key!r} does not give it: it is asked of "
                         "the networks themselves, not behind a defence; leave this attack out of its suite"
                     )
+            if one.knowing == "half":
+                _check_half(one)
             roles = one.arm.roles
             if "same candidates" in wanted and (not roles.same_candidates or one.knowing == "half"):
                 raise ValueError(
                     f"attack {name!r} compares models on the same candidates, and those of this study have their own: "
                     'take a study of splits.random_halves, Study(..., protocol="random_halves")'
                 )
+
+
+def _check_half(attacker: Attacker) -> None:
+    roles = attacker.arm.roles
+    member = roles.member[roles.targets]
+    fewest = min(
+        int((side & half).sum(1).min()) for side in (member, ~member) for half in (roles.known, ~roles.known)
+    )
+    if fewest < 1:
+        raise ValueError(
+            f'knowing="half": half of {int(member.sum(1).min())} members and {int((~member).sum(1).min())} others leaves '
+            "one side of a half empty; two of each are the least, and dozens are needed to say anything"
+        )
 
 
 def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> None:

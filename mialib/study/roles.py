@@ -59,6 +59,24 @@ def targets_first(data: Dataset, split: Splits, n_targets: int, seed: int) -> Ro
     return Roles(data, split, seed, index, member, member[:n_targets], targets, shadows)
 
 
+def apart(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
+    """`targets_first`, where targets and shadows share no example, as in `splits.target_shadow`.
+
+    Raises:
+        ValueError: they share some, as where `n_targets` is not the split's.
+    """
+    made = targets_first(data, split, n_targets, seed)
+    candidates = split.member | split.test
+    shared = candidates[made.targets].any(0) & candidates[made.shadows].any(0)
+    if bool(shared.any()):
+        raise ValueError(
+            f"with n_targets = {n_targets} targets and shadows share {int(shared.sum())} candidates, and under "
+            'protocol="target_shadow" they share none: give the n_targets that the split was made with, or name the '
+            'protocol, protocol="own" for members of your own choice'
+        )
+    return made
+
+
 def one_of_each_pair(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
     """Random halves: the first model of each of the first `n_targets` pairs is a target, all have the same candidates.
 

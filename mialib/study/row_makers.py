@@ -11,7 +11,7 @@ from mialib.asking import posteriors
 from mialib.attacks import inversion, signals
 from mialib.compression import size
 from mialib.data import splits
-from mialib.measures.calibration import calibration_error
+from mialib.measures.calibration import calibration_error, calibration_error_by_chance
 from mialib.models.decoders import squared_error
 from mialib.study.arms import Arm
 from mialib.study.rows import tidy_row
@@ -66,7 +66,8 @@ def divergence(arm: Arm) -> list[dict]:
 def calibration(arm: Arm) -> list[dict]:
     """Rows on how far each target's posteriors can be believed, from what was observed: no new queries.
 
-    calibration_error is that on the non-members among the candidates; member_loss and test_loss are the mean
+    calibration_error is that on the non-members among the candidates, calibration_error_by_chance what it would be on
+    average if the same posteriors were true; member_loss and test_loss are the mean
     cross-entropies in nats of members and of non-members, an example's being at most `posteriors.LIMIT`.
     """
     rows = []
@@ -75,6 +76,7 @@ def calibration(arm: Arm) -> list[dict]:
         loss = -posteriors.true_class(log_p, labels).clamp(min=-posteriors.LIMIT)
         measured = {
             "calibration_error": calibration_error(log_p[~member], labels[~member]),
+            "calibration_error_by_chance": calibration_error_by_chance(log_p[~member]),
             "member_loss": loss[member].mean(),
             "test_loss": loss[~member].mean(),
         }

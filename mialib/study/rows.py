@@ -24,6 +24,10 @@ COLUMNS = (
     "metric", "value", "low", "high", "low_seeds", "high_seeds", "n_members", "n_nonmembers", "n_shadows",
 )
 # fmt: on
+# columns that hold text; all others hold numbers
+TEXTS = frozenset(
+    "dataset model protocol knowledge compression defense adversary attacker_compression variant attack metric".split()
+)
 MEASURED = ("value", "low", "high", "low_seeds", "high_seeds")
 _COUNTS = ("n_members", "n_nonmembers")
 # where the rows of a setting may differ: all other columns make up the setting
@@ -151,6 +155,10 @@ def _scalar(name, value):
     if value is not None and not isinstance(value, (str, int, float)):
         raise ValueError(
             f"column {name!r} holds a {type(value).__name__}; it must be a string, a number or None"
+        )
+    if isinstance(value, str) is not (name in TEXTS) and value is not None:
+        raise ValueError(
+            f"column {name!r} holds {value!r}; it must be {'text' if name in TEXTS else 'a number'} or None"
         )
     return value
 

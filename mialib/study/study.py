@@ -31,7 +31,14 @@ from mialib.training import Population
 from mialib.training.hooks import Attack, OutputDefense
 
 Who = Arm | Attacker
-ROLES = {"random_halves": roles.one_of_each_pair}  # by protocol; all others: the targets come first
+# who is a target, by protocol; "own": members of one's own choice
+PROTOCOLS = {
+    "target_shadow": roles.apart,
+    "random_halves": roles.one_of_each_pair,
+    "d1_d2_d3": roles.targets_first,
+    "official": roles.targets_first,
+    "own": roles.targets_first,
+}
 
 
 class Study:
@@ -43,8 +50,10 @@ class Study:
         seed: the order of the candidates derives from it.
         member: bool (targets, n), who counts as a member of the targets; default: who is one. The attacks never get it,
             so that a null control may redraw it.
-        columns: of all rows: model, protocol, ... Default: the pool's name, "target_shadow", "shadow", and "none" for
-            compression and defense.
+        columns: of all rows: model, protocol (one of `PROTOCOLS`), ... Default: the pool's name, "target_shadow", "shadow",
+            and "none" for compression and defense.
+
+    `arms` has all arms by their keys, `rows` all rows, `member` who is one: bool (targets, n).
     """
 
     def __init__(
@@ -68,7 +77,10 @@ class Study:
             "compression": "none",
         }
         self.columns = plain | {"level": None, "defense": "none"} | named(columns)
-        made = ROLES.get(self.columns["protocol"], roles.targets_first)(pool, split, n_targets, seed)
+        protocol = self.columns["protocol"]
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
+        made = PROTOCOLS[protocol](pool, split, n_targets, seed)
         self.roles = made if member is None else replace(made, truth=member)
         self.arms: dict[str, Arm] = {}
         self._rows: list[tuple[Who, dict]] = []
@@ -100,9 +112,10 @@ class Study:
         shadows: Arm | None = None,
         defends: bool | None = None,
         keeps_labels: bool = False,
+        other_members: bool = False,
         **columns,
     ) -> Arm:
-        """One of the things that are compared.
+        """One of the things that are compared. Where no column tells it from another arm, its key is its `variant`.
 
         Args:
             key, label: its name in code, and in tables and pictures (default: the key).
@@ -113,20 +126,27 @@ class Study:
             defends: whether what it does is a defence, so that an attacker who knows it is called adaptive, and one
                 who does not unaware. Default: where its columns name a defence.
             keeps_labels: what stands before it changes no label, so that who sees labels alone sees `source`.
+            other_members: the networks were trained on others than the split's members, as where the reserve stands in
+                the members' place.
+            columns: compression (str), level (number), defense (str), defense_strength (number), variant (str), ...
 
         Raises:
-            ValueError: a key that is taken, an unknown column, networks that do not fit the split.
+            ValueError: a key that is taken, an unknown column or a value of another type, networks that do not fit the
+                split: another number, or trained on other members.
         """
         if key in self.arms:
             raise ValueError(f"an arm {key!r} is there already; give another key")
         before = source if isinstance(source, Arm) else None
         columns = (self.columns if before is None else before.columns) | named(columns)
+        tidy_row("", 0.0, **columns)  # names a value of another type
+        if any(columns == arm.columns for arm in self.arms.values()):
+            columns["variant"] = key
         if isinstance(source, Arm):
             answers, networks = source.answers, source.networks
         elif isinstance(source, Answers):
             answers, networks = source, None
         else:
-            answers = Asked(source, self.roles)
+            answers = Asked(source, self.roles, other_members)
             networks = source[self.roles.targets] if answers.complete else source
         if shadows is not None:
             answers = Borrowed(answers, shadows.answers)
@@ -145,6 +165,8 @@ class Study:
         """Who attacks an arm: they know it, or believe in another (see `Attacker`); an attacker is passed through."""
         if isinstance(who, Attacker):
             return who
+        if not isinstance(who, Arm):
+            raise ValueError(f"found {who!r} ({type(who).__name__}); an arm is needed, as study.arms[key]")
         if knowing not in attackers.KNOWING:
             raise ValueError(f"knowing is {knowing!r}; attackers know one of {', '.join(attackers.KNOWING)}")
         believed = believing.get(who, who) if isinstance(believing, Mapping) else believing or who
@@ -158,7 +180,7 @@ class Study:
     def attack(
         self,
         suite: Mapping[str, Attack[Views]],
-        arms: Iterable[Arm] | None = None,
+        arms: Arm | Iterable[Arm] | None = None,
         *,
         believing: Arm | Mapping[Arm, Arm] | None = None,
         knowing: str = "shadows",
@@ -172,7 +194,8 @@ class Study:
         with the first one that is missing. What was attacked before is not attacked again, measured before not again.
 
         Args:
-            arms: default: all.
+            suite: name -> attack, as `attacks.suites` and `threshold.ATTACKS` have them.
+            arms: one or several; default: all.
             believing: the arm that attackers believe in, or for each arm its own; None: they know what they attack. Who
                 believes in an arm and meets it is left out: they know it.
             knowing: "shadows" or "half", see `Attacker`.
@@ -203,7 +226,7 @@ class Study:
     def measure(
         self,
         rows_of: Callable[[Arm], list[dict]],
-        arms: Iterable[Arm] | None = None,
+        arms: Arm | Iterable[Arm] | None = None,
         *,
         attack: str | None = None,
         believing: Arm | None = None,
@@ -271,9 +294,17 @@ class Study:
         who = self._who(who, attack, **attacker)
         rows = self._index.get((who, attack, metric, by_class))
         if rows is None:
-            found = sorted({m for one, name, m, _ in self._index if (one, name) == (who, attack)})
-            by = f" by {attack!r}" if attack else ""
-            raise ValueError(f"{who} has no {metric!r}{by}; measured: {', '.join(found) or 'nothing'}")
+            found = ", ".join(sorted({m for one, name, m, _ in self._index if (one, name) == (who, attack)}))
+            others = ", ".join(
+                dict.fromkeys(str(name) for one, name, *_ in self._index if one == who and name)
+            )
+            if attack is None:
+                advice = f"measured: {found or 'nothing'}; name an attack, or measure it: study.measure(study.utility)"
+            elif found:
+                advice = f"measured by {attack!r}: {found}"
+            else:
+                advice = f"{attack!r} was not run; run were: {others or 'none'}. Call study.attack first"
+            raise ValueError(f"{who} has no {metric!r}: {advice}")
         return reading.by_class(rows, self.roles.data.num_classes) if by_class else reading.by_target(rows)
 
     def difference(
@@ -294,7 +325,7 @@ class Study:
             of: the study that b is of, if it is another: one of the same targets.
             pair: "target": mean and interval over the targets; "example": of one target over its paired examples,
                 for "auc" and "balanced_accuracy" of an attack. Default: by example of a single target where that can be,
-                else by target.
+                else by target. An arm (or attacker) and itself: 0, paired by "itself".
 
         Raises:
             ValueError: the studies have other targets; a pairing that cannot be had.
@@ -306,14 +337,16 @@ class Study:
         if pair != "target" and not (pair == "example" and can):
             raise ValueError(
                 f"pair is {pair!r}; it must be 'target', or 'example' for the {' or '.join(metrics.PAIRED)} of an attack "
-                "on a single target"
+                f"on a single target (found {len(self)} targets, {metric!r})"
             )
+        itself = other is self and self._who(a, attack, **attacker) == self._who(b, attack, **attacker)
+        paired = "itself" if itself else pair
         if pair == "target":
             change = self.values(a, metric, attack, **attacker) - other.values(b, metric, attack, **attacker)
-            return Difference.of(metrics.over_targets(change), pair)
+            return Difference.of(metrics.over_targets(change), paired)
         margins = (study.margins(one, attack, **attacker)[0] for study, one in ((self, a), (other, b)))
         member = self.attacker(a, **attacker).member[0]
-        return Difference.of(metrics.paired_difference(member, *margins, metric), pair)
+        return Difference.of(metrics.paired_difference(member, *margins, metric), paired)
 
     def strongest(
         self,
@@ -333,20 +366,42 @@ class Study:
             unaware: also among the attackers who believe in another arm: one who knows a defence may ignore it.
         """
         who = self.attacker(who, **attacker)
-        found = {
+        found = self._tried(who, metric, attacks, unaware)
+        return reading.strongest(found, f"{metric} of {who}")
+
+    def tried(
+        self,
+        who: Who,
+        metric: str = "auc",
+        attacks: Collection[str] | None = None,
+        *,
+        unaware: bool = False,
+        **attacker,
+    ) -> list[np.ndarray]:
+        """What every attack finds, a list of (targets,): the candidates of `strongest`, for `measures.extremes` to compare.
+
+        Attacks that are not resolved on every target are left out.
+        """
+        found = self._tried(self.attacker(who, **attacker), metric, attacks, unaware)
+        return [values for values in found.values() if not np.isnan(values).any()]
+
+    def select(self, arms: Arm | Iterable[Arm] | None = None, **where) -> list[dict]:
+        """The rows of these arms whose columns equal `where`, or are in it for a list."""
+        chosen = set(self._chosen(arms))
+        return select([row for who, row in self._rows if _arm(who) in chosen], **where)
+
+    def _tried(self, who: Attacker, metric: str, attacks: Collection[str] | None, unaware: bool) -> dict:
+        """(attacker, attack) -> values (targets,)."""
+        return {
             (one, name): self.values(one, metric, name)
             for one in (self.attackers(who.arm, who.knowing) if unaware else [who])
             for name in sorted(self.attacks(one))
             if attacks is None or name in attacks
         }
-        return reading.strongest(found, f"{metric} of {who}")
 
-    def select(self, arms: Iterable[Arm] | None = None, **where) -> list[dict]:
-        """The rows of these arms whose columns equal `where`, or are in it for a list."""
-        chosen = set(self._chosen(arms))
-        return select([row for who, row in self._rows if _arm(who) in chosen], **where)
-
-    def _chosen(self, arms: Iterable[Arm] | None) -> list[Arm]:
+    def _chosen(self, arms: Arm | Iterable[Arm] | None) -> list[Arm]:
+        if isinstance(arms, Arm):
+            return [arms]
         return list(self.arms.values() if arms is None else arms)
 
     def _who(self, who: Who, attack: str | None, **attacker) -> Who:

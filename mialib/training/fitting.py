@@ -17,7 +17,16 @@ from mialib.data import Dataset, Splits
 from mialib.store import Store
 from mialib.training import loop, population
 from mialib.training.descent import Shuffling
-from mialib.training.hooks import Augment, Compress, Constraint, Descent, Hooks, Objective, Opponent
+from mialib.training.hooks import (
+    Augment,
+    BatchObjective,
+    Compress,
+    Constraint,
+    Descent,
+    Hooks,
+    Objective,
+    Opponent,
+)
 from mialib.training.objectives import cross_entropy
 from mialib.training.population import Population, pick
 from mialib.training.recipe import Recipe
@@ -65,8 +74,9 @@ def fit(
 
     Raises:
         ValueError: sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, a
-            constraint together with best-checkpoint selection, an opponent or a constraint together with DP-SGD,
-            DP-SGD of a model with BatchNorm.
+            constraint together with best-checkpoint selection, an opponent, a constraint or an objective that needs
+            whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a single member, DP-SGD
+            of a model with BatchNorm.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
     """
     hooks = Hooks(objective, descent or Shuffling(), compress, constraint, opponent, augment)
@@ -132,11 +142,24 @@ class _Order:
             raise ValueError(
                 "a constraint is met at the end of training, so its best epoch cannot be kept; set select_best=False"
             )
-        if (hooks.opponent is not None or hooks.constraint is not None) and hooks.descent.alone:
+        descent = type(hooks.descent).__name__
+        charged = [type(one).__name__ for one in (hooks.opponent, hooks.constraint) if one is not None]
+        if charged and hooks.descent.alone:
             raise ValueError(
-                "the penalty of an opponent or a constraint belongs to a whole batch, so a descent that treats "
-                "examples one by one (DP-SGD) cannot clip it; give one of the two"
+                f"the penalty of an opponent or a constraint ({', '.join(charged)}) belongs to a whole batch, so a "
+                f"descent that treats examples one by one ({descent}) cannot clip it; give one of the two"
             )
+        if isinstance(hooks.objective, BatchObjective) and hooks.objective.whole_batch:
+            name = type(hooks.objective).__name__
+            if hooks.descent.alone:
+                raise ValueError(
+                    f"{name} needs the examples of a whole batch together, and {descent} takes them one by one; give "
+                    "one of the two (means over examples, such as cross-entropy and LabelSmoothing, can be trained so)"
+                )
+            if (fewest := int(split.member.sum(1).min())) < 2:
+                raise ValueError(
+                    f"{name} needs two members or more in a batch, and a model has {fewest}; give it more members"
+                )
         hooks.descent.check(self.make_model)
 
     def keys(self) -> list[str]:
@@ -197,7 +220,8 @@ class _Order:
             for name in entries[0][0]
         }
         params = {name: stacked.pop(name) for name in names}
-        return Population(self.make_model, params, stacked, [record for _, record in entries], keys)
+        records = [record for _, record in entries]
+        return Population(self.make_model, params, stacked, records, keys, self.split.fingerprints())
 
 
 def _numbered(number: int, run: Callable, tick: Callable | None, **job) -> tuple[int, list[Entry]]:

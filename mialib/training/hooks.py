@@ -34,6 +34,17 @@ class Objective(Protocol):
         """Losses (k,); each model's depends on its own parameters only. `step` counts optimiser steps from 0."""
 
 
+@runtime_checkable
+class BatchObjective(Protocol):
+    """An `Objective` that declares whether it needs the examples of a whole batch.
+
+    One that pairs or mixes them, or that is a function of their mean loss, does: of one example at a time it would be
+    something else, or nothing. Who declares nothing is a mean over examples, each by itself.
+    """
+
+    whole_batch: bool
+
+
 class Compress(Protocol):
     """What becomes of the parameters before every forward pass, and for good at the end: masks, a quantiser."""
 

@@ -107,7 +107,9 @@ class _Shard:
                 with torch.no_grad():
                     for name, value in self.bound.follow(self.params, self.step).items():
                         self.params[name].copy_(value)
-            total, count, self.step = total + losses.detach(), count + 1, self.step + 1
+            # a mean over examples: batches differ in size, and those of DP-SGD may be empty
+            size, self.step = index.shape[1], self.step + 1
+            total, count = total + size * losses.detach(), count + size
         self.curves["loss"].append(total / max(count, 1))
         _check_finite(self.curves["loss"][-1], self.split, epoch, self.optimiser.param_groups[0]["lr"])
 

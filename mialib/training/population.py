@@ -27,6 +27,7 @@ class Population:
         params, buffers: tensors of shape (k, *shape of the single model's).
         records: one dictionary a model, what happened in training (losses, best epoch, seconds).
         keys: one string a model, the store's key of what made it; empty for models made by hand.
+        trained_on: one string a model, `Splits.fingerprints` of its members; empty where nobody knows.
     """
 
     make_model: Callable[[], nn.Module]
@@ -34,6 +35,7 @@ class Population:
     buffers: Tensors
     records: list[dict] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    trained_on: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(next(iter(self.params.values())))
@@ -47,6 +49,7 @@ class Population:
                 buffers=pick(self.buffers, models),
                 records=pick(self.records, models) if self.records else [],
                 keys=pick(self.keys, models) if self.keys else [],
+                trained_on=pick(self.trained_on, models) if self.trained_on else [],
             )
         module = self.make_model()
         state = {name: tensor[models] for name, tensor in (self.params | self.buffers).items()}

@@ -8,6 +8,7 @@ from torch import nn
 
 from mialib import asking
 from mialib.asking import Door, Guarded, answers
+from mialib.defenses import outputs
 from mialib.training import population
 
 
@@ -21,7 +22,15 @@ class Divided:
         return Divided(self.by[models])
 
     def __call__(self, log_p):
-        return log_p / self.by[:, None, None]
+        return (log_p / self.by[:, None, None]).log_softmax(-1)
+
+
+def flatter(log_p):
+    return (log_p / 2).log_softmax(-1)
+
+
+def turned(log_p):
+    return log_p.flip(-1)
 
 
 @pytest.fixture
@@ -89,15 +98,46 @@ def test_a_guarded_door_serves_what_the_defence_leaves_of_the_answer(steep, x, m
 
 
 def test_plain_functions_guard_every_part_alike(steep, x):
-    guarded = Guarded(Door(steep), torch.exp)
-    assert guarded[[1]].defense is torch.exp
-    assert torch.equal(guarded[[1]](x[1:]), Door(steep)(x).exp()[1:])
+    guarded = Guarded(Door(steep), flatter)
+    assert guarded[[1]].defense is flatter
+    assert torch.equal(guarded[[1]](x[1:]), flatter(Door(steep)(x))[1:])
 
 
 def test_defences_stand_one_behind_the_other(steep, x):
-    twice = Guarded(Guarded(Door(steep), torch.exp), torch.neg)
-    assert torch.equal(twice(x), -Door(steep)(x).exp())
+    twice = Guarded(Guarded(Door(steep), flatter), turned)
+    assert torch.equal(twice(x), flatter(Door(steep)(x)).flip(-1))
     assert torch.equal(twice[[1]](x[1:]), twice(x)[1:])
+
+
+class Diverged(nn.Module):
+    """A network whose training went wrong."""
+
+    def forward(self, x):
+        return x[:, :3] * torch.nan
+
+
+def test_a_network_that_answers_with_nan_is_refused(x):
+    with pytest.raises(
+        ValueError, match="door: 8 of 8 rows are no log-posteriors.*model 0, example 0 holds nan"
+    ):
+        Door([Diverged(), Diverged()])(x)
+
+
+@pytest.mark.parametrize(
+    ("defense", "words"),
+    [
+        (torch.exp, "what exp serves: 8 of 8 rows.*sums to"),
+        (torch.log, "what log serves: 8 of 8 rows.*holds nan"),
+    ],
+    ids=["no posteriors", "nan"],
+)
+def test_a_defence_that_serves_no_posteriors_is_refused_by_name(steep, x, defense, words):
+    with pytest.raises(ValueError, match=words):
+        Guarded(Door(steep), defense)(x)
+
+
+def test_a_defence_may_leave_classes_without_a_probability(steep, x):
+    assert torch.equal(Guarded(Door(steep), outputs.OneHot())(x).exp().sum(-1), torch.ones(2, 4).double())
 
 
 # Memory
@@ -113,8 +153,8 @@ def test_a_door_that_remembers_asks_each_model_once(toy, x, asked):
     index = torch.arange(5).expand(2, -1)
     seen = asking.ask(models, toy, index, sensitive=False, probes=True, remember=True)
     first = seen.query(x)
-    served = asking.serve(seen, lambda log_p: log_p / 2)
-    assert torch.equal(served.query(x), first / 2) and torch.equal(seen[[1]].query(x[1:]), first[1:])
+    served = asking.serve(seen, flatter)
+    assert torch.equal(served.query(x), flatter(first)) and torch.equal(seen[[1]].query(x[1:]), first[1:])
     assert len(asked) == 2  # each of the two models about its four inputs
     assert not torch.equal(seen[[0]].query(x[1:]), first[1:]) and len(asked) == 3  # another model's answer
     seen.query(x + 1)

@@ -1,5 +1,7 @@
 """What an attacker sees of models, of which part, and what it cannot see: who the target's members are."""
 
+import math
+import re
 from dataclasses import replace
 
 import joblib
@@ -11,7 +13,7 @@ from mialib.asking import Inputs, Views
 from mialib.attacks import blindmi, neural, threshold
 from mialib.data import Splits, splits
 from mialib.training import Recipe, population
-from tests.asking.test_doors import Divided
+from tests.asking.test_doors import Divided, flatter
 from tests.models.test_classifiers import CNN
 
 EVERY_ATTACK = dict(threshold.ATTACKS) | {"blindmi": blindmi.BlindMIDiff()} | neural.attacks(
@@ -42,10 +44,10 @@ def test_queries_leave_the_models_as_they_are(digits):
 
 def test_serving_changes_the_answers_and_hides_the_sensitivity(toy, steep):
     seen = asking.ask(steep[:1], toy, torch.arange(5)[None], probes=True)
-    served = asking.serve(seen, lambda log_p: log_p / 2)
-    assert torch.equal(served.log_posteriors, seen.log_posteriors / 2) and served.sensitivity is None
+    served = asking.serve(seen, flatter)
+    assert torch.equal(served.log_posteriors, flatter(seen.log_posteriors)) and served.sensitivity is None
     x = seen.x[0][None]
-    assert torch.equal(served.query(x), seen.query(x) / 2)
+    assert torch.equal(served.query(x), flatter(seen.query(x)))
 
 
 def inputs_of(seen):
@@ -81,7 +83,7 @@ def test_a_part_of_the_views_asks_plain_functions_as_they_are():
 def test_a_defence_with_one_state_a_model_is_sliced_with_the_views(toy, steep, part):
     seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), sensitive=False, probes=True)
     served = asking.serve(seen, Divided(torch.tensor([2.0, 3.0]).double()))
-    assert torch.equal(served.log_posteriors[1], seen.log_posteriors[1] / 3)
+    assert torch.equal(served.log_posteriors[1], (seen.log_posteriors[1] / 3).log_softmax(-1))
     some = served[part]
     assert torch.allclose(some.query(inputs_of(some)), served.log_posteriors[part])
 
@@ -101,9 +103,92 @@ def test_answers_are_the_views_without_inputs_and_door(toy, steep):
     ],
 )
 def test_views_refuse_what_does_not_fit(changes, words):
-    common = {"log_posteriors": torch.zeros(1, 4, 3).double(), "labels": torch.zeros(1, 4, dtype=torch.int64)}
+    common = {
+        "log_posteriors": torch.zeros(1, 4, 3).log_softmax(-1).double(),
+        "labels": torch.zeros(1, 4, dtype=torch.int64),
+    }
     with pytest.raises(ValueError, match=words):
         Views(**common | changes)
+
+
+ROWS = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)).double().log_softmax(-1)
+
+
+def with_row(*values):
+    """Answers of two models of which one row, that of model 1 and example 3, is another."""
+    changed = ROWS.clone()
+    changed[1, 3] = torch.tensor(values).double()
+    return changed
+
+
+NOT_POSTERIORS = {
+    "a nan": (with_row(math.nan, 0.0, -math.inf), "holds nan"),
+    "logits": (with_row(2.0, 1.0, -1.0), "sums to 10.48"),
+    "posteriors": (with_row(0.5, 0.3, 0.2), "sums to 4.22"),
+    "nothing": (with_row(-math.inf, -math.inf, -math.inf), "sums to 0"),
+    "too much": (with_row(math.inf, 0.0, 0.0), "sums to inf"),
+    "a sum beside one": (with_row(*torch.tensor([0.5, 0.3, 0.197]).log()), "sums to 0.997"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_POSTERIORS)
+def test_views_refuse_what_is_no_posterior_and_say_where(case):
+    answers, words = NOT_POSTERIORS[case]
+    found = f"views: 1 of 10 rows are no log-posteriors; that of model 1, example 3 {words}"
+    with pytest.raises(ValueError, match=re.escape(found)):
+        Views(answers, torch.zeros(2, 5, dtype=torch.int64))
+    seen = Views(ROWS, torch.zeros(2, 5, dtype=torch.int64))
+    with pytest.raises(ValueError, match=re.escape(found)):
+        replace(seen, log_posteriors=answers)
+    with pytest.raises(ValueError, match=re.escape(found.replace("views", "what <lambda> serves"))):
+        asking.serve(seen, lambda log_p: answers)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        with_row(0.0, -math.inf, -math.inf),
+        with_row(*torch.tensor([0.3333, 0.3333, 0.3333]).log()),
+        ROWS.exp().half().log().double(),
+    ],
+    ids=["one class", "rounded", "half precision"],
+)
+def test_views_take_classes_without_probability_and_rounded_posteriors(answers):
+    assert torch.equal(Views(answers, torch.zeros(2, 5, dtype=torch.int64)).log_posteriors, answers)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_views_refuse_a_sensitivity_that_is_not_finite(value):
+    moved = torch.zeros(2, 5, 3).double()
+    moved[0, 1, 2] = value
+    with pytest.raises(ValueError, match="1 of 30 numbers of the sensitivity are nan or infinite"):
+        Views(ROWS, torch.zeros(2, 5, dtype=torch.int64), moved)
+
+
+def test_answers_are_looked_at_once_and_parts_of_views_not_again(monkeypatch):
+    looked, real = [], asking.posteriors.check_rows
+    monkeypatch.setattr(
+        asking.posteriors, "check_rows", lambda log_p, what: looked.append(what) or real(log_p, what)
+    )
+    seen = Views(ROWS, torch.zeros(2, 5, dtype=torch.int64), ROWS.exp(), query=torch.exp)
+    parts = [seen[1:], seen[[0]].rows(torch.tensor([[2, 1]])), seen.answers(), asking.together([seen, seen])]
+    assert looked == ["views"] and [len(part) for part in parts] == [1, 1, 2, 4]
+    asking.serve(seen, flatter)
+    assert looked == ["views", "what flatter serves"]
+
+
+def test_views_behind_a_defence_do_not_hold_what_it_was_given():
+    seen = Views(ROWS, torch.zeros(2, 5, dtype=torch.int64))
+    held = [value for value in vars(asking.serve(seen, flatter)).values() if value is not None]
+    flat = [one for value in held for one in (value if isinstance(value, tuple) else [value])]
+    assert not any(one is seen.log_posteriors for one in flat)
+
+
+def test_no_attack_judges_a_network_that_answers_with_nan(toy, steep):
+    """BlindMI called all of its candidates members."""
+    diverged = replace(steep, params={name: p * math.nan for name, p in steep.params.items()})
+    with pytest.raises(ValueError, match="20 of 20 rows are no log-posteriors.*holds nan"):
+        asking.ask(diverged, toy, torch.arange(10), sensitive=False, probes=True)
 
 
 @pytest.mark.parametrize("models", [[], [0, 1]], ids=["none", "two"])

@@ -40,13 +40,10 @@ def attacked(attack, signal, member):
     return attack(views(signal[:1]), views(signal[2:]), member[2:])
 
 
-def by_loops(own, signal, member, online, fixed):
-    """The score of each candidate by scipy, one by one, and no zero point."""
-    sides = [[x[m == side] for x, m in zip(signal.T, member.T, strict=True)] for side in (True, False)]
-    of_all = [
-        sum(len(x) * np.var(x) for x in side if len(x)) / max(sum(len(x) - 1 for x in side if len(x)), 1)
-        for side in sides
-    ]
+def by_loops(own, signal, member, online, fixed, spare=(0.0, 0.0)):
+    """The score of each candidate by scipy, one by one, and no zero point; spare: variances where none is known."""
+    of_all = variances(signal, member, spare)
+    sides = by_side(signal, member)
     found = []
     for phi, *xs in zip(own, *sides, strict=True):
         normal = [
@@ -63,6 +60,23 @@ def by_loops(own, signal, member, online, fixed):
     return np.array(found)
 
 
+def by_side(signal, member):
+    """Of members and of non-members what each candidate's shadows said."""
+    return [[x[m == side] for x, m in zip(signal.T, member.T, strict=True)] for side in (True, False)]
+
+
+def variances(signal, member, spare=(0.0, 0.0)):
+    """One for all members, one for all non-members; spare where no candidate has two of them."""
+    free = [sum(len(x) - 1 for x in side if len(x)) for side in by_side(signal, member)]
+    squares = [sum(len(x) * np.var(x) for x in side if len(x)) for side in by_side(signal, member)]
+    return [s / f if f else one for s, f, one in zip(squares, free, spare, strict=True)]
+
+
+def others(i, member):
+    """The shadows left where shadow i plays the target: all but itself and its partner."""
+    return [j for j in range(len(member)) if j != i and not np.array_equal(member[j], ~member[i])]
+
+
 @pytest.mark.parametrize("fixed", [True, False])
 def test_the_likelihood_ratio_by_hand(fixed):
     # of both candidates: members 2 and 4, non-members -1 and 1; means 3 and 0, variances 2
@@ -77,21 +91,17 @@ def test_the_likelihood_ratio_by_hand(fixed):
 
 
 @pytest.mark.parametrize("attack", VARIANTS)
-@pytest.mark.parametrize("k", [6, 8])
+@pytest.mark.parametrize("k", [6, 8, 10])
 def test_margins_and_their_zero_equal_a_loop_over_candidates(attack, k):
     signal, member = made_up(k, 12, seed=k, spread=1.0)
     variant = (attack.online, attack.fixed_variance)
     own, signal, member = signal[0], signal[2:], member[2:]
     score = by_loops(own.numpy(), signal.numpy(), member.numpy(), *variant)
-    played = torch.stack(
-        [
-            torch.from_numpy(
-                by_loops(signal[i].numpy(), signal[rest].numpy(), member[rest].numpy(), *variant)
-            )
-            for i in range(len(signal))
-            for rest in [[j for j in range(len(signal)) if j != i]]
-        ]
-    )
+    spare, x, m = variances(signal.numpy(), member.numpy()), signal.numpy(), member.numpy()
+    rests = [others(i, m) for i in range(len(m))]
+    assert {len(rest) for rest in rests} == {k - 4}
+    played = [by_loops(x[i], x[rest], m[rest], *variant, spare) for i, rest in enumerate(rests)]
+    played = torch.from_numpy(np.stack(played))
     answered = ~played.isnan()
     zero = best_threshold(played[answered], member[answered])
     found = attack(views(own[None]), views(signal), member)
@@ -116,6 +126,38 @@ def test_without_a_leak_there_is_nothing_to_find(attack):
         signal, member = made_up(8, 4000, seed=seed, leak=0.0, spread=1.0)
         aucs.append(metrics.auc(member[0], attacked(attack, signal, member)).value)
     assert np.mean(aucs) == pytest.approx(0.5, abs=0.015)
+
+
+@pytest.mark.parametrize("attack", VARIANTS)
+@pytest.mark.parametrize("pairs", [2, 3, 4])
+def test_without_a_leak_the_zero_rests_on_scores_that_tell_nothing(attack, pairs):
+    """A player's partner among the others would say by its absence whose member a candidate is: AUC .41 for 2 pairs."""
+    aucs = []
+    for seed in range(4):
+        signal, member = made_up(2 * pairs, 4000, seed=seed, leak=0.0, spread=1.0)
+        scores, truth = attack.played(signal, member)
+        assert scores.shape == (2 * pairs * 4000,)
+        aucs.append(metrics.auc(truth, scores).value)
+    assert np.mean(aucs) == pytest.approx(0.5, abs=0.01)
+
+
+def test_without_a_leak_shadows_that_have_no_partners_tell_nothing_either():
+    generator, aucs = torch.Generator().manual_seed(0), []
+    for _ in range(4):
+        member = torch.rand(6, 4000, generator=generator) < 0.5
+        signal = torch.randn(6, 4000, generator=generator, dtype=torch.float64)
+        scores, truth = LiRA(fixed_variance=True).played(signal, member)
+        aucs.append(metrics.auc(truth, scores).value)
+    assert np.mean(aucs) == pytest.approx(0.5, abs=0.01)
+
+
+def test_partners_are_rows_that_are_each_others_complement():
+    rows = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 1]]).bool()
+    there, number = likelihood.partners(rows)
+    assert there.tolist() == [True, False, True, False]
+    assert int(number[0]) == 2 and int(number[2]) == 0
+    of_halves, number = likelihood.partners(splits.random_halves(40, 8, 0, reserve_fraction=0.0).member)
+    assert of_halves.all() and number.tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
 
 
 @pytest.mark.parametrize("attack", VARIANTS)

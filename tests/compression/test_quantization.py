@@ -96,6 +96,30 @@ def test_by_hand():
     )
 
 
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_dorefa_at_many_bits_is_tanh_and_not_the_weights(bits):
+    w = 0.5 * torch.randn(1, 1000, generator=torch.Generator().manual_seed(0))
+    largest = w.abs().argmax()
+    w = w * 1.46 / w[0, largest]  # the largest of some 300 N(0, 0.5) weights
+    there = quantization.dorefa(w, bits)
+    assert float(there[0, largest] / w[0, largest]) == pytest.approx(0.61, abs=0.01)  # at all three widths
+    squashed = quantization.Squashed(("w",))({"w": w, "b": w})
+    assert torch.equal(squashed["w"], w.tanh()) and squashed["b"] is w
+    step = 2 * float(w.tanh().abs().max()) / (2**bits - 1)
+    assert (there - squashed["w"]).abs().max() <= step / 2 + 1e-6
+    # while affine comes back to the weights
+    assert (quantization.affine(w[:, None], 16) - w).abs().max() < 1e-4
+    with pytest.raises(ValueError, match="names is empty"):
+        quantization.Squashed(())
+
+
+def test_a_model_trained_with_the_transform_has_the_gradient_of_dorefa_at_many_bits(w):
+    weight = torch.linspace(-1, 1, w.numel()).view(w.shape)
+    found, _ = gradient(lambda w: quantization.Squashed(("w",))({"w": w})["w"], w)
+    assert torch.allclose(found, weight * (1 - w.tanh() ** 2), atol=1e-6)
+    assert torch.allclose(found, gradient(lambda w: quantization.dorefa(w, 16), w)[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("method", quantization.METHODS)
 def test_each_model_has_its_own_grid(w, method):
     together = quantization.quantize(w, method, 3)

@@ -1,24 +1,70 @@
 """What is measured on calibration data: BatchNorm's statistics and the ranges of ReLUs."""
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mialib import models
 from mialib.compression import recalibration, schemes
-from mialib.data import splits
+from mialib.data import Dataset, splits
 from mialib.training import population
 
 
 def test_batchnorm_statistics_are_those_of_the_calibration_data(digits, trained):
     split, full = trained
-    index = splits.indices(split.reserve)[:, :64]
-    measured = recalibration.batchnorm(full, digits, index)
+    index = splits.indices(split.reserve)
+    found = recalibration.batchnorm(full, digits, index)
     with torch.no_grad():
         first = full[1][0](digits.inputs(index[1]))  # the layer before the first BatchNorm
-    assert torch.allclose(measured.buffers["1.running_mean"][1], first.mean((0, 2, 3)), atol=1e-5)
-    assert torch.allclose(measured.buffers["1.running_var"][1], first.var((0, 2, 3)), rtol=1e-3)
-    assert not torch.equal(measured.buffers["1.running_mean"], full.buffers["1.running_mean"])
-    assert all(measured.params[n] is full.params[n] for n in full.params)
+    assert torch.allclose(found.buffers["1.running_mean"][1], first.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(found.buffers["1.running_var"][1], first.var((0, 2, 3)), rtol=1e-3)
+    assert not torch.equal(found.buffers["1.running_mean"], full.buffers["1.running_mean"])
+    assert all(found.params[n] is full.params[n] for n in full.params)
+
+
+class Normed(nn.Module):
+    """BatchNorm of the inputs, one feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.last = nn.BatchNorm1d(1), nn.Linear(1, 2)
+
+    def forward(self, x):
+        return self.last(self.norm(x))
+
+
+def measured(values):
+    """Mean and variance that BatchNorm gets on these values, a calibration example each."""
+    x = torch.tensor(values)[:, None]
+    data = Dataset.of_features("values", x, torch.zeros(len(values), dtype=torch.long), 2)
+    fresh = population.initial(Normed, [0])
+    found = recalibration.batchnorm(fresh, data, torch.arange(len(values))[None]).buffers
+    return float(found["norm.running_mean"]), float(found["norm.running_var"])
+
+
+def test_a_small_last_batch_counts_by_its_size():
+    """66 examples, the last two 100 and the others 0: a mean of the means of 64 and 2 would be 50, and the variance 0."""
+    values = [0.0] * 64 + [100.0] * 2
+    mean, variance = measured(values)
+    assert mean == pytest.approx(3.0303, abs=1e-4) and variance == pytest.approx(298.368, abs=1e-2)
+    assert (mean, variance) == pytest.approx((np.mean(values), np.var(values, ddof=1)))
+
+
+@pytest.mark.parametrize("count", [2, 63, 64, 65, 128, 129, 200])
+def test_no_example_is_left_out_and_none_counts_twice(count):
+    values = np.random.default_rng(count).standard_gamma(0.5, count).astype(np.float32)
+    values[-1] = 50.0  # the one that a batch of its own would be
+    assert measured(values.tolist()) == pytest.approx((values.mean(), values.var(ddof=1)), rel=1e-5)
+
+
+def test_statistics_of_parts_are_those_of_all_together():
+    parts = [torch.randn(n, 3, generator=torch.Generator().manual_seed(n)).double() + n for n in (1, 2, 7)]
+    counts = torch.tensor([[1.0], [2.0], [7.0]]).double()
+    found = recalibration.pooled(
+        counts, torch.stack([p.mean(0) for p in parts]), torch.stack([p.var(0, correction=0) for p in parts])
+    )
+    torch.testing.assert_close(found, (torch.cat(parts).mean(0), torch.cat(parts).var(0)))
 
 
 def test_without_batchnorm_nothing_is_measured(digits):

@@ -239,6 +239,18 @@ def test_reference_examples_stand_in_for_members():
     assert torch.equal(turned.test, split.test) and torch.equal(turned.seeds, split.seeds)
 
 
+def test_only_what_a_defence_learned_from_stands_in_for_members():
+    split = splits.d1_d2_d3(60, 20, 10, 15, seed=0, n_models=2)
+    learned = split.reserve & (torch.arange(60) % 5 > 0)
+    turned = splits.as_members(split, learned)
+    assert torch.equal(turned.member, learned) and torch.equal(turned.test, split.test)
+    index, member = splits.candidates(splits.as_members(split[:1], learned[:1]), 0)
+    assert not bool((split.reserve & ~learned)[0][index].any()) and int(member.sum()) == int(learned[0].sum())
+    assert torch.equal(turned.reserve, split.member | (split.reserve & ~learned))  # never attacked
+    with pytest.raises(ValueError, match="outside the reserve"):
+        splits.as_members(split, split.test)
+
+
 def test_no_example_is_attacked_twice_in_a_purifiers_split():
     """Public code repeats non-members until there are as many as members; here each row is one example."""
     split = splits.d1_d2_d3(200, 60, 40, 60, seed=3, n_models=3)

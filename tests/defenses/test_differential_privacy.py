@@ -17,7 +17,7 @@ from mialib.compression import pruning
 from mialib.compression.admm import ADMM
 from mialib.compression.cardinality import LargestWeights
 from mialib.data import splits
-from mialib.defenses import adversarial, differential_privacy
+from mialib.defenses import adversarial, differential_privacy, losses
 from mialib.defenses import differential_privacy as dp
 from mialib.defenses.differential_privacy import DPSGD, Phase
 from mialib.models import classifiers
@@ -294,10 +294,22 @@ def test_accounting_refuses_what_means_nothing(phases, delta, words):
         dp.epsilon(phases, delta)
 
 
-def test_batch_norm_is_refused_before_any_work(digits, monkeypatch):
-    def fail(*args, **options):
-        raise AssertionError("a model was trained")
+def loss_of_one(forward, params, batch, step):
+    """The same for every example."""
+    return forward(params, batch.x).sum((1, 2)) * 0 + 1
 
+
+def test_batches_without_examples_do_not_lower_the_loss_that_is_noted(toy, split):
+    recipe = replace(RECIPE, batch_size=2, epochs=5)  # of its 50 batches one in eight is empty
+    fitted = training.fit(mlp, toy, split[:1], recipe, objective=loss_of_one, descent=DPSGD(0.0))
+    assert fitted.records[0]["loss"] == pytest.approx([1.0] * 5)
+
+
+def fail(*args, **options):
+    raise AssertionError("a model was trained")
+
+
+def test_batch_norm_is_refused_before_any_work(digits, monkeypatch):
     monkeypatch.setattr(loop, "train", fail)
     split = splits.target_shadow(len(digits), 1, 1, seed=0, n_train=20)
     with pytest.raises(ValueError, match=r"BatchNorm \(1, 4, 8\).*group_norm\(make_model\)"):
@@ -313,8 +325,35 @@ def test_batch_norm_is_refused_before_any_work(digits, monkeypatch):
     ids=["opponent", "constraint"],
 )
 def test_what_charges_a_whole_batch_is_refused_beside_it(toy, split, beside):
-    with pytest.raises(ValueError, match="belongs to a whole batch"):
+    (hook,) = beside.values()
+    with pytest.raises(ValueError, match=rf"{type(hook).__name__}. belongs to a whole batch.*DPSGD"):
         training.fit(mlp, toy, split, RECIPE, descent=DPSGD(1.0), **beside)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [losses.PPB(1.0), losses.Mixup(1.0), losses.RelaxLoss(0.5, period=2)],
+    ids=lambda one: type(one).__name__,
+)
+def test_objectives_that_need_a_whole_batch_are_refused_by_name_before_any_work(
+    toy, split, objective, monkeypatch
+):
+    """An example at a time, Mixup would be cross-entropy, PPB nan, and RelaxLoss hold each example at its level."""
+    monkeypatch.setattr(loop, "train", fail)
+    with pytest.raises(
+        ValueError, match=f"{type(objective).__name__} needs the examples of a whole batch.*DPSGD"
+    ):
+        training.fit(mlp, toy, split, RECIPE, objective=objective, descent=DPSGD(1.0))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [cross_entropy, losses.LabelSmoothing(0.1), losses.SoftTargets(torch.full((2, 120, 3), 1 / 3))],
+    ids=["cross-entropy", "label smoothing", "soft targets"],
+)
+def test_means_over_examples_are_trained_privately(toy, split, objective):
+    fitted = training.fit(mlp, toy, split, RECIPE, objective=objective, descent=DPSGD(1.0))
+    assert all(record["loss"][0] > 0 for record in fitted.records)
 
 
 def test_group_norm_replaces_every_batch_norm_and_nothing_else():

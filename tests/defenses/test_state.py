@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from mialib import defenses
-from mialib.data import Splits
+from mialib.data import Splits, splits
 from mialib.defenses import state
 from mialib.defenses.outputs import OneHot
 from mialib.defenses.state import Chain, Each
+from mialib.measures import metrics
 from tests.study.test_arms import Shift
 
 
@@ -49,6 +50,33 @@ def test_a_share_of_the_rows_is_held_out(known, held_out, counts):
     assert [(one["member"], one["reserve"]) for one in split.counts()] == [counts] * 2
     alone = state.rows(seen[1:], known[2].seeds[1:], held_out)[1]  # drawn by the network's own seed
     assert torch.equal(alone.member[0], split.member[1, 20:])
+
+
+def test_learned_from_names_the_examples_of_the_rows_that_are_not_held_out(known):
+    _, split, found = known
+    _, of_rows = state.rows(found.reference, found.seeds, 0.2)
+    learned = state.learned_from(split, 0.2)
+    assert learned.sum(1).tolist() == [160, 160]
+    for i, index in enumerate(splits.indices(split.reserve)):
+        assert torch.equal(learned[i, index], of_rows.member[i].view(2, 200)[i]), i
+        assert not bool((learned[i] & ~split.reserve[i]).any()), i
+    assert torch.equal(state.learned_from(split, 0.0), split.reserve)
+
+
+def test_a_leak_of_the_reference_set_is_not_thinned_by_what_was_held_out(digits, known):
+    """An attack that tells what was learned from with an AUC of 0.76, and finds nothing in what was held out."""
+    _, split, _ = known
+    learned = state.learned_from(split, 0.2)
+    generator = torch.Generator().manual_seed(0)
+    # N(1, 1) against N(0, 1): an AUC of 0.76
+    signal = torch.randn(split.member.shape, generator=generator, dtype=torch.float64) + learned.double()
+    found = {}
+    for name, part in (("learned", learned), ("all of it", None)):
+        index, member = splits.candidates(splits.as_members(split, part), 0)
+        scores = [metrics.auc(*pair).value for pair in zip(member, signal.gather(1, index), strict=True)]
+        found[name] = sum(scores) / len(scores)
+    assert found["learned"] == pytest.approx(0.762, abs=0.04)
+    assert found["all of it"] == pytest.approx(0.8 * found["learned"] + 0.2 * 0.5, abs=0.03)  # 0.709
 
 
 # Chains, and a defence for each network

@@ -1,9 +1,9 @@
-"""Calibration error by hand, and of models that are calibrated."""
+"""Calibration error by hand, of models that are calibrated, and what chance alone makes of it."""
 
 import pytest
 import torch
 
-from mialib.measures.calibration import calibration_error
+from mialib.measures.calibration import calibration_error, calibration_error_by_chance
 
 
 def posteriors(*rows):
@@ -59,3 +59,41 @@ def test_certain_posteriors_are_as_wrong_as_they_are_often_wrong():
 def test_calibration_error_names_bad_input(log_p, labels, bins, words):
     with pytest.raises(ValueError, match=words):
         calibration_error(log_p, labels, bins)
+
+
+def ten_classes(n, generator):
+    return (2 * torch.randn(n, 10, generator=generator, dtype=torch.float64)).log_softmax(-1)
+
+
+@pytest.mark.parametrize("n, error", [(50, 0.163), (100, 0.120), (1000, 0.038)])
+def test_a_calibrated_model_has_a_calibration_error_by_chance(n, error):
+    generator = torch.Generator().manual_seed(0)
+    answers = [ten_classes(n, generator) for _ in range(40)]
+    expected = sum(map(calibration_error_by_chance, answers)) / 40
+    assert expected == pytest.approx(error, abs=0.003)
+    drawn = [
+        calibration_error(log_p, torch.multinomial(log_p.exp(), 1, generator=generator)[:, 0])
+        for log_p in answers
+        for _ in range(10)
+    ]
+    assert sum(drawn) / len(drawn) == pytest.approx(expected, abs=0.004)  # labels drawn from the posteriors
+
+
+def test_the_error_by_chance_by_hand():
+    # two at 0.7: 0, 1 or 2 right for 1.4, with chances 0.09, 0.42 and 0.49; one at 0.9; one that is certain
+    log_p = posteriors([0.7, 0.3], [0.3, 0.7], [0.9, 0.1], [0.0, 1.0])
+    alone = (0.9 * 0.1 + 0.1 * 0.9) / 4
+    pair = (0.09 * 1.4 + 0.42 * 0.4 + 0.49 * 0.6) / 4
+    assert calibration_error_by_chance(log_p, bins=10) == pytest.approx(pair + alone)
+    assert calibration_error_by_chance(log_p[3:]) == 0.0
+    assert calibration_error_by_chance(log_p.flip(0), bins=10) == pytest.approx(pair + alone)
+    # one bin of many: the mean absolute deviation of a normal distribution
+    many = posteriors([0.5, 0.5]).expand(2000, 2)
+    assert calibration_error_by_chance(many) == pytest.approx(0.5 * (2 / torch.pi / 2000) ** 0.5, rel=1e-3)
+
+
+def test_the_error_by_chance_names_bad_input():
+    with pytest.raises(ValueError, match="n > 0"):
+        calibration_error_by_chance(torch.zeros(0, 4))
+    with pytest.raises(ValueError, match="log_softmax"):
+        calibration_error_by_chance(torch.ones(3, 4))

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from mialib.measures import Estimate, metrics
+from mialib.measures import Estimate, intervals, metrics
 
 MEMBER = np.array([1, 1, 1, 0, 0])
 
@@ -90,10 +90,11 @@ def test_tpr_equals_the_best_point_of_sklearns_curve(max_fpr):
     fpr, tpr, _ = roc_curve(member, margin, drop_intermediate=False)
     estimate = metrics.tpr_at_fpr(member, margin, max_fpr)
     assert estimate.value == pytest.approx(tpr[fpr <= max_fpr].max())
-    exact = stats.binomtest(round(estimate.value * member.sum()), int(member.sum())).proportion_ci(
-        method="exact"
-    )
-    assert (estimate.low, estimate.high) == pytest.approx((exact.low, exact.high))
+    if max_fpr == 1:
+        assert estimate == (1.0, 1.0, 1.0)
+        return
+    ends = intervals.rate_at_quantile(margin[member == 1], margin[member == 0], max_fpr)
+    assert (estimate.low, estimate.high) == ends and ends[0] < estimate.value < ends[1]
 
 
 def test_tpr_allows_exactly_the_share_it_names():
@@ -231,16 +232,23 @@ def test_over_targets_by_hand_and_for_one():
     assert alone.value == 0.6 and math.isnan(alone.low) and math.isnan(alone.high)
 
 
-def test_minimum_detectable_has_about_80_percent_power():
-    half = (stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)) * 0.1 / math.sqrt(3)
-    assert metrics.minimum_detectable([-0.1, 0.0, 0.1]) == pytest.approx(half)
-    assert math.isnan(metrics.minimum_detectable([0.1]))
-    n = 10
-    standardised = np.linspace(-1, 1, n)
-    standardised /= standardised.std(ddof=1)
-    effect = metrics.minimum_detectable(standardised)
-    draws = np.random.default_rng(4).normal(effect, 1, size=(4000, n))
-    assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.03)
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_what_is_detectable_is_found_four_times_in_five(n):
+    """The spread is estimated from n differences, and the number is kept by n others."""
+    random, found = np.random.default_rng(n), []
+    for _ in range(4000):
+        effect = metrics.minimum_detectable(random.normal(0, 1, n)).value
+        found.append(stats.ttest_1samp(random.normal(effect, 1, n), 0).pvalue < 0.05)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.025)
+
+
+def test_what_is_detectable_has_an_uncertainty_of_its_own():
+    estimate = metrics.minimum_detectable([-0.1, 0.0, 0.1])
+    error = 0.1 / math.sqrt(3)
+    assert estimate.value == pytest.approx(8.75 * error, rel=0.01)
+    sd = 0.1 * np.sqrt(2 / stats.chi2.ppf([0.975, 0.025], 2))  # the 95 % interval of the spread
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(5.653 * sd / math.sqrt(3)), rel=1e-3)
+    assert math.isnan(metrics.minimum_detectable([0.1]).value)
 
 
 def test_steps_rise_unless_they_fall_by_more_than_chance():

@@ -5,8 +5,10 @@ import math
 from dataclasses import replace
 
 import pytest
+from scipy import stats
 
-from mialib.measures import Estimate
+from mialib import study
+from mialib.measures import Estimate, WithTest, metrics
 from mialib.reporting import Claim, claims
 
 ORDERING = Claim("pruned leaks more", "Section 5", "pruned > original")
@@ -60,7 +62,7 @@ PAPER = {"gap": NUMBER, "leak": ORDERING, "best": Claim("SAMIA is best", "abstra
 def test_compare_is_one_row_a_claim_in_the_papers_order():
     ours = {"leak": Estimate(0.012, -0.003, 0.027), "gap": 0.23}
     table = claims.compare(PAPER, ours, at_paper_setting=True)
-    assert table.columns.tolist() == ["claim", "source", "paper", "ours", "verdict", "margin"]
+    assert table.columns.tolist() == ["claim", "source", "paper", "ours", "paired", "verdict", "margin", "p"]
     assert table.index.tolist() == list(PAPER) and table.index.name == "key"
     assert table["claim"].tolist() == [NUMBER.claim, ORDERING.claim, "SAMIA is best"]
     assert table["ours"].tolist() == ["0.230", "+0.012 [-0.003, +0.027]", ""]
@@ -98,7 +100,7 @@ def test_what_cannot_be_compared_keeps_its_result_but_has_no_verdict():
 def test_what_is_shown_has_a_line_a_claim_and_neither_keys_nor_margins():
     shown = claims.shown(claims.compare(PAPER, {"leak": Estimate(0.05, 0.02, 0.08)}))
     assert shown.index.tolist() == [claim.claim for claim in PAPER.values()]
-    assert shown.columns.tolist() == ["source", "paper", "ours", "verdict"]
+    assert shown.columns.tolist() == ["source", "paper", "ours", "paired", "verdict"]
     assert shown.loc[ORDERING.claim, "verdict"] == "reproduced"
 
 
@@ -136,7 +138,7 @@ def test_how_firm_is_asked_for():
         (ORDERING, Estimate(0.05, 0.02, 0.08), 0.02),  # low end above 0
         (ORDERING, Estimate(-0.05, -0.08, -0.015), 0.015),  # high end below 0
         (ORDERING, Estimate(0.01, -0.03, 0.004), 0.004),  # nearer end across 0
-        (ORDERING, Estimate(0.01), math.inf),  # one target: no number could decide
+        (ORDERING, Estimate(0.01), math.nan),  # one target: there is nothing to decide by
         (NUMBER, Estimate(0.22, 0.21, 0.24), 0.004),  # 0.244 - 0.24
         (NUMBER, 0.3, 0.056),  # 0.3 - 0.244
         (
@@ -148,12 +150,108 @@ def test_how_firm_is_asked_for():
 )
 def test_margin_is_the_distance_to_another_verdict(claim, result, margin):
     table = claims.compare({"it": claim}, {"it": result}, at_paper_setting=True)
-    assert table.loc["it", "margin"] == pytest.approx(margin, abs=1e-9)
+    assert table.loc["it", "margin"] == pytest.approx(margin, abs=1e-9, nan_ok=True)
 
 
 def test_unresolved_results_say_so():
     table = claims.compare({"leak": ORDERING}, {"leak": Estimate(math.nan)})
     assert table.loc["leak", ["ours", "verdict"]].tolist() == ["not resolved", "inconclusive"]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [Estimate(math.nan), Estimate(math.nan, 0.1, 0.2), Estimate(math.inf, math.inf, math.inf)],
+    ids=str,
+)
+@pytest.mark.parametrize("claim", [ORDERING, NUMBER], ids=["ordering", "number"])
+def test_what_is_not_resolved_is_never_firm(claim, result):
+    claim = replace(claim, stable=True)
+    table = claims.compare({"it": claim}, {"it": result}, at_paper_setting=True)
+    assert table.loc["it", "verdict"] == "inconclusive" and math.isnan(table.loc["it", "margin"])
+    assert claims.firm({"it": claim}, table, margin=0.0) == []
+
+
+def test_a_setting_compared_with_itself_is_not_run():
+    nothing = metrics.over_targets([0.0, 0.0, 0.0])
+    itself = study.Difference.of(nothing, "itself")
+    paper = {"leak": ORDERING, "same": ORDERING}
+    table = claims.compare(paper, {"leak": itself, "same": nothing}, incomparable=["leak"])
+    assert table["verdict"].tolist() == ["not run", "not reproduced"]  # of two settings 0 is a finding
+    assert table["ours"].tolist() == ["a setting compared with itself", "+0.000 [+0.000, +0.000]"]
+
+
+def test_each_difference_says_how_it_is_paired():
+    of_one = study.Difference.of(Estimate(0.1, 0.05, 0.15), "example")
+    results = {
+        "leak": study.Difference.of(metrics.over_targets([0.1, 0.2]), "target"),
+        "best": of_one,
+        "mean": metrics.over_targets([0.1, 0.2]),
+        "bare": Estimate(0.1, 0.0, 0.2),
+    }
+    table = claims.compare(dict.fromkeys([*results, "left out"], ORDERING), results)
+    assert table["paired"].tolist() == ["target", "example", "target", "", ""]
+
+
+# Many claims
+
+
+def test_the_p_value_is_the_level_at_which_a_verdict_is_lost():
+    values = [0.02, 0.05, 0.03, 0.06, 0.04]
+    for boundary in (0.0, 0.015, 0.02, 0.04, 0.07):
+        claim = replace(ORDERING, boundary=boundary)
+        p = claims.compare({"it": claim}, {"it": metrics.over_targets(values)}).loc["it", "p"]
+        assert p == pytest.approx(stats.ttest_1samp(values, boundary).pvalue)
+        for level in (p * 0.999, min(p * 1.001, 0.9999)):
+            at_level = claims.compare({"it": claim}, {"it": metrics.over_targets(values, 1 - level)})
+            assert (at_level.loc["it", "verdict"] != "inconclusive") == (level > p)
+    near = replace(NUMBER, paper=0.05, tolerance=0.03)
+    p = claims.compare({"it": near}, {"it": metrics.over_targets(values)}, True).loc["it", "p"]
+    assert p == pytest.approx(stats.ttest_1samp(values, 0.02).pvalue)  # the nearer end of the region
+    # unknown: an interval whose test is not known, and a number that is not compared
+    assert math.isnan(claims.compare({"it": ORDERING}, {"it": Estimate(0.1, 0.05, 0.15)}).loc["it", "p"])
+    assert math.isnan(claims.compare({"it": near}, {"it": metrics.over_targets(values)}).loc["it", "p"])
+
+
+def with_p(*p):
+    """A table of as many ordering claims, whose results have these p-values."""
+    results = {
+        str(i): WithTest.of(Estimate(0.1, 0.05 if one <= 0.05 else -0.05, 0.2), lambda _, one=one: one)
+        for i, one in enumerate(p)
+    }
+    return claims.compare(dict.fromkeys(results, ORDERING), results)
+
+
+@pytest.mark.parametrize(
+    "p, survive",
+    [
+        ([0.01, 0.02, 0.04], 3),  # 0.01 <= 0.05 / 3, 0.02 <= 0.05 / 2, 0.04 <= 0.05
+        ([0.04, 0.016, 0.026], 1),  # 0.026 > 0.05 / 2, and 0.04 is not asked any more
+        ([0.02, 0.04, 0.04], 0),
+        ([0.012, 0.3, 0.3, 0.3], 1),  # undecided claims count: 0.012 <= 0.05 / 4
+        ([0.013, 0.3, 0.3, 0.3], 0),
+        ([], 0),
+    ],
+)
+def test_holm_by_hand(p, survive):
+    decided = sum(one <= 0.05 for one in p)
+    assert claims.family(with_p(*p)) == (
+        f"{len(p)} claims are judged, each at 95% for itself: expect {0.05 * len(p):.1f} of the intervals to miss. "
+        f"Of {decided} decided verdicts {survive} hold for all claims together (Holm)."
+    )
+
+
+def test_only_what_is_judged_is_of_the_family():
+    results = {
+        "no interval": Estimate(0.1),
+        "by hand": Estimate(0.1, 0.05, 0.2),
+        "number": Estimate(0.2, 0.1, 0.3),
+    }
+    paper = dict.fromkeys(["no interval", "by hand", "left out"], ORDERING) | {"number": NUMBER}
+    table = claims.compare(paper, results)
+    assert claims.family(table).startswith("1 claims are judged")
+    assert claims.family(table).endswith(
+        "1 decided verdicts 0 hold for all claims together (Holm); 1 have no p-value and count as lost."
+    )
 
 
 def test_mistakes_are_named():

@@ -227,7 +227,7 @@ def defended():
     x, member = torch.zeros(4, 1), torch.tensor([[True, True, False, False]] * 2)
     data = Dataset.of_features("four", x, torch.zeros(4).long(), 2)
     found = Study(data, Splits(member, ~member, torch.zeros_like(member), torch.arange(2)), 2)
-    views = Views(torch.zeros(1, 4, 2).double(), torch.zeros(1, 4).long())
+    views = Views(torch.zeros(1, 4, 2).double().log_softmax(-1), torch.zeros(1, 4).long())
     answers = study.Given([views, views], views)
     plain = found.arm("plain", answers)
     return (

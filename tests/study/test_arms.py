@@ -61,7 +61,7 @@ def questions(monkeypatch):
 
 def test_each_model_is_asked_about_its_own_candidates(known):
     networks, dataset, split = known
-    found = Study(dataset, split, 1, seed=3)
+    found = Study(dataset, split, 1, protocol="own", seed=3)
     arm = found.arm("a", networks)
     [target], shadows = arm.targets(sensitive=True), arm.shadows()
     assert target.log_posteriors.shape == (1, 12, 3) and target.sensitivity.shape == (1, 12, 3)
@@ -74,7 +74,7 @@ def test_each_model_is_asked_about_its_own_candidates(known):
 
 def test_an_arm_is_asked_at_first_use_once_and_only_what_is_needed(known, questions):
     networks, dataset, split = known
-    found = Study(dataset, split, 1)
+    found = Study(dataset, split, 1, protocol="own")
     arm = found.arm("a", networks)
     served = found.arm("served", arm, behind=halve, defense="temperature")
     assert questions == []
@@ -91,7 +91,7 @@ def test_an_arm_is_asked_at_first_use_once_and_only_what_is_needed(known, questi
 
 def test_signals_are_those_of_the_true_class(known):
     networks, dataset, split = known
-    arm = Study(dataset, split, 1).arm("a", networks)
+    arm = Study(dataset, split, 1, protocol="own").arm("a", networks)
     right = arm.log_posteriors[0].argmax(-1) == arm.targets()[0].labels[0]
     sure = torch.tensor(9.0).double().exp() / (2 + math.e**9)
     assert torch.allclose(arm.signal("confidence")[0][right], sure)
@@ -105,7 +105,7 @@ def test_signals_are_those_of_the_true_class(known):
 def test_too_many_or_too_few_networks_are_named(setting, digits):
     networks, split, *_ = setting
     with pytest.raises(ValueError, match="found 3 networks; the study has 4 models, of which 2 are targets"):
-        Study(digits, split, 2).arm("a", networks[:3])
+        Study(digits, split, 2, protocol="d1_d2_d3").arm("a", networks[:3])
 
 
 # Behind a defence
@@ -160,7 +160,7 @@ def test_answers_that_are_served_are_drawn_once(made):
 
 def test_what_is_served_is_remembered_by_the_models_before(setting, monkeypatch):
     networks, split, *_ = setting
-    found = Study(setting[2].roles.data, split, 2)
+    found = Study(setting[2].roles.data, split, 2, protocol="d1_d2_d3")
     plain = found.arm("plain", networks)
     x = plain.targets()[0].x[0][None, :4]
     first = plain.targets()[0].query(x)
@@ -186,7 +186,7 @@ def test_labels_that_a_defence_keeps_are_seen_of_the_arm_before(made):
 
 def test_the_targets_alone_borrow_the_shadows_of_another(setting, digits):
     networks, split, *_ = setting
-    found = Study(digits, split, 2)
+    found = Study(digits, split, 2, protocol="d1_d2_d3")
     full = found.arm("full", networks)
     alone = found.arm("alone", networks[:2])
     with pytest.raises(ValueError, match="arm 'alone' has no shadow models"):

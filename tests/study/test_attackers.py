@@ -75,7 +75,7 @@ def test_what_the_rows_of_attackers_say():
 
 def test_the_known_half_teaches_and_the_other_half_judges(known):
     networks, dataset, split = known
-    found = Study(dataset, split, 2, seed=4)
+    found = Study(dataset, split, 2, protocol="own", seed=4)
     arm = found.arm("a", networks)
     one = Attacker(arm, arm, "half")
     lessons = one.lessons()

@@ -1,10 +1,13 @@
 """Reading rows: every number by hand."""
 
+import math
+
 import numpy as np
 import pytest
+import torch
 
-from mialib import study
-from mialib.measures import Estimate
+from mialib import streams, study
+from mialib.measures import Estimate, metrics
 from mialib.study import Difference, reading
 
 
@@ -37,7 +40,10 @@ def test_two_rows_of_one_training_are_refused():
 def test_a_difference_is_an_estimate_that_says_how_it_is_paired():
     found = Difference.of(Estimate(0.1, 0.0, 0.2), "example")
     assert isinstance(found, Estimate) and found == Estimate(0.1, 0.0, 0.2) and found.paired == "example"
-    assert repr(found) == "+0.1000 [+0.0000, +0.2000], paired by example"
+    assert repr(found) == "+0.1000 [+0.0000, +0.2000], paired by example" and found.p is None
+    over = metrics.over_targets([0.1, 0.2, 0.3])
+    assert Difference.of(over, "target").p(0.0) == over.p(0.0)
+    assert repr(Difference.of(over, "itself")).endswith("compared with itself")
 
 
 def test_the_strongest_is_not_what_is_unresolved():
@@ -76,3 +82,50 @@ def test_a_target_is_compared_with_the_mean_of_the_others():
     both = np.insert(first, 0, [np.nan, 7.0, 1.0], axis=1), np.insert(second, 0, 5.0, axis=1)
     both = np.insert(both[0], 4, 5.0, axis=1), np.insert(both[1], 4, [7.0, 1.0, np.nan], axis=1)
     assert study.correlations(*both) == expected
+
+
+def noise(run, targets, classes):
+    generator = streams.generator(run, "test noise of classes", targets, classes)
+    return torch.randn(2, targets, classes, generator=generator).numpy()
+
+
+def test_agreement_is_not_resolved_below_three_targets():
+    for targets in (1, 2):
+        found = study.agreement(noise(0, targets, 10)[0])
+        assert all(math.isnan(end) for end in found) and found.p is None
+
+
+def test_agreement_is_the_same_each_time_and_excludes_0_just_where_permutations_decide():
+    decided = 0
+    for run in range(60):
+        first, second = noise(run, 4, 8)
+        shape = 0.8 * (run % 3 - 1) * np.array([1, -1, 1, -1, 1, -1, 1, -1])
+        found = study.agreement(first + abs(shape), second + shape)
+        again = study.agreement(first + abs(shape), second + shape)
+        assert found == again and found.paired == ""
+        found = study.agreement(first + shape, second + 2 * shape)
+        assert found.low <= found.value <= found.high
+        assert (found.p(0.0) <= 0.05) == (not found.low <= 0 <= found.high)
+        decided += found.p(0.0) <= 0.05
+        assert math.isnan(found.p(0.1))  # the permutations speak of 0 only
+    assert 10 < decided < 55
+
+
+def test_agreement_with_few_classes_cannot_be_decided():
+    """Two classes have 2^3 orders in three targets: no order is rarer than one in four."""
+    found = study.agreement(np.array([[1.0, 2.0], [1.0, 3.0], [0.0, 1.0]]))
+    assert found.value == 1.0 and found.low <= 0 and found.p(0.0) > 0.2
+
+
+@pytest.mark.parametrize("runs", [60, pytest.param(5000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("targets", [3, 5, 10])
+@pytest.mark.parametrize("classes", [10, 30])
+@pytest.mark.parametrize("kind", ["own", "other"])
+def test_agreement_is_rarely_found_in_noise(runs, targets, classes, kind):
+    found = []
+    for run in range(runs):
+        first, second = noise(run, targets, classes)
+        found.append(study.agreement(first) if kind == "own" else study.agreement(first, second))
+    allowed = 0.03 + 3 * math.sqrt(0.03 * 0.97 / runs) * (runs < 5000)
+    assert np.mean([one.low > 0 for one in found]) <= allowed
+    assert np.mean([one.high < 0 for one in found]) <= allowed

@@ -33,7 +33,7 @@ def test_utility_by_hand(known):
     models, dataset, split = known
     late = torch.arange(12) % 6 > 3  # two of the six non-members
     split = Splits(split.member, split.test & ~late, split.test & late, split.seeds)
-    rows = study.utility(Study(dataset, split, 2).arm("a", models))
+    rows = study.utility(Study(dataset, split, 2, protocol="own").arm("a", models))
     value = {(row["metric"], row["target"]): row["value"] for row in rows}
     # target 0 knows 0 to 5, is right on 6, 7 and 8 of the four test examples and wrong on both in reserve
     assert value["test_accuracy", 0] == 0.75 and value["generalization_gap", 0] == 0.25
@@ -53,7 +53,7 @@ def test_utility_by_hand(known):
 )
 def test_the_epochs_of_utility_are_those_behind_the_weights(known, record, epochs):
     models, dataset, split = known
-    rows = study.utility(Study(dataset, split, 2).arm("a", replace(models, records=[record] * 2)))
+    rows = study.utility(Study(dataset, split, 2, protocol="own").arm("a", replace(models, records=[record] * 2)))
     assert [row["value"] for row in study.select(rows, metric="epochs")] == [epochs] * 2
 
 
@@ -91,11 +91,12 @@ def test_calibration_by_hand():
     labels, member = torch.tensor([[0, 0, 1, 0]]), torch.tensor([[True, False, True, False]])
     twice = p.log().repeat(2, 1, 1), labels.repeat(2, 1), member.repeat(2, 1)
     rows = study.calibration(given(*twice, level=0.7))
-    assert [row["target"] for row in rows] == [0, 0, 0, 1, 1, 1]
+    assert [row["target"] for row in rows] == [0] * 4 + [1] * 4
     assert {(row["level"], row["attack"]) for row in rows} == {(0.7, None)}
     value = {row["metric"]: row["value"] for row in rows}
     expected = {
         "calibration_error": (0.4 + 1.0) / 2,  # right at 0.6, wrong at 1
+        "calibration_error_by_chance": (0.6 * 0.4 + 0.4 * 0.6) / 2,  # at 0.6 off by 0.4 or by 0.6, at 1 never
         "member_loss": -(math.log(0.8) + math.log(0.5)) / 2,
         "test_loss": (-math.log(0.6) + 1000) / 2,  # not infinite, although the true class has posterior 0
     }

@@ -152,7 +152,7 @@ def test_who_counts_as_a_member_can_be_redrawn(made):
     real = made.made("a", leak=4.0)
     generator = torch.Generator().manual_seed(1)
     redrawn = torch.stack([row[torch.randperm(40, generator=generator)] for row in made.member])
-    control = Study(made.roles.data, made.roles.split, 2, member=redrawn)
+    control = Study(made.roles.data, made.roles.split, 2, member=redrawn, protocol="own")
     null = control.arm("a", real.answers)
     for found in (made, control):
         found.attack(CONFIDENCE)
@@ -264,14 +264,14 @@ def test_values_average_the_trainings_and_know_attackers_apart(attacked):
     expected = [np.mean([row["value"] for row in rows if row["target"] == i]) for i in range(2)]
     assert attacked.values(original, "auc", "samia").tolist() == expected
     with pytest.raises(
-        ValueError, match="arm 'original'.*knowing half has no 'auc' by 'samia'; measured: nothing"
+        ValueError, match="arm 'original'.*knowing half has no 'auc': 'samia' was not run; run were: none"
     ):
         attacked.values(original, "auc", "samia", knowing="half")
     with pytest.raises(
-        ValueError, match="has no 'accuracy' by 'samia'; measured: auc, balanced_accuracy, tpr"
+        ValueError, match="has no 'accuracy': measured by 'samia': auc, balanced_accuracy, tpr"
     ):
         attacked.values(original, "accuracy", "samia")
-    with pytest.raises(ValueError, match="arm 'original' has no 'auc'; measured: nothing"):
+    with pytest.raises(ValueError, match="arm 'original' has no 'auc': measured: nothing; name an attack"):
         attacked.values(original, "auc")  # rows of which attack?
 
 
@@ -460,3 +460,51 @@ def test_suites_run_on_every_arm_that_gives_what_they_need(made):
     with pytest.raises(ValueError, match="leave this attack out"):
         made.attack(everything, [served])
     assert made.attacks(served) == [] and replace(everything["samia"]) == everything["samia"]
+
+
+# What a slip of the hand must not get past
+
+
+def test_networks_of_another_split_are_refused(digits):
+    one, other = (splits.target_shadow(len(digits), 1, 1, seed=seed, n_train=20) for seed in (0, 1))
+    networks = training.fit(_net, digits, one, Recipe(0, 8))
+    assert Study(digits, one, 1).arm("a", networks[:1]).networks is not None
+    for part in (networks, networks[:1]):
+        with pytest.raises(ValueError, match="these networks were trained on other members"):
+            Study(digits, other, 1).arm("a", part)
+    Study(digits, other, 1).arm("a", networks, other_members=True)  # who says so
+
+
+def test_a_target_among_the_shadows_is_refused(digits):
+    split = splits.target_shadow(len(digits), 2, 2, seed=0, n_train=200)
+    with pytest.raises(ValueError, match="with n_targets = 1 targets and shadows share .* candidates"):
+        Study(digits, split, 1)
+    with pytest.raises(
+        ValueError, match="protocol is 'shokri'; it must be one of target_shadow, random_halves"
+    ):
+        Study(digits, split, 2, protocol="shokri")
+
+
+def test_arms_that_no_column_tells_apart_have_their_key_as_variant(made):
+    a, b, c = made.made("a"), made.made("b"), made.made("c", compression="dorefa", level=2)
+    assert [arm.columns.get("variant") for arm in (a, b, c)] == [None, "b", None]
+    for column, value in (("level", "high"), ("defense", 3)):
+        with pytest.raises(ValueError, match=f"column '{column}' holds {value!r}; it must be"):
+            made.made("d", **{column: value})
+
+
+def test_what_is_no_arm_and_no_population_is_named(made):
+    arm = made.made("a")
+    made.attack(CONFIDENCE, arm)  # one arm will do
+    with pytest.raises(ValueError, match="found 'a' .str.; an arm is needed, as study.arms.key."):
+        made.values("a", "auc", "confidence")
+    with pytest.raises(ValueError, match="found a Linear; networks come as a population: .*stack"):
+        made.arm("b", nn.Linear(6, 4))
+
+
+def test_half_of_one_member_is_refused(digits):
+    split = splits.target_shadow(len(digits), 1, 1, seed=0, n_train=1)
+    found = Study(digits, split, 1)
+    found.arm("a", training.fit(_net, digits, split, Recipe(0, 8)))
+    with pytest.raises(ValueError, match='knowing="half": half of 1 members and 1 others leaves one side'):
+        found.attack(CONFIDENCE, knowing="half")

@@ -17,6 +17,7 @@ from torch import nn
 from mialib import asking, progress, training
 from mialib.compression import pruning
 from mialib.data import splits
+from mialib.defenses import losses
 from mialib.measures import metrics
 from mialib.models import classifiers
 from mialib.store import Store
@@ -153,6 +154,29 @@ def test_what_needs_reserve_examples_says_so_before_any_work(toy, monkeypatch, o
     fits_without_training(monkeypatch)
     with pytest.raises(ValueError, match="need reserve examples"):
         training.fit(mlp, toy, splits.everyone(120, [0]), **options)
+
+
+class Paired:
+    """An objective that needs at least two examples, and says so as any other can."""
+
+    whole_batch = True
+
+    def __call__(self, forward, params, batch, step):
+        logits = forward(params, batch.x)
+        return (logits[:, 0] - logits[:, 1]).square().mean(-1)
+
+
+def test_an_objective_of_whole_batches_needs_two_members(toy, split, monkeypatch):
+    fits_without_training(monkeypatch)
+    alone = splits.target_shadow(120, 1, 1, seed=0, n_train=1)
+    with pytest.raises(ValueError, match="Paired needs two members or more in a batch, and a model has 1"):
+        training.fit(mlp, toy, alone, RECIPE, objective=Paired())
+
+
+def test_an_objective_of_whole_batches_is_trained_with_augmentation_and_an_opponent(toy, split):
+    beside = {"augment": shift, "opponent": Opponent()}
+    fitted = training.fit(mlp, toy, split, replace(RECIPE, epochs=1), objective=losses.PPB(1.0), **beside)
+    assert len(fitted) == 3
 
 
 def test_a_constraint_refuses_the_best_epoch(toy, split):

@@ -154,7 +154,7 @@ OBJECTIVES = [
     cross_entropy,
     losses.PPB(1.0),
     losses.LabelSmoothing(0.5),
-    losses.RelaxLoss(0.5, period=2),
+    losses.RelaxLoss(1.1, period=2),  # some examples above, some below
     losses.SoftTargets(torch.full((K, K * B, C), 1 / C)),
     losses.Mixup(1.0),
     purifier.Faithful(1.0),
@@ -168,6 +168,20 @@ def test_objectives_give_each_model_a_loss_of_its_own(params, objective):
     gradients = torch.autograd.grad(found[0], list(params.values()))
     assert any(bool(gradient[0].any()) for gradient in gradients)
     assert not any(bool(gradient[1].any()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
+def test_objectives_that_need_a_whole_batch_say_so(params, objective):
+    """They alone are no mean of what they are of each example by itself."""
+    whole, b = batch(), batch().y.shape[1]
+    one_by_one = [
+        objective(forward, params, Batch(whole.x[:, [i]], whole.y[:, [i]], whole.index[:, [i]]), 0)
+        for i in range(b)
+    ]
+    found = objective(forward, params, whole, 0)
+    is_a_mean = torch.allclose(found, torch.stack(one_by_one).mean(0), atol=1e-5)
+    declared = isinstance(objective, hooks.BatchObjective) and objective.whole_batch
+    assert declared == (not is_a_mean)
 
 
 OPPONENTS = [

@@ -107,6 +107,15 @@ def test_a_model_is_its_tensors_on_the_cpu_and_a_record(toy, split, i):
     assert record["loss"][-1] < record["loss"][0]  # it learns
 
 
+def test_the_loss_of_an_epoch_is_a_mean_over_examples_not_over_batches(toy, split):
+    recipe = Recipe(epochs=1, batch_size=8, lr=1e-12, weight_decay=0.0, optimizer="sgd")  # 8 + 8 + 4 members
+    fitted = training.fit(nn_linear, toy, split, recipe)
+    for i, module in enumerate(population.initial(nn_linear, split.seeds.tolist())):
+        members = split.member[i].nonzero()[:, 0]
+        whole = nn.functional.cross_entropy(module(toy.x[members]), toy.y[members])
+        assert fitted.records[i]["loss"][0] == pytest.approx(whole.item(), abs=1e-6), i
+
+
 def test_the_reserve_is_asked_once_an_epoch_where_the_best_epoch_is_kept(toy, split, monkeypatch):
     asked, real = [], loop._Shard.accuracy
     monkeypatch.setattr(loop._Shard, "accuracy", lambda shard, rows: asked.append(rows) or real(shard, rows))
