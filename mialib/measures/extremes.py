@@ -2,8 +2,8 @@
 
 "A beats every other" is about the least of the differences A - B, A - C, ...; "one of them beats A" about the largest. Who
 picks the extreme by its mean and keeps its own interval is wrong on one side: the largest of ten equal means lies above what
-it estimates (of one thing against the best of ten, independent noise, 3 to 10 targets: 10 to 14 % of verdicts are wrong on one side, where
-2.5 % are promised).
+it estimates. (One thing against the best of ten, independent noise, 3 to 10 targets, simulated: 10 to 14 % of verdicts are wrong
+on that side, where 2.5 % are promised.)
 Here an end that only *one* of k things has to reach is taken at a level divided by k (Bonferroni), an end that *all* have to
 reach is not: intervals at least at 95 % whatever the dependence, wider than they need be where the things are alike.
 
