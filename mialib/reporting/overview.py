@@ -134,12 +134,14 @@ def _names(settings: Sequence[tuple], home: str | None) -> list[str]:
 
 def _claims(runs: Mapping[str, dict]) -> pd.DataFrame:
     """The claims of a notebook, each once, with verdict and number in a column for each run."""
-    results: dict[tuple, dict] = {}
+    results: dict[str, dict] = {}
+    said: dict[str, tuple] = {}  # a run of an older notebook may say it in other words: the last one's count
     for run, content in runs.items():
         for claim in content["claims"].values():
             ours = ": ".join(filter(None, (claim["verdict"], claim["ours"])))
-            results.setdefault((claim["claim"], claim["source"], claim["paper"]), {})[run] = ours
-    lines = [[*claim, *map(ours.get, runs)] for claim, ours in results.items()]
+            results.setdefault(claim["claim"], {})[run] = ours
+            said[claim["claim"]] = claim["source"], claim["paper"]
+    lines = [[claim, *said[claim], *map(ours.get, runs)] for claim, ours in results.items()]
     return pd.DataFrame(lines, columns=["claim", "source", "paper", *runs])
 
 

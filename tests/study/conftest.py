@@ -57,7 +57,9 @@ class Made(Study):
         k = n_targets + n_shadows
         member = torch.stack([torch.randperm(40, generator=generator) < 20 for _ in range(k)])
         split = Splits(member, ~member, torch.zeros_like(member), torch.arange(k))
-        super().__init__(Dataset.of_features("made", x, y, 4), split, n_targets, **{"protocol": "own"} | columns)
+        super().__init__(
+            Dataset.of_features("made", x, y, 4), split, n_targets, **{"protocol": "own"} | columns
+        )
 
     def made(self, key, seed=0, leak=1.0, sensitive=True, probes=True, **columns):
         views = self.answers(seed, leak, sensitive, probes)

@@ -24,6 +24,7 @@ def test_the_rival_leaks_least_of_those_that_are_as_accurate(made, four):
     leak = {b: np.array([0.8, 0.9]), c: np.array([0.9, 0.9]), d: np.array([0.5, 0.5])}
     assert across.rival(made, a, [b, c, d], leak, slack=0.05) is b
     assert across.rival(made, d, [b, c], leak, slack=0.05) is None
+    assert across.near(made, a, [b, c, d], slack=0.05) == [b, c] and across.near(made, d, [b, c], 0.05) == []
 
 
 def test_the_share_lost_by_hand(made):

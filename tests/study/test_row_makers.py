@@ -53,7 +53,9 @@ def test_utility_by_hand(known):
 )
 def test_the_epochs_of_utility_are_those_behind_the_weights(known, record, epochs):
     models, dataset, split = known
-    rows = study.utility(Study(dataset, split, 2, protocol="own").arm("a", replace(models, records=[record] * 2)))
+    rows = study.utility(
+        Study(dataset, split, 2, protocol="own").arm("a", replace(models, records=[record] * 2))
+    )
     assert [row["value"] for row in study.select(rows, metric="epochs")] == [epochs] * 2
 
 

@@ -324,6 +324,18 @@ def test_a_difference_is_a_minus_b_over_the_targets(attacked):
     )
 
 
+def test_a_setting_and_itself_are_no_comparison(attacked):
+    original, pruned = attacked.arms.values()
+    for metric, attack in (("auc", "samia"), ("test_accuracy", None)):
+        if attack is None:
+            attacked.note(original, metric, [0.5] * len(attacked))
+        found = attacked.difference(original, original, metric, attack)
+        assert found.paired == "itself" and found == (0.0, 0.0, 0.0)
+    assert attacked.difference(attacked.attacker(pruned), pruned, "auc", "samia").paired == "itself"
+    with pytest.raises(ValueError, match="has no 'tpr'"):
+        attacked.difference(pruned, pruned, "tpr", "samia")  # and what was not measured is not 0
+
+
 def test_a_difference_may_be_of_two_attackers(made):
     plain = made.made("plain")
     served = made.arm("served", plain, behind=lambda log_p: log_p.roll(1, -1), defense="rolled")
@@ -416,6 +428,18 @@ def test_the_strongest_attack_is_chosen_by_its_mean(made):
     found = made.strongest(arm)
     assert (found.name, found.attack, found.values.tolist()) == ("samia", "samia", [0.8, 0.7])
     assert made.strongest(arm, attacks=["gap", "nn"]).attack in ("gap", "nn")
+
+
+def test_all_that_was_tried_is_there_to_be_compared(made):
+    arm = made.made("a")
+    for name, values in (("gap", [0.9, 0.5]), ("samia", [0.8, None]), ("nn", [0.8, 0.6])):
+        made.attack({name: lambda target, *_: target.log_posteriors[0, :, 0]}, measures={})
+        made.note(arm, "auc", values, attack=name)
+    assert [values.tolist() for values in made.tried(arm)] == [
+        [0.9, 0.5],
+        [0.8, 0.6],
+    ]  # samia is not resolved
+    assert [values.tolist() for values in made.tried(arm, attacks=["nn"])] == [[0.8, 0.6]]
 
 
 def test_the_unaware_attackers_count_if_asked(made):
