@@ -32,8 +32,8 @@ def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
 def nasr2018(networks: Recipe, width: float = 1.0, **options) -> dict:
     """Attack name -> attack, for an attacker who knows half of the members.
 
-    The threshold attacks, and the network of that paper. Made for attackers who know half (`Study.attack(..., knowing="half")`), where each target needs networks
-    of its own, so that only one is trained.
+    The threshold attacks, and the network of that paper. Made for `Study.attack(..., knowing="half")`, where each target
+    needs networks of its own, so that only one is trained.
 
     Args:
         networks, options: as of `yuan2022`.

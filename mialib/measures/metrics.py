@@ -17,8 +17,8 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from mialib.measures import intervals
+from mialib.measures.intervals import CONFIDENCE
 
-CONFIDENCE = 0.95
 PAIRED = ("auc", "balanced_accuracy")  # what `paired_difference` knows
 _Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 

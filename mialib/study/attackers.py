@@ -74,7 +74,7 @@ class Attacker:
     def labels(self) -> Tensor:
         """True classes of the candidates that they are scored on, int64 (targets, n)."""
         roles = self.arm.roles
-        labels = self.arm.roles.data.y.cpu()[roles.index[roles.targets]]
+        labels = roles.data.y.cpu()[roles.index[roles.targets]]
         return labels.gather(1, self._scored) if self.knowing == "half" else labels
 
     def n_shadows(self, target: int) -> int:
@@ -134,6 +134,9 @@ def check(
 
     Or where an attack of that name, `known`, was another one.
     """
+    for one in attackers:
+        if one.knowing == "half":
+            _check_half(one)
     for name, attack in suite.items():
         wanted = needs(attack)
         for one in attackers:
@@ -147,8 +150,6 @@ def check(
                         f"attack {name!r} needs the sensitivity, and arm {arm.key!r} does not give it: it is asked of "
                         "the networks themselves, not behind a defence; leave this attack out of its suite"
                     )
-            if one.knowing == "half":
-                _check_half(one)
             roles = one.arm.roles
             if "same candidates" in wanted and (not roles.same_candidates or one.knowing == "half"):
                 raise ValueError(

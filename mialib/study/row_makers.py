@@ -104,7 +104,7 @@ def dispersion(arm: Arm) -> list[dict]:
     """
     rows = []
     for i, side, mask in _sides(arm):
-        answers = arm.log_posteriors[i, mask]
+        answers = arm.targets()[i].log_posteriors[0, mask]
         measured = measures.spread(answers)._asdict()
         measured["beyond_the_label"] = measures.beyond_the_label(answers)
         rows += _rows(measured, arm.columns, i, side)
@@ -121,7 +121,7 @@ def distortion(arm: Arm) -> list[dict]:
         raise ValueError(f"{arm} serves its own answers; distortion is that of an output defence")
     rows = []
     for i, side, mask in _sides(arm):
-        pair = [one.log_posteriors[i, mask] for one in (arm.before, arm)]
+        pair = [one.targets()[i].log_posteriors[0, mask] for one in (arm.before, arm)]
         measured = {"distortion": measures.distortion(*pair), "label_loss": measures.label_loss(*pair)}
         rows += _rows(measured, arm.columns, i, side)
     return rows

@@ -220,8 +220,9 @@ class Study:
                         self._margins[one, name] = attack, attackers.margins(one, attack, learned[name])
                     for each in (False, True) if by_class else (False,):
                         left = {k: m for k, m in measures.items() if (one, name, k, each) not in self._index}
-                        margin = self._margins[one, name][1]
-                        self._add(one, attackers.rows(one, name, margin, left, each, **columns))
+                        if left:
+                            margin = self._margins[one, name][1]
+                            self._add(one, attackers.rows(one, name, margin, left, each, **columns))
 
     def measure(
         self,
