@@ -95,44 +95,53 @@ def agreement(per_class: np.ndarray, other: np.ndarray | None = None) -> WithTes
     With `other` (t, c), a second quantity: each target's classes by the first with the others' mean by the second.
     Classes that some target could not measure are left out. nan below three targets, where both correlations are one.
 
-    The correlations share their data, so that no interval over them holds (Student's t is wrong in 18 % of noise). The classes
-    of each target are permuted instead, both quantities alike: where targets do not agree, their order says nothing. The ends
-    are the value less what the highest and the lowest 2.5 % of 1,999 permutations reach, kept within -1..1: 0 is outside just
-    where the permutations decide at 2.5 % a side. They say how far chance carries, not how well the targets agree. Exact where
-    classes are exchangeable within a target that agrees with nobody; where the noise of some classes is ten times that of others,
-    5 to 7 % a side are found in noise: look at how many examples the classes have.
+    The correlations share their data, so that no interval over them holds (Student's t is wrong in 18 % of noise). What chance
+    reaches is drawn instead, in two ways, both quantities of a class alike: the classes of each target are permuted, or
+    their deviations from the target's median change sign. The first is exact where the classes of a target that agrees with
+    nobody are exchangeable; where some are measured on few examples they are not, and it alone is wrong in up to 25 % a side.
+    The second is exact where such deviations are symmetric, however wide each of them is. An end is the value less what the
+    highest, or the lowest, 2.5 % reach in either way, kept within -1..1: 0 is outside where both decide at 2.5 % a side. The
+    ends say how far chance carries, not how well the targets agree.
     """
     value = round(float(correlations(per_class, other).mean()), 12) if len(per_class) >= 3 else math.nan
     if math.isnan(value):
         return WithTest.of(Estimate(math.nan), None, paired="")
-    by_chance = np.sort(_permuted(per_class, per_class if other is None else other))
+    by_chance = _by_chance(per_class, per_class if other is None else other)
     # 0 is outside where value > the 50th from above: (1 + 49) / (1 + 1,999) is 2.5 %
-    rank = (len(by_chance) + 1) * 25 // 1000
-    low, high = value - by_chance[-rank], value - by_chance[rank - 1]
-    p = functools.partial(_by_permutation, value, by_chance)
+    rank = (DRAWS + 1) * 25 // 1000
+    low, high = value - by_chance[:, -rank].max(), value - by_chance[:, rank - 1].min()
+    p = functools.partial(_two_sided, value, by_chance)
     return WithTest.of(Estimate(value, max(float(low), -1.0), min(float(high), 1.0)), p, paired="")
 
 
-PERMUTATIONS = 1999
+DRAWS = 1999
 
 
-def _permuted(per_class: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The mean correlation after the classes of each target were permuted, (PERMUTATIONS,); always the same ones."""
+def _by_chance(per_class: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The mean correlations, (2, DRAWS) from low to high: classes permuted, and signs changed; always the same draws."""
     measured = ~(np.isnan(per_class) | np.isnan(other)).any(0)
-    per_class, other = per_class[:, measured], other[:, measured]
-    drawn = torch.rand(PERMUTATIONS, *per_class.shape, generator=streams.generator(0, "agreement"))
-    order = drawn.argsort(2).numpy()
-    first, second = (np.take_along_axis(one[None], order, axis=2) for one in (per_class, other))
-    found = _correlation(first, second.sum(1, keepdims=True) - second).mean(1)
-    return np.nan_to_num(found, nan=0.0).round(12)  # equal ones must tie, whatever order they were added in
+    both = np.stack([per_class[:, measured], other[:, measured]])
+    order, signs = _draws(*both[0].shape)
+    permuted = (np.take_along_axis(one[None], order, axis=-1) for one in both)
+    flipped = ((one - np.median(one, axis=1, keepdims=True)) * signs for one in both)
+    found = [_correlation(one, two.sum(1, keepdims=True) - two).mean(1) for one, two in (permuted, flipped)]
+    return np.sort(np.nan_to_num(found, nan=0.0).round(12))  # equal ones must tie, however they were added
 
 
-def _by_permutation(value: float, by_chance: np.ndarray, boundary: float) -> float:
-    """Two-sided p-value of "only chance agrees"; nan for any other boundary than 0."""
+@functools.lru_cache(8)
+def _draws(targets: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Orders of each target's classes, and signs of theirs, each (DRAWS, targets, classes)."""
+    generator = streams.generator(0, "agreement")
+    first, second = torch.rand(2, DRAWS, targets, classes, generator=generator).numpy()
+    return first.argsort(-1), np.where(second < 0.5, -1.0, 1.0)
+
+
+def _two_sided(value: float, by_chance: np.ndarray, boundary: float) -> float:
+    """Two-sided p-value of "only chance agrees", the larger of the two; nan for any other boundary than 0."""
     if boundary != 0:
         return math.nan
-    tail = min((by_chance >= value).sum(), (by_chance <= value).sum())
-    return min(1.0, 2 * (1 + float(tail)) / (1 + len(by_chance)))
+    tails = np.minimum((by_chance >= value).sum(1), (by_chance <= value).sum(1))
+    return min(1.0, 2 * (1 + float(tails.max())) / (1 + DRAWS))
 
 
 def correlations(per_class: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:

@@ -95,7 +95,7 @@ def test_agreement_is_not_resolved_below_three_targets():
         assert all(math.isnan(end) for end in found) and found.p is None
 
 
-def test_agreement_is_the_same_each_time_and_excludes_0_just_where_permutations_decide():
+def test_agreement_is_the_same_each_time_and_excludes_0_just_where_the_draws_decide():
     decided = 0
     for run in range(60):
         first, second = noise(run, 4, 8)
@@ -107,7 +107,7 @@ def test_agreement_is_the_same_each_time_and_excludes_0_just_where_permutations_
         assert found.low <= found.value <= found.high
         assert (found.p(0.0) <= 0.05) == (not found.low <= 0 <= found.high)
         decided += found.p(0.0) <= 0.05
-        assert math.isnan(found.p(0.1))  # the permutations speak of 0 only
+        assert math.isnan(found.p(0.1))  # the draws speak of 0 only
     assert 10 < decided < 55
 
 
@@ -117,15 +117,34 @@ def test_agreement_with_few_classes_cannot_be_decided():
     assert found.value == 1.0 and found.low <= 0 and found.p(0.0) > 0.2
 
 
+# Noise of the classes in which targets agree on nothing. `wide`: a fifth of the classes is measured on few examples. `skewed`:
+# not symmetric, but alike in all classes.
+KINDS = {
+    "own": lambda first, second: [first],
+    "other": lambda first, second: [first, second],
+    "wide": lambda first, second: [first * np.where(np.arange(first.shape[1]) % 5, 1, 10)],
+    "wide other": lambda first, second: [
+        one * np.where(np.arange(first.shape[1]) % 5, 1, 10) for one in (first, first + second)
+    ],
+    "skewed": lambda first, second: [np.exp(first)],
+}
+
+
 @pytest.mark.parametrize("runs", [60, pytest.param(5000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("targets", [3, 5, 10])
+@pytest.mark.parametrize("targets", [3, 10])
 @pytest.mark.parametrize("classes", [10, 30])
-@pytest.mark.parametrize("kind", ["own", "other"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_agreement_is_rarely_found_in_noise(runs, targets, classes, kind):
-    found = []
-    for run in range(runs):
-        first, second = noise(run, targets, classes)
-        found.append(study.agreement(first) if kind == "own" else study.agreement(first, second))
+    if runs == 5000 and targets * classes > 100 and kind != "own":
+        pytest.skip("minutes each, and no other rule")
+    found = [study.agreement(*KINDS[kind](*noise(run, targets, classes))) for run in range(runs)]
     allowed = 0.03 + 3 * math.sqrt(0.03 * 0.97 / runs) * (runs < 5000)
     assert np.mean([one.low > 0 for one in found]) <= allowed
     assert np.mean([one.high < 0 for one in found]) <= allowed
+
+
+def test_agreement_of_unequal_classes_is_still_found():
+    """Four targets share an order; a tenth class is measured badly."""
+    scale = np.where(np.arange(10) < 9, 0.5, 3)
+    found = [study.agreement(noise(run, 4, 10)[0] * scale + np.arange(10) / 3) for run in range(40)]
+    assert np.mean([one.low > 0 for one in found]) > 0.7
