@@ -74,7 +74,9 @@ def redrawn(notebook: str, redraws: int) -> list[dict[str, list]]:
     for number in range(redraws):
         began = time.perf_counter()
         with _scored_by(number), _judged() as tables:
-            _execute(cells)
+            _execute(
+                cells, {"n_jobs": 1} if number else {}
+            )  # in the end all is known, and workers cost more than they do
         found.append(
             {
                 key: [row["claim"], row["ours"], row["verdict"]]
@@ -159,9 +161,11 @@ def _remembering(ask):
     return asked
 
 
-def _execute(cells: list[str]) -> None:
+def _execute(cells: list[str], parameters: dict) -> None:
+    """The first cell has the parameters' defaults."""
     names = {"__name__": "notebook", "display": lambda *_: None}
-    for cell in cells:
+    for i, cell in enumerate(cells):
+        names |= parameters if i else {}
         code = "\n".join(line for line in cell.splitlines() if not line.startswith("%"))  # %matplotlib inline
         with contextlib.redirect_stdout(io.StringIO()):
             exec(code, names)

@@ -5,7 +5,7 @@ decision "member"; the result is an `Estimate` in 0..1 with the 95% interval ove
 resolved is nan; bad input raises ValueError. Members are the positive class, except in the names that end in
 `_nonmember`.
 
-Shares have Wilson's interval, the denominator taken as fixed. Those of precision and F1 vary, while the
+Shares have the interval of `intervals.share`, the denominator taken as fixed. Those of precision and F1 vary, while the
 numbers of members and non-members are fixed: these intervals are too wide rather than too narrow. Precision
 and F1 depend on the base rate: compare them only between candidates with the same share of members.
 """
@@ -19,13 +19,13 @@ from mialib.measures.metrics import Estimate
 def tpr(member, margin) -> Estimate:
     """Share of the members that are called members: the recall of members."""
     tp, fn, _, _ = _counts(member, margin)
-    return metrics.wilson(tp, tp + fn)
+    return metrics.share(tp, tp + fn)
 
 
 def fpr(member, margin) -> Estimate:
     """Share of the non-members that are called members."""
     _, _, fp, tn = _counts(member, margin)
-    return metrics.wilson(fp, fp + tn)
+    return metrics.share(fp, fp + tn)
 
 
 def advantage(member, margin) -> Estimate:
@@ -36,14 +36,14 @@ def advantage(member, margin) -> Estimate:
 def precision(member, margin) -> Estimate:
     """Share of members among those called members; nan where nobody is."""
     tp, _, fp, _ = _counts(member, margin)
-    return metrics.wilson(tp, tp + fp)
+    return metrics.share(tp, tp + fp)
 
 
 def f1(member, margin) -> Estimate:
     """Harmonic mean of the precision and the recall of members; 0 where nobody is called a member.
 
-    Interval: "Wilson indirect" of Lam, Gopal & Qian 2023, arXiv:2309.14621. F1 = 2 s / (1 + s), where s is
-    the share of true positives among all but the true negatives; its Wilson interval gives the ends.
+    Interval: F1 = 2 s / (1 + s), where s is the share of true positives among all but the true negatives; its interval gives
+    the ends, as in Lam, Gopal & Qian 2023, arXiv:2309.14621, who take Wilson's.
     """
     tp, fn, fp, _ = _counts(member, margin)
     return _f1(tp, fn + fp)
@@ -52,13 +52,13 @@ def f1(member, margin) -> Estimate:
 def precision_nonmember(member, margin) -> Estimate:
     """Share of non-members among those called non-members; nan where nobody is."""
     _, fn, _, tn = _counts(member, margin)
-    return metrics.wilson(tn, tn + fn)
+    return metrics.share(tn, tn + fn)
 
 
 def recall_nonmember(member, margin) -> Estimate:
     """Share of the non-members that are called non-members: the true-negative rate, 1 - FPR."""
     _, _, fp, tn = _counts(member, margin)
-    return metrics.wilson(tn, tn + fp)
+    return metrics.share(tn, tn + fp)
 
 
 def f1_nonmember(member, margin) -> Estimate:
@@ -89,7 +89,8 @@ def precision_at_recall(member, margin, recall: float) -> Estimate:
     value = hits / (hits + mistakes)
     members, others = metrics.groups(member, margin)
     most, fewest = (
-        hits / (hits + rate * n_others) for rate in intervals.rate_at_quantile(others, members, recall)
+        hits / (hits + rate * n_others)
+        for rate in intervals.rate_at_quantile(others, members, recall, share_ties=True)
     )
     return Estimate(float(value), float(min(fewest, value)), float(max(most, value)))
 
@@ -109,4 +110,4 @@ def _counts(member, margin) -> tuple[int, int, int, int]:
 
 
 def _f1(hits: int, mistakes: int) -> Estimate:
-    return Estimate(*(2 * part / (1 + part) for part in metrics.wilson(hits, hits + mistakes)))
+    return Estimate(*(2 * part / (1 + part) for part in metrics.share(hits, hits + mistakes)))

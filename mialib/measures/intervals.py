@@ -1,17 +1,41 @@
-"""Intervals where the textbook's fail: an area near 1, and a rate at a threshold that the same examples chose.
+"""Intervals where the textbook's fail: few examples, an area near 1, a rate at a threshold that the same examples chose.
 
-Both are functions of counts and order alone, deterministic, and take milliseconds at 10,000 examples. Their coverage is
-simulated in `tests/measures/test_intervals.py`.
+All are functions of counts and order alone, deterministic, and take milliseconds at 10,000 examples. `tests/coverage.py` has the
+table of how often they hold the truth.
 """
 
 import math
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
-_STEPS = 40  # of bisection: far below the last digit that is printed
+_Z = float(stats.norm.ppf(1 - _TAIL))
+_EXACT = 1e-12  # far below the last digit that is printed
+
+
+def share(hits: float, n: float) -> tuple[float, float]:
+    """The ends of the interval of a probability that `hits` of n > 0 speak for: Agresti & Coull 1998.
+
+    Wilson's interval, made symmetric around its middle. Wilson's own holds the truth in 84 % only where it lies near 0 or 1, at
+    any n; this one in 93 % and more from 25 examples on, conservative near 0 and 1. Counts need not be whole.
+    """
+    of = n + _Z**2
+    middle = (hits + _Z**2 / 2) / of
+    half = _Z * math.sqrt(middle * (1 - middle) / of)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def mean_of_shares(hits: tuple[float, float], n: tuple[float, float]) -> tuple[float, float]:
+    """The ends of the interval of the mean of two independent probabilities: Agresti & Caffo 2000, for a difference.
+
+    One hit and one miss are added to each. (Newcombe's combination of two Wilson intervals falls to 92 % at 25 examples each.)
+    """
+    middles = [(k + 1) / (of + 2) for k, of in zip(hits, n, strict=True)]
+    variance = sum(p * (1 - p) / (of + 2) for p, of in zip(middles, n, strict=True))
+    middle, half = sum(middles) / 2, _Z * math.sqrt(variance) / 2
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def area(value: float, variance: float, n: int) -> tuple[float, float]:
@@ -30,12 +54,14 @@ def area(value: float, variance: float, n: int) -> tuple[float, float]:
     edge = _TAIL ** (1 / n)
     if value in (0.0, 1.0):
         return (edge, 1.0) if value else (0.0, 1 - edge)
-    half = float(stats.norm.ppf(1 - _TAIL)) * math.sqrt(variance) / (value * (1 - value))
+    half = _Z * math.sqrt(variance) / (value * (1 - value))
     centre = float(special.logit(value))
     return float(special.expit(centre - half)), float(special.expit(centre + half))
 
 
-def rate_at_quantile(scores: np.ndarray, reference: np.ndarray, share: float) -> tuple[float, float]:
+def rate_at_quantile(
+    scores: np.ndarray, reference: np.ndarray, share: float, *, share_ties: bool = False
+) -> tuple[float, float]:
     """The ends of the interval of P(score > t), where t is the threshold that the share of the reference exceeds.
 
     t is not known. How many of the reference examples exceed it is: K ~ Binomial(n, share), whatever their distribution. So t
@@ -46,26 +72,38 @@ def rate_at_quantile(scores: np.ndarray, reference: np.ndarray, share: float) ->
     Args:
         scores, reference: (m,) and (n,), real or infinite.
         share: in (0, 1).
+        share_ties: what ties with t counts in part, as much of the scores as of the reference: a straight piece of the ROC.
+            Else none of it.
     """
     m, n = len(scores), len(reference)
-    scores, largest = np.sort(scores), np.sort(reference)[::-1]
     first, last = stats.binom.ppf([1e-9, 1 - 1e-9], n, share).astype(int)
-    k = np.arange(first, last + 1)
-    weight = stats.binom.pmf(k, n, share)
-    fewest = m - np.searchsorted(scores, largest[np.maximum(k - 1, 0)], side="left")
-    most = m - np.searchsorted(scores, largest[np.minimum(k, n - 1)], side="right")
-    fewest, most = np.where(k == 0, 0, fewest), np.where(k == n, m, most)
+    k = np.arange(first, last + 2)
+    above = _above(np.sort(scores), np.sort(reference), k, share_ties)
+    weight, fewest, most = stats.binom.pmf(k[:-1], n, share), above[:-1], above[1:]
     return (
         _quantile(weight, fewest, m, _TAIL) if (weight[fewest == 0].sum() < _TAIL) else 0.0,
         _quantile(weight, most, m, 1 - _TAIL) if (weight[most == m].sum() < _TAIL) else 1.0,
     )
 
 
+def _above(scores: np.ndarray, reference: np.ndarray, k: np.ndarray, share_ties: bool) -> np.ndarray:
+    """How many scores exceed the k-th largest of the reference, both in rising order; none for k = 0, all beyond the last."""
+    m, n = len(scores), len(reference)
+    at = reference[n - np.clip(k, 1, n)]
+    found = (m - np.searchsorted(scores, at, side="right")).astype(float)
+    if share_ties:
+        (first, last), (left, right) = (
+            [np.searchsorted(one, at, side=side) for side in ("left", "right")] for one in (scores, reference)
+        )
+        place = k - (n - right)  # of the k-th among those of the reference that tie with it, from 1
+        found += (last - first) * place / (right - left)
+    return np.where(k == 0, 0.0, np.where(k > n, float(m), found))
+
+
 def _quantile(weight: np.ndarray, hits: np.ndarray, m: int, level: float) -> float:
-    """Of the mixture of Beta(hits + 1/2, m - hits + 1/2), by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        below = weight @ special.betainc(hits + 0.5, m - hits + 0.5, middle)
-        low, high = (middle, high) if below < level else (low, middle)
-    return (low + high) / 2
+    """Of the mixture of Beta(hits + 1/2, m - hits + 1/2)."""
+
+    def lacking(share):
+        return weight @ special.betainc(hits + 0.5, m - hits + 0.5, share) - level
+
+    return float(optimize.brentq(lacking, 0.0, 1.0, xtol=_EXACT))

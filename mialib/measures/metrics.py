@@ -64,15 +64,13 @@ def auc(member, margin) -> Estimate:
 def balanced_accuracy(member, margin) -> Estimate:
     """Mean of the true-positive and the true-negative rate of the decision margin > 0; 0.5 is guessing.
 
-    Interval: the two rates' Wilson intervals combined by Newcombe's (1998) square-and-add rule (MOVER).
+    The interval is that of `intervals.mean_of_shares`.
     """
     members, nonmembers = groups(member, margin)
-    tpr = wilson((members > 0).sum(), len(members))
-    tnr = wilson((nonmembers <= 0).sum(), len(nonmembers))
-    value = (tpr.value + tnr.value) / 2
-    below = math.hypot(tpr.value - tpr.low, tnr.value - tnr.low) / 2
-    above = math.hypot(tpr.high - tpr.value, tnr.high - tnr.value) / 2
-    return Estimate(value, max(value - below, 0.0), min(value + above, 1.0))
+    right = (members > 0).sum(), (nonmembers <= 0).sum()
+    of = len(members), len(nonmembers)
+    value = (right[0] / of[0] + right[1] / of[1]) / 2
+    return Estimate(float(value), *intervals.mean_of_shares(right, of))
 
 
 def tpr_at_fpr(member, margin, max_fpr: float) -> Estimate:
@@ -208,18 +206,9 @@ def rises(steps, standard_errors: float = 2.0) -> bool:
     return bool((falls.mean(1) <= standard_errors * np.array(errors)).all())
 
 
-def wilson(hits: float, n: float) -> Estimate:
-    """The share hits / n with Wilson's (1927) interval; nan for n = 0.
-
-    scipy's numbers, but the counts need not be whole: ties are shared out in `decisions.precision_at_recall`.
-    """
-    hits, n = float(hits), float(n)
-    if n == 0:
-        return Estimate(math.nan)
-    share, scale = hits / n, 2 * (n + _Z**2)
-    centre = (2 * n * share + _Z**2) / scale
-    half = _Z / scale * math.sqrt(4 * n * share * (1 - share) + _Z**2)
-    return Estimate(share, 0.0 if hits == 0 else centre - half, 1.0 if hits == n else centre + half)
+def share(hits: float, n: float) -> Estimate:
+    """The share hits / n with the interval of `intervals.share`; nan for n = 0. Counts need not be whole."""
+    return Estimate(float(hits / n), *intervals.share(hits, n)) if n else Estimate(math.nan)
 
 
 def vector(name, values) -> np.ndarray:
