@@ -96,6 +96,18 @@ def test_by_hand():
     )
 
 
+@pytest.mark.parametrize("weights", ["normal", "uniform"])
+def test_no_threshold_of_ternary_weights_errs_much_less(weights):
+    """Li & Liu's 0.7 lies between what is best for normal weights (0.77) and for uniform ones (0.67)."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(1, 20_000, generator=generator, dtype=torch.float64)
+    w = torch.erf(w / 2**0.5) if weights == "uniform" else w
+    size = w[0].abs().sort(descending=True).values
+    # the error of keeping the n largest, each at their mean, for every n
+    errors = size.square().sum() - size.cumsum(0).square() / torch.arange(1, len(size) + 1)
+    assert float((quantization.ternary(w) - w).square().sum() / errors.min()) == pytest.approx(1, abs=0.02)
+
+
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_dorefa_at_many_bits_is_tanh_and_not_the_weights(bits):
     w = 0.5 * torch.randn(1, 1000, generator=torch.Generator().manual_seed(0))
