@@ -143,6 +143,15 @@ def test_saturated_answers_are_alike_as_posteriors_and_not_as_log_posteriors(spa
     assert (float((both[0] - both[1]).norm()) < 1e-6) is near
 
 
+@pytest.mark.parametrize("low, lower, alike", [(-60.0, -95.0, False), (-100.5, -150.0, True)])
+def test_log_posteriors_below_the_floor_are_alike(low, lower, alike):
+    known = defender(c=2, k=1)
+    log_p = torch.tensor([[[0.0, low], [0.0, lower]]], dtype=torch.float64)
+    members = Views(log_p, torch.zeros(1, 2, dtype=torch.long))
+    first, second = swapper.fit(Defender(members, known.reference, known.seeds[:1]), 0).keys[0]
+    assert torch.equal(first, second) is alike
+
+
 def test_a_random_class_is_one_for_each_member():
     known = defender(others_right=0.1)
     found = swapper.fit(known, seed=1, other="random")
@@ -154,6 +163,7 @@ def test_a_random_class_is_one_for_each_member():
     assert torch.equal(places[found.flagged], found.other[found.flagged])
     assert set(places[found.flagged].tolist()) == {1, 2, 3, 4, 5}
     assert torch.equal(found(before.flip(1)), after.flip(1))  # the place in a batch says nothing
+    assert torch.equal(found[[1]](before[1:]), after[1:])
 
 
 def test_a_network_has_its_own_members(monkeypatch):
