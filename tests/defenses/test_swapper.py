@@ -87,6 +87,7 @@ def test_the_corrected_rate_asks_for_the_class_that_is_served():
 def test_what_no_share_can_do(right, second, reference, share):
     known = known_accuracies(100, right, second, reference)
     assert float(swapper.fit(known, 0, rate="corrected").flagged.double().mean()) == share
+    assert float(swapper.flip_rate(known, torch.ones(1, 100, dtype=torch.long))) == share
 
 
 def test_no_member_is_flagged_where_members_are_right_no_more_often():
@@ -112,14 +113,23 @@ def test_exactly_the_flagged_members_get_the_second_class_and_the_others_nothing
 
 def test_last_bits_do_not_matter_and_the_distance_does():
     known = defender()
-    found = swapper.fit(known, seed=1, distance=1e-3)
+    found = swapper.fit(known, seed=1)  # at 1e-3
     moved = known.members.log_posteriors.clone()
     moved[..., 0] += 5e-4
     assert torch.equal(found(moved).argmax(-1) != moved.argmax(-1), found.flagged)
-    moved[..., 0] += 1.5e-3
+    moved[..., 0] += 1e-3
     assert torch.equal(found(moved), moved)
     missed, wrongly = swapper.error_rates(found, moved, known.reference.log_posteriors)
     assert missed.tolist() == [1, 1] and wrongly.tolist() == [0, 0]
+
+
+def test_the_same_answer_is_at_distance_zero():
+    known = defender()
+    before = known.members.log_posteriors - 90.0 * torch.eye(6, dtype=torch.float64)[1]  # large numbers
+    known = Defender(Views(before.log_softmax(-1), known.members.labels), known.reference, known.seeds)
+    found = swapper.fit(known, seed=1, distance=1e-12)
+    swapped, _ = found.swaps(known.members.log_posteriors)
+    assert torch.equal(swapped, found.flagged)
 
 
 def test_a_query_as_a_flagged_member_is_swapped_and_counted_as_an_error():
@@ -155,6 +165,7 @@ def test_log_posteriors_below_the_floor_are_alike(low, lower, alike):
 def test_a_random_class_is_one_for_each_member():
     known = defender(others_right=0.1)
     found = swapper.fit(known, seed=1, other="random")
+    assert torch.equal(swapper.fit(known, seed=1, other="random").other, found.other)
     before = known.members.log_posteriors
     after = found(before)
     places = (
