@@ -121,6 +121,7 @@ def test_last_bits_do_not_matter_and_the_distance_does():
     assert torch.equal(found(moved), moved)
     missed, wrongly = swapper.error_rates(found, moved, known.reference.log_posteriors)
     assert missed.tolist() == [1, 1] and wrongly.tolist() == [0, 0]
+    assert missed.dtype == wrongly.dtype == torch.float64
 
 
 def test_the_same_answer_is_at_distance_zero():
