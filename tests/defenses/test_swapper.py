@@ -17,7 +17,7 @@ def defender(n=60, c=6, right=0.9, others_right=0.6, k=2):
         wrong = torch.arange(count) >= round(share * count)
         return Views(log_p, torch.where(wrong, (labels + 1) % c, labels))
 
-    return Defender(views(n, right), views(100, others_right), torch.tensor([5, 6]))
+    return Defender(views(n, right), views(100, others_right), torch.arange(5, 5 + k))
 
 
 def test_as_many_members_are_flagged_as_makes_the_accuracies_equal():
@@ -203,11 +203,19 @@ def test_errors_name_the_value(options, words):
 
 
 def test_the_table_of_errors_has_a_line_for_each_distance_and_space():
-    known = defender()
-    members, others = known.members.log_posteriors[:1], known.reference.log_posteriors[:1]
-    table = swapper.error_table(known, 0, members, others, (1e-6, 1e-3))
-    assert list(table.index) == [(space, d) for space in swapper.SPACES for d in ("1e-06", "0.001")]
+    known = defender(k=3)
+    moved = known.members.log_posteriors[:2].clone()
+    moved[..., 0] += (
+        1e-4  # further than the smaller distance in log-posteriors, in posteriors where p < 1/2 not
+    )
+    members, others = moved, torch.cat([known.reference.log_posteriors[:2], moved[:, :5]], dim=1)
+    table = swapper.error_table(known, 0, members, others, (5e-5, 1e-3))
+    assert list(table.index) == [(space, d) for space in swapper.SPACES for d in ("5e-05", "0.001")]
+    assert list(table.columns) == ["flagged members missed", "others swapped"]
     for (space, distance), line in table.iterrows():
-        one = swapper.fit(known, 0, distance=float(distance), space=space)[:1]
+        one = swapper.fit(known, 0, distance=float(distance), space=space)[:2]
         missed, wrongly = swapper.error_rates(one, members, others)
-        assert line.tolist() == pytest.approx([missed.nanmean().item(), wrongly.mean().item()], nan_ok=True)
+        assert line.tolist() == pytest.approx([missed.nanmean().item(), wrongly.mean().item()])
+    missed = table["flagged members missed"]
+    assert missed["log"].tolist() == [1, 0]
+    assert 0 < missed["probability", "5e-05"] < 1 and missed["probability", "0.001"] == 0
