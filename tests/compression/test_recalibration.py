@@ -67,6 +67,39 @@ def test_statistics_of_parts_are_those_of_all_together():
     torch.testing.assert_close(found, (torch.cat(parts).mean(0), torch.cat(parts).var(0)))
 
 
+@pytest.mark.parametrize("count, sizes", [(64, [64]), (65, [33, 32]), (128, [64, 64]), (130, [44, 43, 43])])
+def test_calibration_batches_are_of_at_most_64_and_as_even_as_can_be(monkeypatch, count, sizes):
+    seen = []
+    monkeypatch.setattr(Normed, "forward", lambda self, x: seen.append(len(x)) or self.last(self.norm(x)))
+    measured([float(i) for i in range(count)])
+    assert seen == sizes
+
+
+@pytest.mark.parametrize("count, kept", [(99_999, 99_999), (150_000, 75_000), (250_000, 83_334)])
+def test_of_many_activations_at_most_100000_are_kept_evenly_spread(count, kept):
+    x = torch.arange(count, dtype=torch.float32)[:, None]
+    found = recalibration._activations(nn.Sequential(nn.ReLU()), x, ["0"])["0"]
+    assert len(found) == kept and len(found.diff().unique()) == 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_range_is_the_best_of_40_by_hand(bits):
+    values = np.random.default_rng(bits).exponential(size=2000).astype(np.float32)
+    errors = {}
+    for i in range(1, 41):
+        clip = values.max() * i / 40
+        steps = 2**bits - 1
+        errors[i] = np.mean((np.round(np.clip(values / clip, 0, 1) * steps) / steps * clip - values) ** 2)
+    best = min(errors, key=errors.get)
+    assert 1 < best < 40
+    found = recalibration._best_range(torch.from_numpy(values), bits)
+    assert float(found) == pytest.approx(values.max() * best / 40)
+
+
+def test_a_relu_that_was_never_active_has_the_range_1():
+    assert float(recalibration._best_range(torch.zeros(5), 4)) == 1
+
+
 def test_without_batchnorm_nothing_is_measured(digits):
     fresh = population.initial(models.make("lenet5", digits), [0, 1])
     assert recalibration.batchnorm(fresh, digits, torch.arange(20).expand(2, -1)) is fresh
