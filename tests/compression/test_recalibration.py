@@ -21,6 +21,8 @@ def test_batchnorm_statistics_are_those_of_the_calibration_data(digits, trained)
     assert torch.allclose(found.buffers["1.running_var"][1], first.var((0, 2, 3)), rtol=1e-3)
     assert not torch.equal(found.buffers["1.running_mean"], full.buffers["1.running_mean"])
     assert all(found.params[n] is full.params[n] for n in full.params)
+    # what was measured anew is not what was stored under the trained models' keys
+    assert full.keys and not found.keys and not recalibration.clips(full, digits, index, 4).keys
 
 
 class Normed(nn.Module):
@@ -49,6 +51,26 @@ def test_a_small_last_batch_counts_by_its_size():
     mean, variance = measured(values)
     assert mean == pytest.approx(3.0303, abs=1e-4) and variance == pytest.approx(298.368, abs=1e-2)
     assert (mean, variance) == pytest.approx((np.mean(values), np.var(values, ddof=1)))
+
+
+class Twice(nn.Module):
+    """BatchNorm of what BatchNorm has made of the inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+
+    def forward(self, x):
+        return self.second(self.first(x)).repeat(1, 2)
+
+
+def test_deeper_layers_see_what_training_would_show_them():
+    """Normalised by its own batch, whatever the first layer's statistics were."""
+    x = 100 + 7 * torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
+    data = Dataset.of_features("values", x, torch.zeros(50, dtype=torch.long), 2)
+    found = recalibration.batchnorm(population.initial(Twice, [0]), data, torch.arange(50)[None]).buffers
+    assert float(found["second.running_mean"]) == pytest.approx(0, abs=1e-4)
+    assert float(found["second.running_var"]) == pytest.approx(50 / 49, rel=1e-4)
 
 
 @pytest.mark.parametrize("count", [2, 63, 64, 65, 128, 129, 200])
