@@ -158,10 +158,10 @@ class _Side(NamedTuple):
         """Of the signal around each candidate's own mean, unbiased: one for all (..., 1), or of each (..., n)."""
         free = (self.count - 1).clamp(min=0)  # degrees of freedom
         known = free.sum(-1, keepdim=True)
-        of_all = torch.where(known > 0, self.squares.sum(-1, keepdim=True) / known.clamp(min=1), self.spare)
+        of_all = torch.where(known > 0, self.squares.sum(-1, keepdim=True) / known, self.spare)
         if fixed:
             return of_all.clamp(min=FLOOR)
-        return torch.where(free > 0, self.squares / free.clamp(min=1), of_all).clamp(min=FLOOR)
+        return torch.where(free > 0, self.squares / free, of_all).clamp(min=FLOOR)
 
 
 def _log_density(signal: Tensor, side: _Side, fixed: bool) -> Tensor:

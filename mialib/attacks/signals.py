@@ -123,7 +123,7 @@ def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
     are >= 0. Source: as for `confidence_gap`; the notebook divergence_plot.ipynb of mia_prune.
     """
     check_labels(sensitivity, labels, "sensitivity")
-    return _gap(-sensitivity.double(), labels, member)
+    return _gap(-sensitivity, labels, member)
 
 
 def check_member(member: Tensor, labels: Tensor, name: str = "member") -> None:

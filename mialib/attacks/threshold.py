@@ -40,8 +40,8 @@ def best_threshold(signal: Tensor, member: Tensor) -> Tensor:
     signal calls everything a member). Raises ValueError on other shapes or types, on values that are not
     finite, and where one of the two groups is empty.
     """
-    signal, member, _ = _flat(signal, member, torch.zeros_like(signal, dtype=torch.int64))
-    thresholds, _ = _best_by_class(signal, member, torch.zeros_like(member, dtype=torch.int64), 1)
+    signal, member, labels = _flat(signal, member, torch.zeros_like(signal, dtype=torch.int64))
+    thresholds, _ = _best_by_class(signal, member, labels, 1)
     return thresholds[0]
 
 
@@ -143,7 +143,7 @@ def _best_by_class(signal: Tensor, member: Tensor, labels: Tensor, num_classes: 
     members_before = before - before[start.clamp(max=size - 1)][labels]
     nonmembers_before = position - start[labels] - members_before
     score = nonmembers_before * members[labels] - members_before * nonmembers[labels]
-    below = (position - 1).clamp(min=0)
+    below = position - 1  # a class's first row has none, and is never asked for it
     first = position == start[labels]
     tied = ~first & (signal == signal[below])
     score = score.masked_fill(tied, -1)  # no cut between equal values; a class's first row scores 0

@@ -87,7 +87,7 @@ def ternary(w: Tensor) -> Tensor:
     """Three values, of each layer. Li & Liu 2016, arXiv:1605.04711 (ternary weight networks)."""
     magnitude = w.detach().abs().flatten(1)
     kept = magnitude > 0.7 * magnitude.mean(1, keepdim=True)
-    size = (magnitude * kept).sum(1) / kept.sum(1).clamp(min=1)
+    size = (magnitude * kept).sum(1) / kept.sum(1)  # nan where all are 0: asked for by none
     size = size.view(-1, *[1] * (w.ndim - 1))
     return straight_through(w, torch.where(kept.view(w.shape), w.sign() * size, 0.0))
 
@@ -191,7 +191,7 @@ def widths(
         raise ValueError("quantisation needs a convolution or Linear layer, the model has none")
     allocation = dict.fromkeys(names, bits)
     for name, width in ((names[0], first), (names[-1], last)):
-        if width is not None and bits != FULL:
+        if width is not None:
             allocation[name] = max(width, bits)
     return allocation
 

@@ -4,11 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from mialib import streams
 from mialib.asking import Views
 from mialib.attacks import blindmi
 from mialib.attacks.blindmi import BlindMIDiff
+
+# every power of ten, and every fifth number to 35
+WIDTHS = sorted({10.0**power for power in range(-6, 7)} | set(range(5, 40, 5)))
 
 
 def mmd2(a, b):
@@ -16,7 +20,7 @@ def mmd2(a, b):
 
     def kernel(u, v):
         squared = ((u[:, None] - v[None]) ** 2).sum(-1)
-        return sum(np.exp(-squared / (2 * w)) for w in blindmi.WIDTHS)
+        return sum(np.exp(-squared / (2 * w)) for w in WIDTHS)
 
     return max(1e-4, kernel(a, a).mean() + kernel(b, b).mean() - 2 * kernel(a, b).mean())
 
@@ -59,11 +63,16 @@ def random_features(generator, *shape):
     return torch.cat([p[..., :1], p.topk(2).values], dim=-1)
 
 
+def test_the_widths_are_those_of_the_public_code():
+    assert blindmi.WIDTHS == pytest.approx(WIDTHS, rel=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(12))
-def test_decisions_equal_the_slow_loop(seed):
+@pytest.mark.parametrize("scale", [1.0, 5e-5])  # MMD^2 of some units, and about as large as its floor
+def test_decisions_equal_the_slow_loop(seed, scale):
     generator = torch.Generator().manual_seed(seed)
-    batch = random_features(generator, 5, 9)
-    reference = random_features(generator, 6)
+    batch = scale * random_features(generator, 5, 9)
+    reference = scale * random_features(generator, 6)
     valid = torch.ones(5, 9, dtype=torch.bool)
     valid[3:, -1] = False  # short batches
     found = blindmi.differential_comparison(batch, valid, reference)
@@ -84,8 +93,10 @@ def test_the_slow_loop_is_no_constant():
 
 
 def test_whole_attack_equals_the_slow_loop():
-    """45 candidates in batches of 20: three batches of 15, whose members the margins reveal."""
-    target, _ = toy(45)
+    """41 candidates in batches of 20: three, of 14, 14 and 13, whose members the margins reveal."""
+    target, _ = toy(41)
+    answers = 3 * torch.randn(1, 41, 4, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    target = replace(target, log_posteriors=answers.log_softmax(-1))
     calls = []
 
     def query(x):
@@ -97,13 +108,13 @@ def test_whole_attack_equals_the_slow_loop():
 
     generator = streams.generator(3, "BlindMI")
     labels = target.labels[0]
-    chosen = torch.randperm(45, generator=generator)[:10]
-    drawn = torch.randint(45, (10, 12), generator=generator)
+    chosen = torch.randperm(41, generator=generator)[:10]
+    drawn = torch.randint(41, (10, 12), generator=generator)
     for j in range(12):
         assert torch.equal(calls[0][0, :, j], target.x[0, drawn[:, j], j]), j
     reference = blindmi.features(target.query(calls[0])[0], labels[chosen]).numpy()
     order, seen = (
-        torch.randperm(45, generator=generator),
+        torch.randperm(41, generator=generator),
         blindmi.features(target.log_posteriors[0], labels).numpy(),
     )
     for b in range(3):
@@ -154,6 +165,8 @@ def test_seeds_draw_different_probes():
     BlindMIDiff()(spy, None, None, 0)
     BlindMIDiff()(spy, None, None, 1)
     assert seen[0].shape == seen[1].shape == (1, 20, 3, 6, 6) and not torch.equal(*seen)
+    BlindMIDiff()(spy)
+    assert torch.equal(seen[2], seen[0])
 
 
 def test_posteriors_of_zero_and_one():
@@ -169,6 +182,7 @@ def test_features_by_hand():
     log_p = torch.tensor([[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]], dtype=torch.float64).log()
     found = blindmi.features(log_p, torch.tensor([0, 0]))
     torch.testing.assert_close(found, torch.tensor([[0.2, 0.5, 0.3], [0.7, 0.7, 0.2]], dtype=torch.float64))
+    assert blindmi.features(log_p.float(), torch.tensor([0, 0])).dtype == torch.float64
 
 
 def test_sobel_by_hand():
@@ -179,6 +193,18 @@ def test_sobel_by_hand():
     expected = torch.tensor([0.0, 0.5, 0.5, 0.0]).expand(4, 4) * 5 - 2
     found = blindmi.sobel(x, torch.tensor([1, 0]))
     torch.testing.assert_close(found[:, 0], torch.stack([expected.T, expected]))
+
+
+def test_sobel_equals_scipys():
+    x = torch.rand(4, 3, 7, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 4
+    low, high = (end(x.numpy(), axis=(0, 2, 3), keepdims=True)[0] for end in (np.min, np.max))
+    gradients = [
+        np.abs([ndimage.sobel(channel, axis, mode="mirror") for channel in x[2].numpy()]) for axis in (1, 0)
+    ]
+    capped = [np.minimum(one, high - low) for one in gradients]
+    assert 0.1 < np.mean(np.array(capped) == gradients) < 0.9
+    found = blindmi.sobel(x, torch.tensor([2]))[0]
+    torch.testing.assert_close(found, torch.from_numpy(low + np.mean(capped, axis=0)))
 
 
 def test_sobel_does_not_depend_on_the_normalisation():
@@ -218,6 +244,12 @@ def test_bad_target_is_named(change, message):
     target, _ = toy(50)
     with pytest.raises(ValueError, match=message):
         BlindMIDiff()(replace(target, **change), None, None, 0)
+
+
+def test_the_smallest_settings_and_as_many_probes_as_candidates():
+    target, _ = toy(20)
+    for attack in (BlindMIDiff(probes=1, batch=2), BlindMIDiff(probes=20)):
+        assert attack(target).abs().eq(1).all()
 
 
 def test_bad_settings_are_named():

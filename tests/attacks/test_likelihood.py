@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from mialib.asking import Views
 from mialib.attacks import likelihood, threshold
-from mialib.attacks.likelihood import FEW, LiRA, lira_offline, lira_online
+from mialib.attacks.likelihood import LiRA, lira_offline, lira_online
 from mialib.attacks.threshold import best_threshold
 from mialib.data import splits
 from mialib.measures import metrics
@@ -90,6 +90,16 @@ def test_the_likelihood_ratio_by_hand(fixed):
     assert norm.cdf(float(offline[0] - offline[1])) == pytest.approx(norm(0, 2**0.5).cdf(3.0))
 
 
+def played_by_loops(signal, member, online, fixed):
+    """What `by_loops` says where each shadow plays the target, (s, n), nan where it cannot."""
+    spare = variances(signal, member)
+    rests = [others(i, member) for i in range(len(member))]
+    played = [
+        by_loops(signal[i], signal[rest], member[rest], online, fixed, spare) for i, rest in enumerate(rests)
+    ]
+    return torch.from_numpy(np.stack(played))
+
+
 @pytest.mark.parametrize("attack", VARIANTS)
 @pytest.mark.parametrize("k", [6, 8, 10])
 def test_margins_and_their_zero_equal_a_loop_over_candidates(attack, k):
@@ -97,11 +107,8 @@ def test_margins_and_their_zero_equal_a_loop_over_candidates(attack, k):
     variant = (attack.online, attack.fixed_variance)
     own, signal, member = signal[0], signal[2:], member[2:]
     score = by_loops(own.numpy(), signal.numpy(), member.numpy(), *variant)
-    spare, x, m = variances(signal.numpy(), member.numpy()), signal.numpy(), member.numpy()
-    rests = [others(i, m) for i in range(len(m))]
-    assert {len(rest) for rest in rests} == {k - 4}
-    played = [by_loops(x[i], x[rest], m[rest], *variant, spare) for i, rest in enumerate(rests)]
-    played = torch.from_numpy(np.stack(played))
+    assert {len(others(i, member.numpy())) for i in range(k - 2)} == {k - 4}
+    played = played_by_loops(signal.numpy(), member.numpy(), *variant)
     answered = ~played.isnan()
     zero = best_threshold(played[answered], member[answered])
     found = attack(views(own[None]), views(signal), member)
@@ -109,14 +116,20 @@ def test_margins_and_their_zero_equal_a_loop_over_candidates(attack, k):
     torch.testing.assert_close(found, torch.from_numpy(score) - zero, rtol=1e-6, atol=1e-6)
 
 
-def test_a_shadow_that_was_alone_on_its_side_leaves_the_candidate_out_of_the_zero():
-    """Candidate 0 is a member of one shadow only: who plays that shadow cannot be judged on it."""
-    signal, member = made_up(8, 10, seed=3)
-    member[2:, 0] = torch.tensor([True, False, False, False, False, False])
-    score = by_loops(signal[0].numpy(), signal[2:].numpy(), member[2:].numpy(), True, True)
-    found = attacked(LiRA(fixed_variance=True), signal, member)
-    assert found.isfinite().all()
-    torch.testing.assert_close(found - found[1], torch.from_numpy(score - score[1]))
+@pytest.mark.parametrize("attack", VARIANTS)
+def test_a_shadow_that_was_alone_on_its_side_leaves_the_candidate_out_of_the_zero(attack):
+    """Nor can its partner be judged on it, that leaves it out. Candidate 0 has one shadow as a member, 1 all but one."""
+    signal, member = made_up(8, 10, seed=5)
+    alone = torch.tensor([True, False, False, False, False, False])
+    member[2:, 0], member[2:, 1] = alone, ~alone
+    assert attacked(attack, signal, member).isfinite().all()
+    signal, member = signal[2:], member[2:]
+    expected = played_by_loops(signal.numpy(), member.numpy(), attack.online, attack.fixed_variance)
+    answered = ~expected.isnan()
+    assert int((~answered).sum()) == (4 if attack.online else 2)
+    scores, truth = attack.played(signal, member)
+    assert torch.equal(truth, member[answered])
+    torch.testing.assert_close(scores, expected[answered], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("attack", VARIANTS)
@@ -222,9 +235,10 @@ def test_the_targets_membership_is_no_argument():
 
 
 @pytest.mark.parametrize("online", [True, False])
-@pytest.mark.parametrize("k, fixed", [(FEW, True), (FEW + 2, False)])
-def test_one_variance_below_64_shadows_and_one_for_each_candidate_from_there(k, fixed, online):
-    signal, member = made_up(k, 30, spread=1.0)  # two of the k are the target's pair
+@pytest.mark.parametrize("shadows, fixed", [(63, True), (64, False)])  # the paper's border
+def test_one_variance_below_64_shadows_and_one_for_each_candidate_from_there(shadows, fixed, online):
+    signal, member = made_up(66, 30, spread=1.0)
+    signal, member = signal[: 2 + shadows], member[: 2 + shadows]  # two are the target's pair
     found = attacked(LiRA(online), signal, member)
     assert torch.equal(found, attacked(LiRA(online, fixed), signal, member))
     assert not torch.equal(found, attacked(LiRA(online, not fixed), signal, member))
@@ -273,6 +287,24 @@ def test_saturated_posteriors_and_shadows_that_agree_give_finite_margins_and_inp
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("fixed", [True, False])
+def test_two_shadows_of_one_candidate_give_the_variance_of_all(fixed):
+    signal = torch.tensor([[1.0, 0.0], [4.0, 3.0], [0.0, 5.0], [2.0, 1.0]], dtype=torch.float64)
+    member = torch.tensor([[True, False], [True, False], [False, True], [False, False]])
+    own = torch.tensor([2.5, 0.5], dtype=torch.float64)
+    expected = by_loops(own.numpy(), signal.numpy(), member.numpy(), True, fixed)
+    margins = LiRA(True, fixed)(views(own[None]), views(signal), member)
+    assert float(margins[0] - margins[1]) == pytest.approx(expected[0] - expected[1])
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_shadows_that_agree_to_the_last_bit_count_as_a_thousandth_apart(fixed):
+    target = torch.tensor([[0.5, 0.0]], dtype=torch.float64)
+    member = torch.tensor([[True, False], [False, True]]).repeat(2, 1)
+    margins = LiRA(False, fixed)(views(target), views(torch.zeros(4, 2)), member)
+    assert float(margins[0] - margins[1]) == pytest.approx(0.5 / 0.001)
+
+
 def test_a_target_far_from_all_that_the_shadows_ever_said_gets_finite_margins():
     seen, member = saturated()
     other = views(torch.full((1, 4), -7.0))
@@ -287,9 +319,10 @@ def test_bad_input_is_named():
         lira_online(shadows, shadows, member)
     with pytest.raises(ValueError, match="the target has 10, the shadows have 9"):
         lira_online(target, views(signal[2:, :9]), member[:, :9])
-    shuffled = Views(shadows.log_posteriors, shadows.labels.flip(1))
+    other = shadows.labels.clone()
+    other[0, 0] = 1  # one label of one shadow
     with pytest.raises(ValueError, match="labels are not the target's"):
-        lira_online(target, shuffled, member)
+        lira_online(target, Views(shadows.log_posteriors, other), member)
     with pytest.raises(ValueError, match="shadow_member must be bool of shape"):
         lira_online(target, shadows, member[:4])
     with pytest.raises(ValueError, match="shadow_member must be bool"):

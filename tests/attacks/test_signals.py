@@ -81,6 +81,14 @@ def test_saturated_posteriors_stay_exact():
     assert found.tolist() == pytest.approx([120 - math.log(2), -120.0], rel=1e-14)
 
 
+@pytest.mark.parametrize("apart", [21.0, 25.0, 39.0, 41.0])
+def test_entropy_is_exact_on_both_sides_of_where_its_second_order_vanishes(apart):
+    log_p, p = log_softmax([[0.0, -apart]]), math.exp(-apart) / (1 + math.exp(-apart))
+    h = math.log1p(math.exp(-apart)) + apart * p  # of two classes whose logits are so far apart
+    found = signals.entropy(log_p, torch.tensor([0])).item()
+    assert found == pytest.approx(-math.log(math.expm1(h)), rel=1e-14)
+
+
 def test_saturation_beyond_the_smallest_float():
     log_p = log_softmax([[0.0, -800.0]])  # e^-800 is 0 in float64
     assert signals.confidence(log_p, torch.tensor([0])).item() == 800.0
@@ -105,6 +113,8 @@ def test_log_complement_is_precise_for_every_class():
     assert found[0, 0].item() == pytest.approx(-60 + math.log1p(math.exp(-1)), rel=1e-15)
     assert found[0, 1].item() == pytest.approx(-math.exp(-60), rel=1e-12)
     assert found[1, :2].tolist() == pytest.approx([-math.log(2)] * 2)
+    turned = log_p.flip(-1)
+    assert torch.equal(signals.log_complement(turned[None, None])[0, 0], signals.log_complement(turned))
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
@@ -147,12 +157,14 @@ def test_gaps_by_hand():
     )
     labels, member = torch.tensor([[0, 0, 1, 2]]), torch.tensor([[True, False, False, True]])
     gap = signals.confidence_gap(p.log(), labels, member)
+    assert gap.per_class.shape == (1, 3)
     assert gap.overall.tolist() == pytest.approx([0.7 - 0.5])
     assert gap.per_class[0, 0].item() == pytest.approx(0.2)
     assert gap.per_class[0, 1:].isnan().all()
     reverse = signals.sensitivity_gap(p, labels, member)
     torch.testing.assert_close(reverse.overall, -gap.overall)
     torch.testing.assert_close(reverse.per_class, -gap.per_class, equal_nan=True)
+    assert signals.sensitivity_gap(p.float(), labels, member).overall.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -171,6 +183,10 @@ def test_bad_input_is_named(signal, log_p, labels, message):
         signal(log_p, labels)
 
 
-def test_gap_needs_a_boolean_mask():
-    with pytest.raises(ValueError, match="member must be bool"):
-        signals.confidence_gap(log_softmax([[0.0, 1.0]]), torch.tensor([0]), torch.tensor([1]))
+def test_gaps_need_a_boolean_mask_in_the_shape_of_the_labels():
+    log_p, labels = log_softmax([[0.0, 1.0]]), torch.tensor([0])
+    for member in (torch.tensor([1]), torch.tensor([True, False])):
+        with pytest.raises(ValueError, match="member must be bool of shape"):
+            signals.confidence_gap(log_p, labels, member)
+    with pytest.raises(ValueError, match="labels must have the shape of sensitivity"):
+        signals.sensitivity_gap(log_p.exp(), torch.tensor([[0]]), torch.tensor([[True]]))

@@ -9,6 +9,7 @@ from mialib.attacks.threshold import ATTACKS, best_threshold, class_thresholds
 from mialib.measures import metrics
 
 THRESHOLDED = [name for name in ATTACKS if name != "gap"]
+PER_CLASS = ("confidence", "entropy", "modified_entropy")
 
 
 def balanced_accuracy(decided, member):
@@ -58,6 +59,11 @@ def test_adjacent_floats_are_still_told_apart():
     assert high > found and not low > found
 
 
+def test_a_threshold_is_float64_whatever_the_signal():
+    signal, member = torch.tensor([1.0, 1.0 + 2**-23]), torch.tensor([False, True])
+    assert signal.dtype == torch.float32 and best_threshold(signal, member).item() == 1 + 2**-24
+
+
 @pytest.mark.parametrize("signal", [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
 def test_a_useless_or_reversed_signal_calls_everything_a_member(signal):
     signal = torch.tensor(signal, dtype=torch.float64)
@@ -83,6 +89,18 @@ def test_class_thresholds_equal_a_loop_over_classes(seed):
         assert found[k] == best_threshold(signal[labels == k], member[labels == k]), k
 
 
+def test_one_member_and_one_other_are_enough_for_a_threshold_of_their_class():
+    signal, member = torch.tensor([0.0, 5.0, 1.0, 2.0]), torch.tensor([False, True, False, True])
+    assert class_thresholds(signal, member, torch.tensor([0, 0, 1, 1]), 2).tolist() == [2.5, 1.5]
+
+
+def test_there_may_be_more_classes_than_shadow_rows():
+    generator = torch.Generator().manual_seed(7)
+    shadows, shadow_member = views(generator, 1, 4, c=9)
+    target, _ = views(generator, 1, 50, c=9)
+    assert threshold.confidence(target, shadows, shadow_member).isfinite().all()
+
+
 @pytest.mark.parametrize("name", THRESHOLDED)
 def test_margin_is_positive_where_the_signal_exceeds_its_threshold(name):
     generator = torch.Generator().manual_seed(0)
@@ -94,7 +112,7 @@ def test_margin_is_positive_where_the_signal_exceeds_its_threshold(name):
     pooled = attack.signal(shadows.log_posteriors, shadows.labels).flatten()
     own = attack.signal(target.log_posteriors, target.labels)[0]
     for k in range(4):
-        rows = shadows.labels.flatten() == k if attack.per_class else slice(None)
+        rows = shadows.labels.flatten() == k if name in PER_CLASS else slice(None)
         cut = best_threshold(pooled[rows], member.flatten()[rows])
         mine = target.labels[0] == k
         assert torch.equal(margins[mine] > 0, own[mine] > cut), f"class {k}"
@@ -187,16 +205,25 @@ def test_bad_input_is_named():
         attack(target, shadows, member.long(), 0)
     with pytest.raises(ValueError, match="shadow_member must be bool of shape"):
         attack(target, shadows, member[:1], 0)
-    with pytest.raises(ValueError, match="both groups"):
-        attack(target, shadows, torch.ones_like(member), 0)
+    with pytest.raises(ValueError, match="target must be the views of one model"):
+        threshold.gap(shadows)
+    for everybody in (torch.ones_like(member), torch.zeros_like(member)):
+        with pytest.raises(ValueError, match="both groups"):
+            attack(target, shadows, everybody, 0)
     with pytest.raises(ValueError, match="same classes"):
         attack(target, views(generator, 2, 20, c=5)[0], member, 0)
     with pytest.raises(ValueError, match="finite"):
         best_threshold(torch.tensor([0.0, torch.inf]), torch.tensor([True, False]))
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\), found 0 to 2"):
         class_thresholds(torch.zeros(2), torch.tensor([True, False]), torch.tensor([0, 2]), 2)
+    with pytest.raises(ValueError, match=r"labels must lie in \[0, 2\), found -1 to 1"):
+        class_thresholds(torch.zeros(2), torch.tensor([True, False]), torch.tensor([-1, 1]), 2)
+
+
+@pytest.mark.parametrize("signal, member, labels", [((2, 2),) * 3, ((2,), (3,), (2,)), ((2,), (2,), (3,))])
+def test_signal_member_and_labels_have_one_axis_and_one_length(signal, member, labels):
     with pytest.raises(ValueError, match="one shape"):
-        best_threshold(torch.zeros(2, 2), torch.tensor([True, False]))
+        class_thresholds(torch.zeros(signal), torch.ones(member).bool(), torch.zeros(labels).long(), 1)
 
 
 @pytest.mark.parametrize("c", [10, 100])

@@ -52,6 +52,13 @@ def test_compression_by_hand():
     assert round(float(cardinality.compression(masks)[0]), 1) == 71.2
 
 
+@pytest.mark.parametrize("times", [1, 1.5])
+def test_little_compression_and_none(times):
+    masks = cardinality.everywhere(LENET, times)(population.initial(LENET, [0, 1]).params)
+    found = cardinality.compression(masks)
+    assert found.dtype == torch.float64 and found.tolist() == pytest.approx([times] * 2, rel=1e-3)
+
+
 def test_a_part_of_the_way():
     projection = LargestWeights({"a": 0.1, "b": 1.0})
     assert projection.partly(0).densities == {"a": 1, "b": 1}

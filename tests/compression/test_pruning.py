@@ -3,6 +3,7 @@ import itertools
 from functools import partial
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -106,6 +107,12 @@ def test_ties_are_cut_at_the_exact_count_lowest_index_first(method, value):
         assert not order[:, :half].any() and order[:, half:].all(), name
 
 
+def test_ties_share_what_is_left_of_the_count_after_smaller_ones():
+    scores = torch.tensor([[2.0, 1.0, 2.0, 0.0, 2.0, 3.0]])
+    for count, kept in ((2, [1, 0, 1, 0, 1, 1]), (3, [0, 0, 1, 0, 1, 1]), (4, [0, 0, 0, 0, 1, 1])):
+        assert pruning.prune_smallest(scores, count).int().tolist() == [kept]
+
+
 @pytest.mark.parametrize("method", pruning.METHODS)
 def test_many_models_equal_one_by_one(method):
     pop = population(4)
@@ -116,11 +123,13 @@ def test_many_models_equal_one_by_one(method):
             assert torch.equal(kept[i : i + 1], alone.kept[name]), f"model {i}, {name}"
 
 
-# L1: 3, 4, 5.5. L2: 3, 2.83, 5.02. One of three filters goes, and its bias stays.
-@pytest.mark.parametrize("method, lost", [("l1_filter", 0), ("l2_filter", 1)])
-def test_filter_norms_by_hand(method, lost):
+# of three filters, (3, 0), (side, side) and (0.5, 5), one goes, and its bias stays; L1: 3, 2 side, 5.5; L2: 3, 1.41 side, 5.02
+@pytest.mark.parametrize(
+    "method, side, lost", [("l1_filter", 2.0, 0), ("l2_filter", 2.0, 1), ("l2_filter", 2.2, 0)]
+)
+def test_filter_norms_by_hand(method, side, lost):
     conv = nn.Conv2d(1, 3, (1, 2), bias=True)
-    conv.weight.data = torch.tensor([[3.0, 0.0], [2.0, 2.0], [0.5, 5.0]]).view(3, 1, 1, 2)
+    conv.weight.data = torch.tensor([[3.0, 0.0], [side, side], [0.5, 5.0]]).view(3, 1, 1, 2)
     pop = stack(partial(nn.Conv2d, 1, 3, (1, 2)), [conv])
     masks = pruning.mask(pop, method, 0.34)
     assert list(masks.kept) == ["weight"]
@@ -173,6 +182,8 @@ def test_slimming_never_empties_a_layer():
     most = small["4.weight"].abs().argmax(1)
     assert kept["4.weight"].gather(1, most[:, None]).all()
     assert all(kept[n].any(1).all() for n in kept)
+    fewest = pruning.mask(pop, "slimming", 25 / 28).kept
+    assert all((fewest[n].sum(1) == 1).all() for n in fewest)
     with pytest.raises(ValueError, match=r"sparsity: 0.95.*empty.*at most 0.8929"):
         pruning.mask(pop, "slimming", 0.95)  # 27 of 28 channels, three layers
 
@@ -204,6 +215,14 @@ def test_masks_leave_the_callers_parameters_alone(method):
     for name, tensor in pop.params.items():
         assert torch.equal(tensor, before[name]), name
         assert (pruned[name] is tensor) == (name not in masks.kept), name
+
+
+@pytest.mark.parametrize("method", pruning.METHODS)
+def test_masks_can_be_stored(method):
+    """Which safetensors refuses where two share their memory, and where one is no block of its own."""
+    kept = pruning.mask(population(), method, 0.5).kept
+    back = safetensors.torch.load(safetensors.torch.save(kept))
+    assert back.keys() == kept.keys() and all(torch.equal(back[name], kept[name]) for name in kept)
 
 
 def test_pruned_weights_get_no_gradient():
@@ -252,6 +271,7 @@ def test_gammas_are_the_batchnorm_scales():
     assert pruning.gammas(cnn()) == ["1.weight", "4.weight", "8.weight"]
     assert len(pruning.gammas(classifiers.resnet18(3, 10))) == 20
     assert pruning.gammas(nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))) == []
+    assert pruning.gammas(nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.BatchNorm1d(2))) == ["1.weight"]
 
 
 def test_achieved_sparsity_by_hand():
@@ -260,6 +280,9 @@ def test_achieved_sparsity_by_hand():
     assert got.layers["a"].tolist() == [0.5, 1.0]
     assert got.layers["b"].tolist() == pytest.approx([0.0, 1 / 6])
     assert got.overall.tolist() == [1 / 8, 3 / 8]
+    assert got.overall.dtype == got.layers["b"].dtype == torch.float64
+    alone = pruning.achieved_sparsity({name: tensor[1:] for name, tensor in params.items()})
+    assert alone.overall.tolist() == [3 / 8]
     pop = population()
     masks = pruning.mask(pop, "l1_unstructured", 0.5)
     assert pruning.achieved_sparsity(masks).overall.tolist() == [0.5] * 3

@@ -96,6 +96,32 @@ def test_by_hand():
     )
 
 
+def test_what_lies_on_a_border():
+    """The sign of 0 is +; t itself is not above t; where both ends round away from 0 the upper one is clipped."""
+    assert quantization.binary(torch.tensor([[0.0, -4.0]])).tolist() == [[2.0, -2.0]]
+    assert quantization.ternary(torch.tensor([[0.7, 1.3]])).tolist() == [[0.0, pytest.approx(1.3)]]
+    w = torch.tensor([[[-1.5, -1.0, 0.0, 1.0, 1.5]]])  # the step is 1, and -1.5 to 1.5 would be 0 to 4
+    assert quantization.affine(w, 2).tolist() == [[[-2.0, -1.0, 0.0, 1.0, 1.0]]]
+
+
+def test_binary_weights_have_one_size_a_layer_or_one_a_channel():
+    w = torch.tensor([[[1.0, -3.0], [5.0, 7.0]]])
+    assert quantization.binary(w).tolist() == [[[4.0, -4.0], [4.0, 4.0]]]
+    assert quantization.binary(w, per_channel=True).tolist() == [[[2.0, -2.0], [6.0, 6.0]]]
+
+
+@pytest.mark.parametrize("weights", ["normal", "uniform"])
+def test_no_threshold_of_ternary_weights_errs_much_less(weights):
+    """Li & Liu's 0.7 lies between what is best for normal weights (0.77) and for uniform ones (0.67)."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(1, 20_000, generator=generator, dtype=torch.float64)
+    w = torch.erf(w / 2**0.5) if weights == "uniform" else w
+    size = w[0].abs().sort(descending=True).values
+    # the error of keeping the n largest, each at their mean, for every n
+    errors = size.square().sum() - size.cumsum(0).square() / torch.arange(1, len(size) + 1)
+    assert float((quantization.ternary(w) - w).square().sum() / errors.min()) == pytest.approx(1, abs=0.02)
+
+
 @pytest.mark.parametrize("bits", [4, 8, 16])
 def test_dorefa_at_many_bits_is_tanh_and_not_the_weights(bits):
     w = 0.5 * torch.randn(1, 1000, generator=torch.Generator().manual_seed(0))
@@ -127,9 +153,12 @@ def test_each_model_has_its_own_grid(w, method):
     assert torch.equal(together, alone)
 
 
-def test_each_channel_has_its_own_grid(w):
-    channels = [quantization.affine(w[:, i : i + 1], 3) for i in range(5)]
-    assert torch.equal(quantization.affine(w, 3), torch.cat(channels, dim=1))
+@pytest.mark.parametrize("bits", [1, 3])
+def test_each_channel_has_its_own_grid(w, bits):
+    channels = [quantization.quantize(w[:, i : i + 1], "affine", bits) for i in range(5)]
+    together = quantization.quantize(w, "affine", bits)
+    assert torch.equal(together, torch.cat(channels, dim=1))
+    assert not torch.equal(together, quantization.quantize(w, "affine_tensor", bits))
 
 
 def test_zero_rows_and_equal_rows_come_back_as_they_are(w):
@@ -179,6 +208,21 @@ def gradient(quantize, w):
     weight = torch.linspace(-1, 1, w.numel()).view(w.shape)
     (found,) = torch.autograd.grad((quantize(w) * weight).sum(), w)
     return found, weight
+
+
+def test_straight_through_is_the_second_forward_and_the_first_backward():
+    values = torch.tensor([0.1, -2.0], requires_grad=True)
+    result = quantization.straight_through(values, 3 * values)
+    assert torch.equal(result, 3 * values)
+    result.sum().backward()
+    assert values.grad.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("bits", (*BITS, 1.58))
+@pytest.mark.parametrize("method", quantization.METHODS)
+def test_the_gradient_passes_through_a_layer_of_zeros(w, method, bits):
+    found, weight = gradient(lambda w: quantization.quantize(w, method, bits), torch.zeros_like(w))
+    assert torch.equal(found, weight)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -288,6 +332,8 @@ def test_bytes_by_hand():
 def test_what_is_no_quantiser_is_refused(method, bits, words):
     with pytest.raises(ValueError, match=words):
         Quantizer(method, {"w": bits})
+    with pytest.raises(ValueError, match=words):
+        quantization.quantize(torch.ones(1, 1, 2), method, bits)
 
 
 def test_nothing_to_quantise_is_refused():
@@ -307,6 +353,19 @@ def test_weights_are_on_their_grid_only_once_they_are_rounded(w):
     assert not quantization.on_grid(half, quantizer)
 
 
+@pytest.mark.parametrize("bits, most", [(1, 2), (2, 4), (3, 8), (quantization.TERNARY, 3)])
+def test_one_value_more_than_the_width_allows_is_off_the_grid(bits, most):
+    quantizer = Quantizer("affine_tensor", {"w": bits})
+    assert quantization.on_grid({"w": torch.arange(most).view(1, 1, -1)}, quantizer)
+    assert not quantization.on_grid({"w": torch.arange(most + 1).view(1, 1, -1)}, quantizer)
+
+
+def test_ternary_values_are_a_layers_and_affine_ones_a_channels():
+    params = {"w": torch.tensor([[[-1.0, 0.0], [0.0, 1.0]]])}
+    assert quantization.values(params, "affine", {"w": quantization.TERNARY}) == {"w": 3}
+    assert quantization.values(params, "affine", {"w": 2}) == {"w": 2}
+
+
 def test_the_mean_width_counts_every_weight_alike():
-    params = {"a": torch.zeros(2, 3, 4), "b": torch.zeros(2, 4), "c": torch.zeros(2, 100)}
+    params = {"a": torch.zeros(1, 3, 4), "b": torch.zeros(1, 4), "c": torch.zeros(1, 100)}
     assert quantization.mean_width(params, {"a": 2, "b": 8}) == (12 * 2 + 4 * 8) / 16

@@ -45,6 +45,13 @@ def test_every_relu_is_replaced_and_the_weights_keep_their_names(digits, name, s
     assert [n for n, _ in module.named_parameters()] == [n for n, _ in make_model().named_parameters()]
 
 
+@pytest.mark.parametrize("last, expected", [(None, 4), (8, 8), (2, 4)])
+def test_the_last_relu_is_never_narrower(digits, last, expected):
+    module = quantized_relu.quantized(models.make("small_cnn", digits), 4, last)()
+    found = [m.bits for m in module.modules() if isinstance(m, QuantizedReLU)]
+    assert found == [4] * (len(found) - 1) + [expected]
+
+
 def test_32_bits_leave_the_architecture_alone(digits):
     make_model = models.make("small_cnn", digits)
     assert quantized_relu.quantized(make_model, 32) is make_model

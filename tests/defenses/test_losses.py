@@ -223,6 +223,21 @@ def test_strength_zero_is_cross_entropy(objective, step):
 
 
 @pytest.mark.parametrize(
+    "objective",
+    [PPB(4.0), LabelSmoothing(0.1), RelaxLoss(0.5, 1), Mixup(1.0), SoftTargets(torch.full((1, 1, 3), 1 / 3))],
+    ids=lambda one: type(one).__name__,
+)
+def test_whole_batch_objectives_are_those_whose_loss_is_no_mean_over_examples(objective):
+    one = [
+        objective(answer, {"logits": torch.tensor([[z]])}, batch([[y]]), 0)
+        for z, y in zip(LOGITS, LABELS, strict=True)
+    ]
+    together = objective(answer, {"logits": torch.tensor([LOGITS])}, batch([LABELS]), 0)
+    is_mean = torch.allclose(together, torch.stack(one).mean(0), atol=1e-6)
+    assert getattr(objective, "whole_batch", False) == (not is_mean)
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: PPB(-1.0), "PPB: strength is -1.0; it must be 0 or more"),

@@ -154,6 +154,16 @@ def test_an_answer_about_which_nothing_is_known_is_left_alone():
     assert memguard.noise_search(sure, log_p[:0]).shape == (0, CLASSES)
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+@pytest.mark.parametrize("off, hidden", [(0.9e-5, False), (1.1e-5, True)])
+def test_within_a_hundred_thousandth_of_one_half_there_is_nothing_to_hide(side, off, hidden):
+    """off: how far the classifier's probability of a member is from one half, whose log-odds are four times that."""
+    p = 0.7 + side * off
+    z = torch.tensor([[p, 1 - p]], dtype=torch.float64).log()
+    assert abs(sure(z).sigmoid().item() - 0.5) == pytest.approx(off, rel=1e-3)
+    assert (distortion(memguard.noise_search(sure, z), z) > 0).item() is hidden
+
+
 @pytest.mark.parametrize("away, reached", [(28.85, True), (28.95, True), (29.85, True), (29.95, False)])
 def test_299_steps_of_a_tenth(away, reached):
     """The third log-posterior, small as it is, has to fall by `away`; so steep a score leaves the others alone."""

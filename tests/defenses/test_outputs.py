@@ -126,6 +126,7 @@ def test_noise_has_its_strength_and_is_the_same_for_the_same_query():
     assert torch.allclose(replies.std(0), torch.full((4,), 0.02 * math.sqrt(3 / 4)).double(), rtol=0.07)
     assert torch.allclose(replies.mean(0), even.exp(), atol=0.002)
     assert torch.equal(Noise(0.02, key=7)(even).exp(), replies[7])
+    assert torch.equal(Noise(0.02)(even).exp(), replies[0])
 
 
 def test_noise_clips_at_zero_and_falls_back_to_uniform():
@@ -148,6 +149,7 @@ def test_noise_clips_at_zero_and_falls_back_to_uniform():
         (lambda: TopK(4)(answers(2, 3)), "k is 4; it must be at most the number of classes, 3"),
         (lambda: Noise(-0.1), "noise: strength is -0.1; it must be 0 or more"),
         (lambda: Noise(math.nan), "strength is nan"),
+        (lambda: Noise(INF), "strength is inf"),
         (lambda: Noise(0.1, key=-1), "key is -1"),
     ],
 )

@@ -17,7 +17,7 @@ def defender(n=60, c=6, right=0.9, others_right=0.6, k=2):
         wrong = torch.arange(count) >= round(share * count)
         return Views(log_p, torch.where(wrong, (labels + 1) % c, labels))
 
-    return Defender(views(n, right), views(100, others_right), torch.tensor([5, 6]))
+    return Defender(views(n, right), views(100, others_right), torch.arange(5, 5 + k))
 
 
 def test_as_many_members_are_flagged_as_makes_the_accuracies_equal():
@@ -87,6 +87,7 @@ def test_the_corrected_rate_asks_for_the_class_that_is_served():
 def test_what_no_share_can_do(right, second, reference, share):
     known = known_accuracies(100, right, second, reference)
     assert float(swapper.fit(known, 0, rate="corrected").flagged.double().mean()) == share
+    assert float(swapper.flip_rate(known, torch.ones(1, 100, dtype=torch.long))) == share
 
 
 def test_no_member_is_flagged_where_members_are_right_no_more_often():
@@ -112,14 +113,24 @@ def test_exactly_the_flagged_members_get_the_second_class_and_the_others_nothing
 
 def test_last_bits_do_not_matter_and_the_distance_does():
     known = defender()
-    found = swapper.fit(known, seed=1, distance=1e-3)
+    found = swapper.fit(known, seed=1)  # at 1e-3
     moved = known.members.log_posteriors.clone()
     moved[..., 0] += 5e-4
     assert torch.equal(found(moved).argmax(-1) != moved.argmax(-1), found.flagged)
-    moved[..., 0] += 1.5e-3
+    moved[..., 0] += 1e-3
     assert torch.equal(found(moved), moved)
     missed, wrongly = swapper.error_rates(found, moved, known.reference.log_posteriors)
     assert missed.tolist() == [1, 1] and wrongly.tolist() == [0, 0]
+    assert missed.dtype == wrongly.dtype == torch.float64
+
+
+def test_the_same_answer_is_at_distance_zero():
+    known = defender()
+    before = known.members.log_posteriors - 90.0 * torch.eye(6, dtype=torch.float64)[1]  # large numbers
+    known = Defender(Views(before.log_softmax(-1), known.members.labels), known.reference, known.seeds)
+    found = swapper.fit(known, seed=1, distance=1e-12)
+    swapped, _ = found.swaps(known.members.log_posteriors)
+    assert torch.equal(swapped, found.flagged)
 
 
 def test_a_query_as_a_flagged_member_is_swapped_and_counted_as_an_error():
@@ -143,9 +154,19 @@ def test_saturated_answers_are_alike_as_posteriors_and_not_as_log_posteriors(spa
     assert (float((both[0] - both[1]).norm()) < 1e-6) is near
 
 
+@pytest.mark.parametrize("low, lower, alike", [(-60.0, -95.0, False), (-100.5, -150.0, True)])
+def test_log_posteriors_below_the_floor_are_alike(low, lower, alike):
+    known = defender(c=2, k=1)
+    log_p = torch.tensor([[[0.0, low], [0.0, lower]]], dtype=torch.float64)
+    members = Views(log_p, torch.zeros(1, 2, dtype=torch.long))
+    first, second = swapper.fit(Defender(members, known.reference, known.seeds[:1]), 0).keys[0]
+    assert torch.equal(first, second) is alike
+
+
 def test_a_random_class_is_one_for_each_member():
     known = defender(others_right=0.1)
     found = swapper.fit(known, seed=1, other="random")
+    assert torch.equal(swapper.fit(known, seed=1, other="random").other, found.other)
     before = known.members.log_posteriors
     after = found(before)
     places = (
@@ -154,6 +175,7 @@ def test_a_random_class_is_one_for_each_member():
     assert torch.equal(places[found.flagged], found.other[found.flagged])
     assert set(places[found.flagged].tolist()) == {1, 2, 3, 4, 5}
     assert torch.equal(found(before.flip(1)), after.flip(1))  # the place in a batch says nothing
+    assert torch.equal(found[[1]](before[1:]), after[1:])
 
 
 def test_a_network_has_its_own_members(monkeypatch):
@@ -181,11 +203,19 @@ def test_errors_name_the_value(options, words):
 
 
 def test_the_table_of_errors_has_a_line_for_each_distance_and_space():
-    known = defender()
-    members, others = known.members.log_posteriors[:1], known.reference.log_posteriors[:1]
-    table = swapper.error_table(known, 0, members, others, (1e-6, 1e-3))
-    assert list(table.index) == [(space, d) for space in swapper.SPACES for d in ("1e-06", "0.001")]
+    known = defender(k=3)
+    moved = known.members.log_posteriors[:2].clone()
+    moved[..., 0] += (
+        1e-4  # further than the smaller distance in log-posteriors, in posteriors where p < 1/2 not
+    )
+    members, others = moved, torch.cat([known.reference.log_posteriors[:2], moved[:, :5]], dim=1)
+    table = swapper.error_table(known, 0, members, others, (5e-5, 1e-3))
+    assert list(table.index) == [(space, d) for space in swapper.SPACES for d in ("5e-05", "0.001")]
+    assert list(table.columns) == ["flagged members missed", "others swapped"]
     for (space, distance), line in table.iterrows():
-        one = swapper.fit(known, 0, distance=float(distance), space=space)[:1]
+        one = swapper.fit(known, 0, distance=float(distance), space=space)[:2]
         missed, wrongly = swapper.error_rates(one, members, others)
-        assert line.tolist() == pytest.approx([missed.nanmean().item(), wrongly.mean().item()], nan_ok=True)
+        assert line.tolist() == pytest.approx([missed.nanmean().item(), wrongly.mean().item()])
+    missed = table["flagged members missed"]
+    assert missed["log"].tolist() == [1, 0]
+    assert 0 < missed["probability", "5e-05"] < 1 and missed["probability", "0.001"] == 0

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mialib import study
 from mialib.attacks import threshold
@@ -27,6 +28,15 @@ def test_the_rival_leaks_least_of_those_that_are_as_accurate(made, four):
     assert across.near(made, a, [b, c, d], slack=0.05) == [b, c] and across.near(made, d, [b, c], 0.05) == []
 
 
+def test_the_slack_itself_is_near_enough(made):
+    arms = [made.made(key) for key in "ab"]
+    for arm, value in zip(arms, (0.5, 0.75), strict=True):
+        made.note(arm, "test_accuracy", [value, value])
+    assert across.near(made, arms[0], arms[1:], slack=0.25) == arms[1:]
+    assert across.near(made, arms[0], arms[1:], slack=0.2499) == []
+
+
+@pytest.mark.filterwarnings("error")
 def test_the_share_lost_by_hand(made):
     before, after, useless = (made.made(key) for key in ("before", "after", "useless"))
     made.note(before, "auc", [0.9, 0.7], attack="samia")
@@ -35,6 +45,7 @@ def test_the_share_lost_by_hand(made):
     assert across.share_lost(made, before, after, "auc", "samia") == pytest.approx([0.75, -0.5])
     assert across.share_lost(made, before, useless, "auc", "samia") == pytest.approx([1, 1])
     assert not np.isfinite(across.share_lost(made, useless, before, "auc", "samia")).any()
+    assert np.isnan(across.share_lost(made, useless, useless, "auc", "samia")).all()
 
 
 def test_accuracies_apart_by_hand(made, four):
@@ -67,3 +78,12 @@ def test_a_measure_without_rows_is_judged_on_each_target(made):
         float((one[member] > 0).double().mean()) for one, member in zip(margins, made.member, strict=True)
     ]
     assert found.tolist() == pytest.approx(expected) and made.rows == []
+
+
+def test_a_measure_of_a_target_is_the_mean_over_its_trainings(made, monkeypatch):
+    arm = made.made("a")
+    margins = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.setattr(made, "margins", lambda who, attack: margins)
+    found = study.judged(made, arm, "nn", decisions.tpr)
+    shares = [(own[:, member] > 0).double().mean() for own, member in zip(margins, made.member, strict=True)]
+    assert found.tolist() == pytest.approx([float(share) for share in shares])

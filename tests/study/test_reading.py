@@ -1,6 +1,7 @@
 """Reading rows: every number by hand."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,8 +50,19 @@ def test_a_difference_is_an_estimate_that_says_how_it_is_paired():
 def test_the_strongest_is_not_what_is_unresolved():
     found = {("me", "gap"): np.array([np.nan, 1.0]), ("me", "samia"): np.array([0.01, 0.02])}
     assert reading.strongest(found, "").attack == "samia"
+    below = {("me", "samia"): np.array([-0.2, -0.1]), ("me", "zero"): np.array([np.nan, 1.0])}
+    assert reading.strongest(below, "").attack == "samia"
+    best = {("me", "gap"): np.array([0.9, 0.1]), ("me", "samia"): np.array([0.4, 0.5])}
+    found = reading.strongest(best, "")
+    assert found.attack == "gap" and found.values.tolist() == [0.9, 0.1]
     with pytest.raises(ValueError, match="auc of arm 'a': no attack was run"):
         reading.strongest({}, "auc of arm 'a'")
+
+
+@pytest.mark.parametrize("adversary, name", [("", "samia"), ("naive", "samia, naive")])
+def test_the_strongest_is_named_with_its_attacker(adversary, name):
+    who = SimpleNamespace(columns={"adversary": adversary})
+    assert reading.Strongest(who, "samia", np.zeros(2)).name == name
 
 
 # Classes
@@ -65,9 +77,9 @@ def test_per_class_and_agreement_by_hand():
     ]
     found = reading.by_class(rows, 3)
     assert found == pytest.approx(shape + np.arange(3)[:, None])
-    assert study.agreement(found).value == pytest.approx(1.0)  # alike but for a constant
+    assert study.agreement(found).value == study.agreement(found).high == 1.0  # alike but for a constant
     unmeasured = np.column_stack([found, [np.nan, 1.0, 2.0]])
-    assert study.agreement(unmeasured).value == pytest.approx(1.0)  # that class is left out
+    assert study.agreement(unmeasured) == study.agreement(found)  # that class is left out
 
 
 def test_a_target_is_compared_with_the_mean_of_the_others():
@@ -78,10 +90,12 @@ def test_a_target_is_compared_with_the_mean_of_the_others():
     expected = pytest.approx([1.0, -0.5, 1.0])
     assert study.correlations(first, second) == expected
     assert study.agreement(first, second).value == pytest.approx(0.5)
+    assert study.agreement(second).value == study.agreement(second).low == -1
     # a class that one target could not measure by either quantity is left out for all
     both = np.insert(first, 0, [np.nan, 7.0, 1.0], axis=1), np.insert(second, 0, 5.0, axis=1)
     both = np.insert(both[0], 4, 5.0, axis=1), np.insert(both[1], 4, [7.0, 1.0, np.nan], axis=1)
     assert study.correlations(*both) == expected
+    assert study.agreement(*both) == study.agreement(first, second)
 
 
 def noise(run, targets, classes):
@@ -92,7 +106,7 @@ def noise(run, targets, classes):
 def test_agreement_is_not_resolved_below_three_targets():
     for targets in (1, 2):
         found = study.agreement(noise(0, targets, 10)[0])
-        assert all(math.isnan(end) for end in found) and found.p is None
+        assert all(math.isnan(end) for end in found) and found.p is None and found.paired == ""
 
 
 def test_agreement_is_the_same_each_time_and_excludes_0_just_where_the_draws_decide():
@@ -111,10 +125,34 @@ def test_agreement_is_the_same_each_time_and_excludes_0_just_where_the_draws_dec
     assert 10 < decided < 55
 
 
+@pytest.mark.parametrize("run", range(3))
+def test_the_ends_lie_as_far_away_as_49_of_1999_permutations_go(run):
+    """2.5 % of 2,000, with the value itself one of them; above for the lower end, below for the upper one."""
+    first, second = noise(run, 5, 30)
+    found, by_chance = study.agreement(first, second), reading._permuted(first, second)
+    assert len(by_chance) == 1999 and -1 < found.low < found.high < 1
+    above, below = by_chance - (found.value - found.low), (found.value - found.high) - by_chance
+    for beyond in (above, below):
+        assert (beyond > 1e-9).sum() == 49 and (abs(beyond) <= 1e-9).sum() == 1
+
+
+@pytest.mark.parametrize("value, p", [(1, 4 / 5), (2, 2 / 5), (-2, 4 / 5), (-1.5, 4 / 5), (0, 1), (-1, 1)])
+def test_the_p_value_counts_what_is_as_far_out_by_hand(value, p):
+    assert reading._by_permutation(value, np.array([-2, -1, 0, 1]), 0.0) == pytest.approx(p)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_target_whose_classes_are_alike_has_no_correlation():
+    per_class = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [3.0, 5.0, 4.0]])
+    assert np.isnan(study.correlations(per_class)).tolist() == [True, False, False]
+    found = study.agreement(per_class)
+    assert math.isnan(found.value) and found.p is None
+
+
 def test_agreement_with_few_classes_cannot_be_decided():
-    """Two classes have 2^3 orders in three targets: no order is rarer than one in four."""
+    """Two classes have 2^3 orders in three targets: as they are, or all turned round, they agree in one of four."""
     found = study.agreement(np.array([[1.0, 2.0], [1.0, 3.0], [0.0, 1.0]]))
-    assert found.value == 1.0 and found.low <= 0 and found.p(0.0) > 0.2
+    assert found.value == 1.0 and found.low <= 0 and found.p(0.0) == pytest.approx(2 / 4, abs=0.05)
 
 
 # Noise of the classes in which targets agree on nothing. `wide`: a fifth of the classes is measured on few examples. `skewed`:
