@@ -118,7 +118,10 @@ IN_TURN = np.array([9, 7, 5, 3, 1, 8, 6, 4, 2, 0])  # the first member, a non-me
 @pytest.mark.parametrize("found", range(1, 6))
 def test_precision_at_the_recall_of_each_member_by_hand(found):
     estimate = decisions.precision_at_recall(MEMBER, IN_TURN, found / 5)
-    assert estimate.value == pytest.approx(found / (2 * found - 1)) and estimate.low <= estimate.value <= estimate.high
+    assert (
+        estimate.value == pytest.approx(found / (2 * found - 1))
+        and estimate.low <= estimate.value <= estimate.high
+    )
 
 
 def test_between_two_members_all_nonmembers_above_the_next_one_are_called():
