@@ -85,11 +85,11 @@ def precision_at_recall(member, margin, recall: float) -> Estimate:
     share = min((recall - true[i - 1]) / (true[i] - true[i - 1]), 1.0)
     hits = recall * len(members)
     mistakes = (false[i - 1] + share * (false[i] - false[i - 1])) * len(others)
-    value = hits / (hits + mistakes)
+    value = float(hits / (hits + mistakes))
     most, fewest = (
         hits / (hits + rate * len(others)) for rate in intervals.rate_at_quantile(others, members, recall)
     )
-    return Estimate(float(value), float(min(fewest, value)), float(max(most, value)))
+    return Estimate(value, min(fewest, value), max(most, value))
 
 
 # By their names in the results table, to be added to `metrics.STANDARD`

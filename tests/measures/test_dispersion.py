@@ -49,10 +49,12 @@ def test_beyond_the_label_tells_a_table_from_answers():
 
 
 def test_beyond_the_label_by_hand():
-    # two answers of the first label, 0.1 and 0.1 from their mean [0.8, 0.2, 0]; one of the second; none of the third
-    log_p = torch.tensor([[0.7, 0.3, 0.0], [0.9, 0.1, 0.0], [0.2, 0.7, 0.1]], dtype=torch.float64).log()
-    assert float(measures.beyond_the_label(log_p)) == pytest.approx((0.2 + 0.2 + 0.0) / 3)
-    assert float(measures.spread(log_p).class_spread) == pytest.approx((0.02 + 0.02 + 0.0) / 3)
+    # three answers of the first label, whose mean is [0.8, 0.2, 0]; one of the second; none of the third
+    p = torch.tensor(
+        [[0.7, 0.3, 0.0], [0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.2, 0.7, 0.1]], dtype=torch.float64
+    )
+    assert float(measures.beyond_the_label(p.log())) == pytest.approx((0.2 + 0.2 + 0.0 + 0.0) / 4)
+    assert float(measures.spread(p.log()).class_spread) == pytest.approx((0.02 + 0.02 + 0.0 + 0.0) / 4)
 
 
 def test_leading_dimensions_are_kept():
