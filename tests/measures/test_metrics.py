@@ -389,3 +389,34 @@ def test_steps_rise_unless_they_fall_by_more_than_chance():
     steps = metrics.rises(np.array([[2], [3]], dtype=np.uint8)), metrics.rises([[3], [2]])
     assert steps[0] is True and steps[1] is False
     assert metrics.rises([[0.5], [0.5]]) and not metrics.rises([[0.5], [0.499]])  # one target has none
+
+
+# Intervals, as measures hand them out
+
+
+def test_the_interval_of_an_auc_by_hand():
+    member, margin = sample(n=60)
+    estimate = metrics.auc(member, margin)
+    pairs = (np.sign(margin[member][:, None] - margin[~member]) + 1) / 2
+    error = math.hypot(*(stats.sem(pairs.mean(axis)) for axis in (1, 0)))
+    auc = pairs.mean()
+    half = 1.959964 * error / (auc * (1 - auc))  # of the log-odds
+    ends = [1 / (1 + (1 - auc) / auc * math.exp(sign * half)) for sign in (1, -1)]
+    assert estimate == pytest.approx((auc, *ends))
+
+
+@pytest.mark.parametrize("max_fpr, n, decimals", [(0.05, 600, 1), (0.3, 40, 6), (0.6, 80, 1)])
+def test_the_interval_of_a_rate_mixes_what_the_threshold_may_be(max_fpr, n, decimals):
+    member, margin = sample(n=n, decimals=decimals)
+    members, others = margin[member], sorted(margin[~member], reverse=True)
+    chances = stats.binom.pmf(range(len(others) + 1), len(others), max_fpr)  # that so many others are above
+
+    # between the last of the others above the threshold and the first below: what has to be found, and what may be
+    fewest = [0, *(np.sum(members >= one) for one in others)]
+    most = [*(np.sum(members > one) for one in others), len(members)]
+    estimate = metrics.tpr_at_fpr(member, margin, max_fpr)
+    assert 0 < estimate.low < estimate.value < estimate.high < 1
+    for end, counts, level in ((estimate.low, fewest, 0.025), (estimate.high, most, 0.975)):
+        counts = np.array(counts)
+        below = chances @ stats.beta.cdf(end, counts + 0.5, len(members) - counts + 0.5)  # Jeffreys
+        assert below == pytest.approx(level, abs=1e-7)
