@@ -43,4 +43,4 @@ def rates_behind(d_accuracy: float, d_tpr: float, d_f1: float, fpr: float) -> tu
         raise ValueError(
             f"no rates change so: accuracy by {d_accuracy:+g}, TPR by {d_tpr:+g} and F1 by {d_f1:+g} from an FPR of {fpr:g}"
         )
-    return pair(float(brentq(too_much, *ends)))
+    return pair(brentq(too_much, *ends))

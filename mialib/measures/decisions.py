@@ -78,21 +78,19 @@ def precision_at_recall(member, margin, recall: float) -> Estimate:
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall}; it must be in (0, 1]")
+    members, others = metrics.groups(member, margin)
     false, true = metrics.roc(member, margin)
     # the first point that finds as many; 1e-9, since 3 * 0.1 of ten members are three and not a bit more
-    i = int(np.searchsorted(true, max(recall - 1e-9, 0.0), side="right"))
+    i = np.searchsorted(true, max(recall - 1e-9, 0.0), side="right")
     share = min((recall - true[i - 1]) / (true[i] - true[i - 1]), 1.0)
-    n_members = metrics.vector("member", member).sum()
-    hits = recall * n_members
-    n_others = len(member) - n_members
-    mistakes = (false[i - 1] + share * (false[i] - false[i - 1])) * n_others
-    value = hits / (hits + mistakes)
-    members, others = metrics.groups(member, margin)
+    hits = recall * len(members)
+    mistakes = (false[i - 1] + share * (false[i] - false[i - 1])) * len(others)
+    value = float(hits / (hits + mistakes))
     most, fewest = (
-        hits / (hits + rate * n_others)
+        hits / (hits + rate * len(others))
         for rate in intervals.rate_at_quantile(others, members, recall, share_ties=True)
     )
-    return Estimate(float(value), float(min(fewest, value)), float(max(most, value)))
+    return Estimate(value, min(fewest, value), max(most, value))
 
 
 # By their names in the results table, to be added to `metrics.STANDARD`
@@ -105,7 +103,7 @@ DECISIONS = {
 def _counts(member, margin) -> tuple[int, int, int, int]:
     """True positives, false negatives, false positives and true negatives; positive = member."""
     members, nonmembers = metrics.groups(member, margin)
-    tp, fp = int((members > 0).sum()), int((nonmembers > 0).sum())
+    tp, fp = np.count_nonzero(members > 0), np.count_nonzero(nonmembers > 0)
     return tp, len(members) - tp, fp, len(nonmembers) - fp
 
 

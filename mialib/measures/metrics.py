@@ -90,7 +90,7 @@ def tpr_at_fpr(member, margin, max_fpr: float) -> Estimate:
     if allowed >= len(nonmembers):
         return Estimate(1.0, 1.0, 1.0)  # everybody may be called a member
     # Only what lies above the (allowed + 1)-th largest non-member can be called a member; its ties cannot.
-    threshold = np.partition(nonmembers, -(allowed + 1))[-(allowed + 1)]
+    threshold = np.sort(nonmembers)[-(allowed + 1)]
     value = float((members > threshold).mean())
     low, high = intervals.rate_at_quantile(members, nonmembers, max_fpr)
     return Estimate(value, min(low, value), max(high, value))
@@ -193,7 +193,7 @@ def _detectable(n: int, power: float = 0.8) -> tuple[float, float]:
     def lacking(times, ratio):
         return stats.nct.sf(critical, n - 1, times * ratio).mean() - power
 
-    return tuple(float(optimize.brentq(lacking, 0.1, 100, args=(one,))) for one in (np.ones(1), ratio))
+    return tuple(optimize.brentq(lacking, 0.1, 100, args=(one,)) for one in (1.0, ratio))
 
 
 def rises(steps, standard_errors: float = 2.0) -> bool:
@@ -253,7 +253,7 @@ STANDARD = {
 def _bare_decisions(members, nonmembers) -> bool:
     margin = np.concatenate([members, nonmembers])
     two_values = margin.min() < margin.max() and np.isin(margin, (margin.min(), margin.max())).all()
-    return bool(two_values or (np.abs(margin) == 1).all())
+    return two_values or (np.abs(margin) == 1).all()
 
 
 def _placements(members, nonmembers) -> tuple[np.ndarray, np.ndarray]:
@@ -265,13 +265,13 @@ def _placements(members, nonmembers) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _right(members, nonmembers) -> tuple[np.ndarray, np.ndarray]:
-    """1 for each member, and each non-member, that the decision margin > 0 gets right."""
-    return (members > 0).astype(float), (nonmembers <= 0).astype(float)
+    """Whether the decision margin > 0 gets each member, and each non-member, right."""
+    return members > 0, nonmembers <= 0
 
 
 def _mean_variance(values) -> float:
     """Estimated variance of the mean of `values` (n,); nan for one value."""
-    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else math.nan
+    return values.var(ddof=1) / len(values) if len(values) > 1 else math.nan
 
 
 def _normal(value, variance, bounds) -> Estimate:

@@ -47,7 +47,7 @@ class Claim:
             raise ValueError(
                 f"claim {self.claim!r} is an ordering, so it has no tolerance; move its boundary instead"
             )
-        if not self.is_ordering and not (self.tolerance and self.tolerance > 0):
+        if not self.is_ordering and not (self.tolerance or 0) > 0:
             raise ValueError(
                 f"claim {self.claim!r} quotes a number, so it needs a tolerance > 0; fix it before running"
             )
@@ -81,7 +81,7 @@ def compare(
     """
     for key in (*ours, *incomparable):
         if key not in paper:
-            nearest = difflib.get_close_matches(key, paper, n=1, cutoff=0)
+            nearest = difflib.get_close_matches(key, paper, cutoff=0)
             raise ValueError(
                 f"the paper has no claim {key!r}; did you mean {nearest[0] if nearest else None!r}?"
             )
@@ -118,10 +118,10 @@ def family(table: pd.DataFrame, level: float = 0.05) -> str:
         table["verdict"].isin([REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE]) & table["margin"].notna()
     ]
     decided = judged["verdict"] != INCONCLUSIVE
-    p = judged["p"].where(decided, 1.0).fillna(1.0).sort_values().to_numpy()
+    p = judged["p"].where(decided).sort_values()  # undecided or unknown is nan: it comes last and never holds
     holds = p <= level / np.arange(len(p), 0, -1)
-    survive = len(p) if holds.all() else int(holds.argmin())
-    unknown = int((decided & judged["p"].isna()).sum())
+    survive = len(p) if holds.all() else holds.argmin()
+    unknown = (decided & judged["p"].isna()).sum()
     text = (
         f"{len(judged)} claims are judged, each at {1 - level:.0%} for itself: expect {level * len(judged):.1f} of the intervals "
         f"to miss. Of {decided.sum()} decided verdicts {survive} hold for all claims together (Holm)"
@@ -157,10 +157,10 @@ def _row(item: Claim, result, at_paper_setting):
 
 
 def _p(estimate: Estimate, region: tuple[float, float]) -> float:
-    """The larger p-value of the region's ends: the level at which the interval would just reach one of them."""
+    """The larger p-value of the region's ends, 0 at infinity: the level at which the interval would just reach one."""
     if not isinstance(estimate, WithTest) or estimate.p is None:
         return math.nan
-    return max(estimate.p(end) for end in region if math.isfinite(end))
+    return max(map(estimate.p, region))
 
 
 def _is_bare(estimate: Estimate) -> bool:

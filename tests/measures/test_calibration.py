@@ -21,6 +21,7 @@ def test_calibration_error_by_hand():
     expected = (0.1 + 0.8 + 0.3 + 0.45) / 4
     assert calibration_error(log_p, labels) == pytest.approx(expected)
     assert calibration_error(log_p.float(), labels) == pytest.approx(expected)
+    assert type(calibration_error(log_p, labels)) is type(calibration_error_by_chance(log_p)) is float
 
 
 def test_a_calibrated_model_has_no_calibration_error():
@@ -38,6 +39,9 @@ def test_a_bin_holds_its_upper_end():
     # 0.5, right, and 0.6, wrong, in bins of their own; in one bin they would make up for each other
     log_p, labels = posteriors([0.5, 0.5], [0.6, 0.4]), torch.tensor([0, 1])
     assert calibration_error(log_p, labels, bins=2) == pytest.approx((0.5 + 0.6) / 2)
+    # just below 0.7, which is a little more in double than in single precision: both in (0.6, 0.7]
+    log_p = posteriors([0.7 - 1e-9, 0.3 + 1e-9], [0.65, 0.35])
+    assert calibration_error(log_p, labels, bins=10) == pytest.approx((0.65 - 0.3) / 2)
 
 
 def test_certain_posteriors_are_as_wrong_as_they_are_often_wrong():
@@ -87,6 +91,8 @@ def test_the_error_by_chance_by_hand():
     assert calibration_error_by_chance(log_p, bins=10) == pytest.approx(pair + alone)
     assert calibration_error_by_chance(log_p[3:]) == 0.0
     assert calibration_error_by_chance(log_p.flip(0), bins=10) == pytest.approx(pair + alone)
+    past_one = torch.tensor([[1e-7, -torch.inf]]).expand(50, 2)  # by rounding: certain
+    assert calibration_error_by_chance(past_one) == 0.0
     # one bin of many: the mean absolute deviation of a normal distribution
     many = posteriors([0.5, 0.5]).expand(2000, 2)
     assert calibration_error_by_chance(many) == pytest.approx(0.5 * (2 / torch.pi / 2000) ** 0.5, rel=1e-3)

@@ -6,10 +6,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
 
-from mialib.measures import Estimate, decisions, metrics
+from mialib.measures import decisions, metrics
 
 # tp 3, fn 2, fp 1, tn 4; a margin of exactly 0 is the decision non-member
 MEMBER = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])
@@ -73,10 +72,8 @@ def test_the_false_positive_rate_is_the_share_of_nonmembers_called(seed):
         ("recall_nonmember", 4, 5),
     ],
 )
-def test_shares_have_wilsons_interval(measure, hits, n):
-    interval = stats.binomtest(hits, n).proportion_ci(method="wilson")
-    expected = Estimate(hits / n, interval.low, interval.high)
-    assert decisions.DECISIONS[measure](MEMBER, MARGIN) == pytest.approx(expected)
+def test_shares_are_those_of_counts(measure, hits, n):
+    assert decisions.DECISIONS[measure](MEMBER, MARGIN) == metrics.share(hits, n)
 
 
 def test_the_advantage_is_balanced_accuracy_on_another_scale():
@@ -148,7 +145,7 @@ def test_the_order_of_ties_and_monotone_transforms_change_nothing(recall):
     assert decisions.precision_at_recall(member[order], margin[order], recall) == expected
 
 
-@pytest.mark.parametrize("recall", [0.001, 0.3, 1.0])
+@pytest.mark.parametrize("recall", [1e-12, 0.001, 0.3, 1.0])
 def test_constant_margins_have_the_precision_of_the_base_rate(recall):
     member = np.arange(1000) % 4 == 0
     assert decisions.precision_at_recall(member, np.zeros(1000), recall).value == pytest.approx(0.25)
@@ -162,6 +159,18 @@ def test_precision_at_the_recalls_that_occur_is_sklearns():
         best = precision[recall == one].max()
         value = decisions.precision_at_recall(member, margin, one).value
         assert value == pytest.approx(best), f"recall {one}"
+
+
+@pytest.mark.parametrize("recall", [0.1, 0.5, 0.9])
+def test_the_interval_at_a_recall_is_that_of_the_rate_of_the_others_who_are_called(recall):
+    member, margin = sample(decimals=9)
+    hits, others = recall * member.sum(), (~member).sum()
+    # who finds others where members are let through: the same threshold, called a false-positive rate
+    rate = metrics.tpr_at_fpr(~member, margin, recall)
+    estimate = decisions.precision_at_recall(member, margin, recall)
+    assert estimate.low == pytest.approx(hits / (hits + rate.high * others))
+    assert estimate.high == pytest.approx(hits / (hits + rate.low * others))
+    assert estimate.low < estimate.value < estimate.high
 
 
 def test_a_recall_that_is_a_rounding_error_too_large_needs_no_further_member():
@@ -191,5 +200,6 @@ def test_tensors_are_accepted_left_alone_and_checked(name):
     member, margin = torch.tensor(MEMBER), torch.tensor(MARGIN)
     assert MEASURES[name](member, margin) == MEASURES[name](MEMBER, MARGIN)
     assert torch.equal(margin, torch.tensor(MARGIN))
+    assert {type(part) for part in MEASURES[name](member, margin)} == {float}
     with pytest.raises(ValueError, match="both groups"):
         MEASURES[name]([1, 1], [0.0, 1.0])

@@ -48,15 +48,38 @@ def test_beyond_the_label_tells_a_table_from_answers():
     assert float(measures.beyond_the_label(log_p).min()) > 0.1
 
 
+def test_beyond_the_label_by_hand():
+    # three answers of the first label, whose mean is [0.8, 0.2, 0]; one of the second; none of the third
+    p = torch.tensor(
+        [[0.7, 0.3, 0.0], [0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.2, 0.7, 0.1]], dtype=torch.float64
+    )
+    assert float(measures.beyond_the_label(p.log())) == pytest.approx((0.2 + 0.2 + 0.0 + 0.0) / 4)
+    assert float(measures.spread(p.log()).class_spread) == pytest.approx((0.02 + 0.02 + 0.0 + 0.0) / 4)
+
+
+def test_leading_dimensions_are_kept():
+    before, after = (answers(seed=seed).reshape(2, 5, 40, 5) for seed in (0, 1))
+
+    def figures(before, after):
+        changes = measures.distortion(before, after), measures.label_loss(before, after)
+        return torch.stack([*measures.spread(before), measures.beyond_the_label(before), *changes])
+
+    found = figures(before, after)
+    assert found.shape == (7, 2, 5) and measures.normalised_entropy(before).shape == (2, 5, 40)
+    for i, j in torch.cartesian_prod(torch.arange(2), torch.arange(5)):
+        torch.testing.assert_close(found[:, i, j], figures(before[i, j], after[i, j]))
+
+
 def test_equal_answers_have_the_entropy_of_guessing():
     uniform = torch.zeros(1, 3, 4, dtype=torch.float64).log_softmax(-1)
     assert torch.allclose(measures.normalised_entropy(uniform), torch.ones(1, 3).double())
 
 
 def test_distortion_and_label_loss_of_a_swap():
-    before = torch.tensor([[[0.7, 0.2, 0.1], [0.5, 0.4, 0.1]]], dtype=torch.float64).log()
-    after = torch.tensor([[[0.2, 0.7, 0.1], [0.5, 0.4, 0.1]]], dtype=torch.float64).log()
-    assert float(measures.distortion(before, after)[0]) == pytest.approx(0.5)
-    assert float(measures.label_loss(before, after)[0]) == 0.5
+    same = [[0.5, 0.4, 0.1], [0.1, 0.1, 0.8], [0.3, 0.6, 0.1]]
+    before = torch.tensor([[[0.7, 0.2, 0.1], *same]], dtype=torch.float64).log()
+    after = torch.tensor([[[0.2, 0.7, 0.1], *same]], dtype=torch.float64).log()
+    assert float(measures.distortion(before, after)[0]) == pytest.approx(1.0 / 4)
+    assert float(measures.label_loss(before, after)[0]) == 1 / 4
     opposite = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64).log()
     assert float(measures.distortion(opposite, opposite.flip(-1))[0]) == 2.0

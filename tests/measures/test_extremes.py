@@ -101,17 +101,45 @@ def test_the_p_value_is_the_level_at_which_the_interval_reaches_the_boundary():
     assert decided > 100
 
 
+def test_the_p_value_of_two_against_two():
+    draw = torch.randn(100, 4, 4, generator=streams.generator(2, "test extremes")).numpy()
+    above, below = 0, 0
+    for values in draw:
+        found = extremes.best_against_best(values[:2], values[2:])
+        for boundary in (-3.0, -1.0, 1.0, 3.0):
+            assert (found.p(boundary) <= 0.05) == (not found.low <= boundary <= found.high)
+            above, below = above + (found.low > boundary), below + (found.high < boundary)
+        assert found.p(found.value) == 1.0  # the levels of the single differences are multiplied, up to 1
+    assert min(above, below) > 50
+    assert {type(part) for part in (*found, found.p(0.0), found.p(3.0))} == {float}
+
+
+def test_values_may_come_one_by_one():
+    values, groups = [A, B, C], [[A, C], [B]]
+    for rule in (extremes.every, extremes.at_least_one):
+        assert rule(iter(values)) == rule(values)
+    found = extremes.best_against_weakest(iter(values), map(iter, groups))
+    assert found == extremes.best_against_weakest(values, groups)
+    found = extremes.weakest_against_best(map(iter, groups), iter(values))
+    assert found == extremes.weakest_against_best(groups, values)
+
+
 def test_what_is_not_resolved_stays_so():
     unresolved = np.array([0.1, math.nan, 0.2, 0.1, 0.1])
     for rule in (extremes.every, extremes.at_least_one):
         assert all(math.isnan(end) for end in rule([A - C, unresolved]))
         assert rule([np.array([0.2]), np.array([0.3])]).p is None  # one target: no interval
+        assert rule([np.array([0.2]), A - C]).p is None  # nor if it is one of several
         with pytest.raises(ValueError, match="nothing to compare with"):
             rule([])
     one = extremes.every([np.array([0.2]), np.array([0.3])])
     assert one.value == 0.2 and math.isnan(one.low) and isinstance(one, Estimate)
+    assert extremes.weakest_against_best([[np.array([0.2])]], [np.array([0.3])]).p is None
     with pytest.raises(ValueError, match="nothing to compare with"):
         extremes.best_against_best([A], [])
+    for groups in ([], [[B], []]):
+        with pytest.raises(ValueError, match="nothing to compare with"):
+            extremes.best_against_weakest([A], groups)
 
 
 def wrong(rule, noise, runs):

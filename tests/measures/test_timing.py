@@ -23,7 +23,7 @@ def clock(monkeypatch):
 
 
 def test_the_shortest_of_the_tries_counts(clock):
-    assert timing.seconds(clock(3.0, 1.0, 2.0)) == 1.0
+    assert timing.seconds(clock(3.0, 1.0, 2.0)) == timing.seconds(clock(3.0, 2.0, 1.0)) == 1.0
     assert timing.seconds(clock(3.0, 1.0, 2.0), tries=1) == 3.0
     with pytest.raises(ValueError, match="tries is 0"):
         timing.seconds(clock(), tries=0)
@@ -32,3 +32,5 @@ def test_the_shortest_of_the_tries_counts(clock):
 def test_ratios_are_multiples_of_the_base(clock):
     found = timing.ratios({"slow": clock(9, 8, 12), "quick": clock(1, 2, 1)}, clock(4, 5, 4))
     assert found == {"slow": 2.0, "quick": 0.25}
+    assert timing.ratios({"third": clock(9, 8, 6)}, clock(4, 5, 2)) == {"third": 3.0}
+    assert timing.ratios({"once": clock(9)}, clock(3), tries=1) == {"once": 3.0}

@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -41,6 +42,7 @@ def test_orderings(low, high, boundary, verdict):
     "result, verdict",
     [
         (0.63, "reproduced"),  # 0.63 - 0.60 exceeds 0.03 in binary only
+        (0.57, "reproduced"),
         (0.64, "not reproduced"),
         (Estimate(0.61, 0.59, 0.62), "reproduced"),
         (Estimate(0.61, 0.55, 0.67), "inconclusive"),
@@ -54,6 +56,15 @@ def test_published_numbers(result, verdict):
     claim = replace(NUMBER, paper=0.60, tolerance=0.03)
     assert verdict_on(claim, result, True) == verdict
     assert verdict_on(claim, result, False) == "not comparable"
+
+
+@pytest.mark.parametrize("ends", [(0.05,), (math.nan, 0.2), ()], ids=str)
+def test_an_interval_that_lacks_an_end_is_none(ends):
+    paper = {"more": ORDERING, "less": replace(ORDERING, boundary=0.3), "gap": NUMBER}
+    table = claims.compare(paper, dict.fromkeys(paper, Estimate(0.1, *ends)), at_paper_setting=True)
+    assert table["ours"].tolist() == ["+0.100", "+0.100", "0.100"]
+    assert table["verdict"].tolist() == ["inconclusive", "inconclusive", "not reproduced"]
+    assert table["margin"].tolist() == pytest.approx([math.nan, math.nan, 0.204 - 0.1], nan_ok=True)
 
 
 PAPER = {"gap": NUMBER, "leak": ORDERING, "best": Claim("SAMIA is best", "abstract", "SAMIA > NN")}
@@ -130,6 +141,7 @@ def test_how_firm_is_asked_for():
     table = claims.compare(paper, {"leak": Estimate(0.05, 0.02, 0.08)})
     assert claims.firm(paper, table) and claims.firm(paper, table, margin=0.02)
     assert claims.firm(paper, table, margin=0.03) == []
+    assert claims.firm({"leak": ORDERING}, table) == []  # a claim is stable only where it says so
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,7 @@ def test_how_firm_is_asked_for():
         (ORDERING, Estimate(0.01), math.nan),  # one target: there is nothing to decide by
         (NUMBER, Estimate(0.22, 0.21, 0.24), 0.004),  # 0.244 - 0.24
         (NUMBER, 0.3, 0.056),  # 0.3 - 0.244
+        (NUMBER, np.float32(0.3), float(np.float32(0.3)) - 0.244),  # judged in double precision
         (
             NUMBER,
             Estimate(0.25, 0.22, 0.28),
@@ -229,6 +242,7 @@ def with_p(*p):
         ([0.02, 0.04, 0.04], 0),
         ([0.012, 0.3, 0.3, 0.3], 1),  # undecided claims count: 0.012 <= 0.05 / 4
         ([0.013, 0.3, 0.3, 0.3], 0),
+        ([0.05], 1),  # not above the level is enough
         ([], 0),
     ],
 )
@@ -238,6 +252,11 @@ def test_holm_by_hand(p, survive):
         f"{len(p)} claims are judged, each at 95% for itself: expect {0.05 * len(p):.1f} of the intervals to miss. "
         f"Of {decided} decided verdicts {survive} hold for all claims together (Holm)."
     )
+
+
+def test_undecided_verdicts_hold_at_no_level():
+    assert "Of 0 decided verdicts 0 hold" in claims.family(with_p(0.07), level=0.2)
+    assert "Of 1 decided verdicts 1 hold" in claims.family(with_p(0.07, 0.03), level=0.2)
 
 
 def test_only_what_is_judged_is_of_the_family():
@@ -257,13 +276,21 @@ def test_only_what_is_judged_is_of_the_family():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="the paper has no claim 'leek'; did you mean 'leak'"):
         claims.compare(PAPER, {"leek": Estimate(0.1, 0.0, 0.2)})
+    with pytest.raises(ValueError, match="no claim 'the loss of privacy is a leak'; did you mean 'leak'"):
+        claims.compare(PAPER, {"the loss of privacy is a leak": 0.2})
     with pytest.raises(ValueError, match="the paper has no claim 'bost'; did you mean 'best'"):
         claims.compare(PAPER, {}, incomparable=["bost"])
     with pytest.raises(ValueError, match="no claim 'leak'; did you mean None"):
         claims.compare({}, {"leak": Estimate(0.1)})
     with pytest.raises(ValueError, match="ordering 'leak' is 0.1; it must be an Estimate"):
         claims.compare(PAPER, {"leak": 0.1})
-    with pytest.raises(ValueError, match="needs a tolerance"):
-        Claim("a", "b", 0.6)
+    for none in (None, 0.0, -0.1, math.nan):
+        with pytest.raises(ValueError, match="needs a tolerance"):
+            Claim("a", "b", 0.6, tolerance=none)
     with pytest.raises(ValueError, match="no tolerance"):
         Claim("a", "b", "a > b", tolerance=0.1)
+
+
+def test_a_claim_stays_as_it_was_fixed():
+    with pytest.raises(FrozenInstanceError):
+        NUMBER.tolerance = 0.2
