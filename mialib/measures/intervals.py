@@ -24,7 +24,7 @@ def share(hits: float, n: float) -> tuple[float, float]:
     of = n + _Z**2
     middle = (hits + _Z**2 / 2) / of
     half = _Z * math.sqrt(middle * (1 - middle) / of)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return max(float(middle - half), 0.0), min(float(middle + half), 1.0)
 
 
 def mean_of_shares(hits: tuple[float, float], n: tuple[float, float]) -> tuple[float, float]:
@@ -34,7 +34,7 @@ def mean_of_shares(hits: tuple[float, float], n: tuple[float, float]) -> tuple[f
     """
     middles = [(k + 1) / (of + 2) for k, of in zip(hits, n, strict=True)]
     variance = sum(p * (1 - p) / (of + 2) for p, of in zip(middles, n, strict=True))
-    middle, half = sum(middles) / 2, _Z * math.sqrt(variance) / 2
+    middle, half = float(sum(middles)) / 2, _Z * math.sqrt(variance) / 2
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
