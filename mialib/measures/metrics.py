@@ -196,14 +196,16 @@ def _detectable(n: int, power: float = 0.8) -> tuple[float, float]:
     return tuple(optimize.brentq(lacking, 0.1, 100, args=(one,)) for one in (1.0, ratio))
 
 
-def rises(steps, standard_errors: float = 2.0) -> bool:
-    """Whether a quantity falls from none of its steps (k, targets) to the next by more than chance would have it.
+def rises(steps) -> bool:
+    """Whether a quantity falls from none of its steps (k, targets), k > 1, to the next by more than chance would have it.
 
-    A fall, averaged over the targets, may be that many standard errors of the paired difference: none for one target.
+    By chance one of the steps is called a fall in 2.5 % of runs: each paired difference is tested on one side at that level
+    divided by their number. For one target chance is not known, and any fall counts.
     """
     falls = -np.diff(np.asarray(steps, dtype=np.float64), axis=0)
-    errors = [math.sqrt(_mean_variance(fall)) if len(fall) > 1 else 0.0 for fall in falls]
-    return bool((falls.mean(1) <= standard_errors * np.array(errors)).all())
+    confidence = 1 - (1 - CONFIDENCE) / len(falls)
+    ends = [over_targets(fall, confidence) for fall in falls]
+    return not any(one.value > 0 if math.isnan(one.low) else one.low > 0 for one in ends)
 
 
 def share(hits: float, n: float) -> Estimate:

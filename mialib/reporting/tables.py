@@ -92,7 +92,7 @@ def ladder(
     for name, steps in ladders.items():
         values = {step: study.values(arm, metric) for step, arm in steps.items()}
         table[name] = {step: f"{found.mean():.3f}" for step, found in values.items()}
-        table[name]["monotone within 2 s.e."] = metrics.rises(list(values.values()))
+        table[name]["no step falls (at 2.5 %)"] = metrics.rises(list(values.values()))
     return pd.DataFrame(table).T
 
 

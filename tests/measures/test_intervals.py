@@ -46,6 +46,25 @@ def test_an_interval_that_is_not_there_holds_nothing():
     assert wide == {"wide": (0.0, 1.0, 3)}
 
 
+@pytest.mark.parametrize("n", coverage.TARGETS)
+def test_verdicts_on_noise_are_rarely_wrong(n):
+    allowed = 0.03 + 3 * math.sqrt(0.03 * 0.97 / 300)
+    for name, (above, below, number) in coverage.of_noise("normal", n, 300).items():
+        assert max(above, below) <= allowed and number == 300, name
+    drawn = coverage.targets_drawn("normal", n, coverage.NOISE, np.random.default_rng(0))
+    assert (
+        coverage.holm(drawn + 50).high == coverage.falls(drawn - 50 * np.arange(6)[:, None]).high == -1.0
+    )  # both can
+
+
+@pytest.mark.slow
+def test_at_most_three_per_cent_of_verdicts_on_noise_are_wrong():
+    found = coverage.wrong(LONG, n_jobs=2)
+    assert found[["above", "below"]].max().max() <= 0.03 + 3 * math.sqrt(0.025 / LONG), found[
+        found.above > 0.03
+    ]
+
+
 @pytest.mark.slow
 def test_the_whole_table_holds_the_truth():
     """Twenty minutes on two cores."""

@@ -384,17 +384,20 @@ def test_what_is_detectable_has_an_uncertainty_of_its_own():
 
 def test_steps_rise_unless_they_fall_by_more_than_chance():
     assert metrics.rises([[0.5, 0.6], [0.7, 0.8], [0.7, 0.8]])
-    # a fall of 0.01, 0.02 and 0.03: 0.02 on average, 2 standard errors are 2 * 0.01 / sqrt(3) = 0.0115
-    fall = np.array([[0.70, 0.70, 0.70], [0.69, 0.68, 0.67]])
-    for errors in (1.95, 2.05):
-        steps = np.zeros(3), np.array([-0.01, 0.0, 0.01]) - errors * 0.01 / math.sqrt(3)
-        assert metrics.rises(steps) == (errors < 2)
-    assert not metrics.rises(fall) and metrics.rises(fall, standard_errors=4)
-    assert metrics.rises([[0.5, 0.9], [0.6, 0.7], [0.6, 0.8]])  # -0.05 on average, 2 standard errors are 0.3
+    falls = np.array([0.01, 0.02, 0.03, 0.05])
+    for share, steps in ((0.025, 1), (0.0125, 2)):  # a level for all steps together
+        mean = stats.t.isf(share, 3) * falls.std(ddof=1) / 2
+        for times, rising in ((0.99, True), (1.01, False)):
+            fall = falls - falls.mean() + times * mean
+            path = [np.zeros(4), -fall, 1 - fall][: steps + 1]
+            assert metrics.rises(path) is rising, (share, times)
+    assert metrics.rises([[0.5, 0.9], [0.6, 0.7], [0.6, 0.8]])  # -0.05 on average, and they differ by 0.3
     assert not metrics.rises([[0.5], [0.7], [0.6]])  # every step counts
     steps = metrics.rises(np.array([[2], [3]], dtype=np.uint8)), metrics.rises([[3], [2]])
     assert steps[0] is True and steps[1] is False
-    assert metrics.rises([[0.5], [0.5]]) and not metrics.rises([[0.5], [0.499]])  # one target has none
+    assert metrics.rises([[0.5], [0.5]]) and not metrics.rises(
+        [[0.5], [0.499]]
+    )  # one target: chance is not known
 
 
 # Intervals, as measures hand them out

@@ -311,7 +311,7 @@ def test_changes_are_in_points_and_leave_the_base_out():
 def test_a_ladder_says_whether_every_step_is_at_least_as_high():
     study, (a, b) = _noted()
     study.note(a, "reserve_accuracy", [0.5, 0.5])
-    study.note(b, "reserve_accuracy", [0.7, 0.8])
+    study.note(b, "reserve_accuracy", [0.74, 0.76])
     ladders = {"up": {"1 bit": a, "2 bits": b}, "down": {"1 bit": b, "2 bits": a}}
     table = tables.ladder(study, ladders, "reserve_accuracy")
     assert table.loc["up"].tolist() == ["0.500", "0.750", True]
