@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from mialib.data import formats, load, load_image_folder
+from mialib.data import formats, load
 
 
 def pixels(*shape: int) -> np.ndarray:
@@ -33,11 +32,6 @@ def write_tgz(path: Path, members: dict[str, str]) -> Path:
 
 def table(rows) -> str:
     return "".join(",".join(map(str, row)) + "\n" for row in rows)
-
-
-def write_picture(path: Path, size: tuple[int, int], colour) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, "JPEG", quality=95)
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 4), (2, 300, 3)], ids=str)
@@ -110,70 +104,3 @@ def test_a_table_of_another_width_is_corrupt(tmp_path):
     )
     with pytest.raises(ValueError, match="has 3 columns, expected 601"):
         load("purchase100", tmp_path)
-
-
-# Pictures
-
-
-def test_centre_square_is_kept(tmp_path):
-    picture = np.zeros((60, 100, 3), np.uint8)
-    picture[:, 20:80] = 255  # the centre square of a 100x60 picture is white, its flanks black
-    (tmp_path / "set" / "a").mkdir(parents=True)
-    Image.fromarray(picture).save(tmp_path / "set" / "a" / "1.png")
-    got = load_image_folder(tmp_path / "set", 30)
-    assert got.x.shape == (1, 3, 30, 30) and bool((got.x[..., 1:-1] == 255).all())
-    assert (
-        got.x.min() > 200
-    )  # the filter reaches a little over the edge, as in scaling first and cropping then
-    assert load_image_folder(tmp_path / "set", 30, grey=True).x.shape == (1, 1, 30, 30)
-
-
-def test_broken_picture_is_named(picture_root):
-    broken = picture_root / "imagenette-224" / "train" / "n02" / "n02_1.JPEG"
-    broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(ValueError, match="cannot decode .*n02_1.JPEG"):
-        load("imagenette", picture_root)
-
-
-def test_parts_with_other_classes_are_refused(picture_root):
-    write_picture(picture_root / "imagenette-224" / "val" / "n03" / "1.JPEG", (30, 30), (0, 0, 0))
-    with pytest.raises(ValueError, match=r"differ in the classes \(folders\) \['n03'\]"):
-        load("imagenette", picture_root)
-
-
-@pytest.mark.parametrize("parts", [("train", "val"), ("test",), ("val", "test", "train")], ids=", ".join)
-def test_parts_are_joined_in_a_fixed_order(tmp_path, parts):
-    for part in parts:
-        for name in ("b/2", "a/9", "b/10"):
-            write_picture(tmp_path / part / f"{name}.jpg", (4, 4), 0)
-    files, labels, classes = formats.list_image_folder(tmp_path)
-    order = [part for part in ("train", "val", "test") if part in parts]
-    expected = [f"{part}/{name}.jpg" for part in order for name in ("a/9", "b/10", "b/2")]
-    assert [Path(file).relative_to(tmp_path).as_posix() for file in files] == expected
-    assert labels.tolist() == [0, 1, 1] * len(parts) and classes == ["a", "b"]
-
-
-def test_a_folder_without_parts_is_one(tmp_path):
-    for name in ("b/1.jpg", "a/1.jpg"):
-        write_picture(tmp_path / name, (4, 4), 0)
-    files, labels, classes = formats.list_image_folder(tmp_path)
-    assert [Path(file).parent.name for file in files] == classes == ["a", "b"]
-    assert labels.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(("grey", "expected"), [(False, [200, 100, 50]), (True, [124])], ids=["rgb", "grey"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_pictures_of_every_kind_become_rgb_or_grey(mode, grey, expected):
-    content = io.BytesIO()
-    picture = Image.new("RGB", (12, 8), (200, 100, 50))
-    picture.convert(mode, palette=Image.Palette.ADAPTIVE).save(content, "PNG")
-    names = [content.getvalue()] * 3
-    found = formats.decode_images(names, io.BytesIO, 4, grey=grey, title="pictures")
-    assert found.shape == (3, len(expected), 4, 4) and found.dtype == np.uint8
-    # grey is 0.299 r + 0.587 g + 0.114 b
-    assert np.abs(found.astype(int) - np.array(expected)[:, None, None]).max() <= 1
-
-
-def test_more_pictures_than_memory():
-    with pytest.raises(ValueError, match="pass a smaller `subset`"):
-        formats.decode_images(range(10**9), open, 224, grey=False, title="too many")
