@@ -56,13 +56,12 @@ def unpacked(path: Path, limit: int) -> Iterator[Bounded]:
     with open(path, "rb") as file:
         start = file.read(3)
         file.seek(0)
-        opener = gzip.GzipFile if start[:2] == b"\x1f\x8b" else bz2.BZ2File if start == b"BZh" else None
-        if opener is None:
-            yield Bounded(file, limit)
+        if start[:2] == b"\x1f\x8b":
+            stream = gzip.GzipFile(fileobj=file, mode="rb")
         else:
-            keyword = "fileobj" if opener is gzip.GzipFile else "filename"
-            with opener(**{keyword: file}, mode="rb") as stream:
-                yield Bounded(stream, limit)
+            stream = bz2.BZ2File(file) if start == b"BZh" else file
+        with stream:
+            yield Bounded(stream, limit)
 
 
 @contextmanager

@@ -141,10 +141,12 @@ def load_image_folder(
     path: str | Path, size: int = 224, *, grey: bool = False, subset: int | None = None, seed: int = 0
 ) -> Dataset:
     """Pictures in path/<class>/*, or path/{train,val,test}/<class>/* (ImageNet's layout), named after the
-    folder.
+    folder; `folders.list_image_folder` says which names parts may have and what is passed over.
 
-    Each is scaled so that its short side is `size` and cropped to its centre square. Colour is normalised
-    with ImageNet's mean and standard deviation; `grey` gives one channel that stays in [0, 1].
+    Each is turned upright, scaled so that its short side is `size` and cropped to its centre square. Colour is
+    normalised with ImageNet's mean and standard deviation; `grey` gives one channel that stays in [0, 1].
+    Raises FileNotFoundError where there is no folder, ValueError for a size that is none, a folder that would be
+        misread, and pictures that are broken or too large, all of them at once.
     """
     path = Path(path).expanduser().resolve()
     if not path.is_dir():

@@ -39,9 +39,7 @@ class Source:
     url: str | None
     checksum: str | None  # "md5:..." or "sha256:...", None: none is published
     advice: str = ""  # how to get the file where a download alone does not do it
-    unpacked: str | None = (
-        None  # of a .gz, the checksum of what it holds: packed anew or unpacked, it is as good
-    )
+    unpacked: str | None = None  # checksum of what a .gz holds; packed anew or unpacked, it is as good
     built: bool = False  # `faces.build` makes such a file too, and what it recorded stands for the checksum
     limit: int = 2**30  # bytes that its content may take; the official file takes fewer
 

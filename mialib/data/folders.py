@@ -16,6 +16,7 @@ PARTS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+PICTURE_LIMIT = 2**29  # bytes of one file; 89 million pixels take fewer even when they are not packed
 
 
 def list_image_folder(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
@@ -126,7 +127,9 @@ def _check_depth(folders: dict[str, str], files: list[str]) -> None:
 
 
 def open_picture(name: str) -> BinaryIO:
-    """A picture's file; a link to nothing, a pipe or a device is refused before it is waited for."""
+    """A picture's file; one of too many bytes, a link to nothing, a pipe or a device is refused before it is read."""
     if not os.path.isfile(name):
         raise ValueError("no such file" if not os.path.exists(name) else "not a file")
+    if (size := os.path.getsize(name)) > PICTURE_LIMIT:
+        raise ValueError(f"{size:,} bytes, more than {PICTURE_LIMIT:,}")
     return open(name, "rb")

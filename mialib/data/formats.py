@@ -5,6 +5,7 @@ Every reader raises ValueError, or the error of the library that reads, on conte
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,11 +48,13 @@ def read_tar_table(path: Path, member: str, columns: int, limit: int = LIMIT) ->
         if member not in files:
             raise ValueError(f"no member {member!r}, it holds {sorted(files)[:20]}")
         lines = _lines(archive.extractfile(files[member]), longest)
+        first = next(lines, "")
+        if (width := first.count(",") + 1) != columns:
+            raise ValueError(f"member {member!r} has {width} columns, expected {columns}")
         # no line is a remark: one that looks like it is not to be lost silently
-        table = np.loadtxt(lines, np.uint8, comments=None, delimiter=",", quotechar='"', ndmin=2)
-    if table.shape[1] != columns:
-        raise ValueError(f"member {member!r} has {table.shape[1]} columns, expected {columns}")
-    return table
+        return np.loadtxt(
+            chain([first], lines), np.uint8, comments=None, delimiter=",", quotechar='"', ndmin=2
+        )
 
 
 def _lines(file: BinaryIO, longest: int) -> Iterator[str]:

@@ -4,10 +4,12 @@ import gzip
 import io
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 
 from mialib.data import formats, load
 
@@ -25,8 +27,9 @@ def write_tgz(path: Path, members: dict[str, str]) -> Path:
     with tarfile.open(path, "w:gz") as archive:
         for name, text in members.items():
             info = tarfile.TarInfo(name)
-            info.size = len(text)
-            archive.addfile(info, io.BytesIO(text.encode()))
+            content = text.encode()
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     return path
 
 
@@ -48,8 +51,15 @@ def test_idx_files_come_back_in_their_shape(tmp_path, shape):
         (bytes((0, 0, 0x0D, 1)) + struct.pack(">If", 1, 0.5), "not an IDX file"),
         (idx(pixels(2, 3))[:-1], r"promises shape \[2, 3\], there are 5 bytes"),
         (idx(pixels(2, 3)) + b"?", r"promises shape \[2, 3\], there are 7 bytes"),
+        (b"", "not an IDX file of unsigned bytes, it begins with b''"),
+        (b"\0\0\x08", "not an IDX file"),
+        (
+            b"\0\0\x08\x02" + b"\x80\0\0\0" * 2,
+            r"promises shape \[2147483648, 2147483648\], there are 0 bytes",
+        ),
+        (b"\0\0\x08\xff1234", "smaller than"),
     ],
-    ids=["text", "floats", "cut", "too long"],
+    ids=["text", "floats", "cut", "too long", "empty", "short", "a product of 2**62", "255 axes"],
 )
 def test_idx_reader_refuses_what_is_not_idx(tmp_path, content, words):
     (tmp_path / "file.gz").write_bytes(gzip.compress(content))
@@ -89,8 +99,24 @@ def test_an_archive_is_read_compressed_or_not(tmp_path):
         ("table", "1,2\n3\n", "number of columns changed"),
         ("table", "1,256\n", "256"),
         ("table", "a,b\n1,2\n", "'a'"),
+        ("table", "", "member 'table' has 1 columns, expected 2"),
+        ("table", "1,2\n#1,2\n", "'#1'"),
+        ("table", "1,2\n-1,2\n", "'-1'"),
+        ("table", "1,2\n1,\xe9\n", "ascii"),
+        ("table", "1,2\n1," + "0" * 200 + "\n", "a line of more than 96 characters"),
     ],
-    ids=["no such member", "too wide", "ragged", "no byte", "header"],
+    ids=[
+        "no such member",
+        "too wide",
+        "ragged",
+        "no byte",
+        "header",
+        "empty",
+        "remark",
+        "below 0",
+        "letters",
+        "long",
+    ],
 )
 def test_a_table_that_is_not_as_expected_is_refused(tmp_path, member, text, words):
     path = write_tgz(tmp_path / "a.tgz", {member: text})
@@ -104,3 +130,41 @@ def test_a_table_of_another_width_is_corrupt(tmp_path):
     )
     with pytest.raises(ValueError, match="has 3 columns, expected 601"):
         load("purchase100", tmp_path)
+
+
+def test_readers_stop_at_their_limits(tmp_path):
+    (tmp_path / "a.gz").write_bytes(gzip.compress(idx(pixels(100, 100))))
+    write_tgz(tmp_path / "a.tgz", {"table": "1,2\n" * 5000})
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((100, 100), np.uint8))
+    scipy.io.savemat(tmp_path / "a.mat", {"x": np.zeros((100, 100), np.uint8)}, do_compression=True)
+    readers = (
+        lambda limit: formats.read_idx(tmp_path / "a.gz", limit),
+        lambda limit: formats.read_tar_table(tmp_path / "a.tgz", "table", 2, limit),
+        lambda limit: formats.read_npz(tmp_path / "a.npz", ["x"], limit)[0],
+        lambda limit: formats.read_mat(tmp_path / "a.mat", ["x"], limit)[0],
+    )
+    for read in readers:
+        assert read(2**20).size == 10_000
+        with pytest.raises(ValueError, match="unpacks to more than 9,999 bytes"):
+            read(9_999)
+
+
+def test_links_and_holes_are_no_tables(tmp_path):
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        link = tarfile.TarInfo("table")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(ValueError, match=r"no member 'table', it holds \[\]"):
+        formats.read_tar_table(tmp_path / "a.tgz", "table", 2)
+
+
+def test_arrays_are_read_by_name_and_without_pickles(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.array([None]))
+    assert formats.read_npz(tmp_path / "a.npz", ["x"])[0].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"no arrays \['z'\], it holds \['x.npy', 'y.npy'\]"):
+        formats.read_npz(tmp_path / "a.npz", ["x", "z"])
+    with pytest.raises(ValueError, match="allow_pickle"):
+        formats.read_npz(tmp_path / "a.npz", ["y"])
+    (tmp_path / "a.npy").write_bytes(b"no zip")
+    with pytest.raises(zipfile.BadZipFile):
+        formats.read_npz(tmp_path / "a.npy", ["x"])
