@@ -7,6 +7,7 @@ test as many as fit in two minutes; a failure prints its case, which `python -m 
 
 import gzip
 import io
+import os
 import pickle
 import resource
 import shutil
@@ -33,6 +34,8 @@ from mialib.data import download, faces, load, loaders
 
 MEMORY = 3 * 2**30  # bytes of address space beyond what the imports took
 GROWTH = 2**30  # bytes of memory in use beyond what the undamaged files took
+# each thread takes address space for its stack and its memory, used or not
+FEW_THREADS = {"LOKY_MAX_CPU_COUNT": "2", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 STRANGE = (0, 1, 0x7F, 0x80, 0xFF)
 
 
@@ -279,6 +282,7 @@ def test_damaged_files_are_read_or_refused_by_name(rounds, seconds):
     done = subprocess.run(
         [sys.executable, "-m", "tests.data.test_fuzzing", str(rounds), str(seconds)],
         cwd=REPO_ROOT,
+        env=os.environ | FEW_THREADS,
         capture_output=True,
         text=True,
         timeout=seconds + 300,

@@ -1,6 +1,7 @@
 """Pictures become 8 bits, upright and square, whatever they were; broken and huge ones are counted and named."""
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -80,6 +81,24 @@ def test_16_bit_grey_keeps_its_levels(tmp_path):
 
 def test_grey_tiffs_whose_zero_is_white():
     assert read(encode(RAMP, "TIFF", tiffinfo={262: 0}))[0, :3].tolist() == [255, 254, 253]
+
+
+def test_12_bits_of_a_tiff_are_from_black_to_white():
+    tags = (
+        (256, 3, 2),
+        (257, 3, 1),
+        (258, 3, 12),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (278, 3, 1),
+        (279, 4, 3),
+    )
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    pixels = b"\xff\xf0\x00"  # 4095 and 0
+    head = b"II*\0" + struct.pack("<I", 12)
+    content = head + pixels + b"\0" + struct.pack("<H", len(tags)) + entries + bytes(4)
+    assert read(content).tolist() == [[255, 0]]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
