@@ -10,6 +10,7 @@ import difflib
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from mialib import streams
 from mialib.data import own
 from mialib.data.download import data_root
 from mialib.data.loaders import LOADERS, Raw, image_folder
-from mialib.data.tensors import must_be_tensor
+from mialib.data.tensors import kind_of, must_be_tensor
 
 FLOAT_FEATURES_LIMIT = 512 * 2**20  # bytes; features that are larger as float32 stay uint8
 
@@ -151,9 +152,9 @@ def load_image_folder(
     path = Path(path).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(f"path: no folder {path}; it must hold one folder of pictures for each class")
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(f"size is {size!r}, must be an integer of at least 1 pixel")
-    return _finish(path.name, image_folder(path, size, grey=grey), subset, seed)
+    return _finish(path.name, image_folder(path, int(size), grey=grey), subset, seed)
 
 
 def apart(
@@ -265,11 +266,11 @@ def stratified_index(y: Tensor, num_classes: int, size: int, seed: int) -> Tenso
     """
     must_be_tensor("y", y, torch.int64)
     n = len(y)
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= n:
+    if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= size <= n:
         raise ValueError(
             f"subset is {size!r}, must be an integer in 1..{n}, the number of examples there are"
         )
-    labels = y.cpu()
+    size, labels = int(size), y.cpu()
     counts = labels.bincount(minlength=num_classes)
     quota = counts * size // n
     by_remainder = (counts * size % n).argsort(descending=True, stable=True)
@@ -288,6 +289,9 @@ def _validate(data: Dataset) -> None:
         if not ok:
             raise ValueError(where + problem)
 
+    # an integer of numpy's would be another fingerprint
+    kind = kind_of(data.num_classes)
+    check(kind == "int", f"num_classes is a {kind}, must be an int; pass int(num_classes)")
     must_be_tensor("x", data.x, where=where)
     for field in ("y", "groups"):
         if getattr(data, field) is not None:

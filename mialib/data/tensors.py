@@ -12,12 +12,16 @@ def must_be_tensor(name: str, value: object, dtype: torch.dtype | None = None, w
     Raises ValueError: which type was found, which is wanted, and what to pass instead.
     """
     if not isinstance(value, torch.Tensor):
-        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
         held = f" of {value.dtype}" if hasattr(value, "dtype") else ""
         wanted, option = ("", "") if dtype is None else (f" of {dtype}", f", dtype={dtype}")
         raise ValueError(
-            f"{where}{name} is a {kind}{held}, must be a torch.Tensor{wanted}; pass torch.as_tensor({name}{option})"
+            f"{where}{name} is a {kind_of(value)}{held}, must be a torch.Tensor{wanted}; pass torch.as_tensor({name}{option})"
         )
     if dtype is not None and value.dtype != dtype:
         turn = f"; pass {name}.{_TURNS[dtype]}()" if dtype in _TURNS else ""
         raise ValueError(f"{where}{name} is {value.dtype}, must be {dtype}{turn}")
+
+
+def kind_of(value: object) -> str:
+    """The name of a value's type, as one writes it after importing its library."""
+    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")

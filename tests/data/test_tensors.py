@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mialib.data import Dataset, Splits, splits
+from mialib.data import Dataset, Splits, load, splits
 from mialib.data.tensors import must_be_tensor
 
 
@@ -85,3 +85,19 @@ def test_an_index_and_masks_of_arrays():
         Splits(mask, ~mask, ~mask, torch.zeros(2))
     with pytest.raises(ValueError, match="mask is a numpy.ndarray of bool.*dtype=torch.bool"):
         splits.indices(mask)
+
+
+@pytest.mark.parametrize("count", [np.int64(2), torch.tensor(2), 2.0, True], ids=repr)
+def test_a_number_of_classes_that_is_no_int(count):
+    """numpy's integers are written otherwise, so that the fingerprint would be another one."""
+    kind = f"{type(count).__module__}.{type(count).__name__}".removeprefix("builtins.")
+    with pytest.raises(
+        ValueError, match=rf"'own': num_classes is a {kind}, must be an int; pass int\(num_classes\)"
+    ):
+        Dataset(**FIELDS | {"num_classes": count})
+    assert Dataset(**FIELDS | {"num_classes": 1 + int(FIELDS["y"].numpy().max())}).num_classes == 2
+
+
+def test_integers_of_numpy_are_integers():
+    part = load("digits", subset=np.int64(50), side=np.int32(4))
+    assert part.fingerprint == load("digits", subset=50, side=4).fingerprint
