@@ -148,7 +148,7 @@ def test_a_folder_is_unpacked_whole_and_nothing_else_stays(root):
     [
         (("../out", b"?"), "out"),
         ((f"{FOLDER}/../../out", b"?"), "out"),
-        (("/tmp/out", b"?"), "'/tmp/out' leads outside"),
+        (("/out", b"?"), "out' leads outside"),
         (special(f"{FOLDER}/link", tarfile.SYMTYPE, "../../out"), "link' is a link"),
         (special(f"{FOLDER}/link", tarfile.SYMTYPE, "1"), "link' is a link"),
         (special(f"{FOLDER}/link", tarfile.LNKTYPE, f"{FOLDER}/1"), "link' is a link"),
@@ -159,10 +159,12 @@ def test_a_folder_is_unpacked_whole_and_nothing_else_stays(root):
     ids=["up", "up later", "absolute", "link out", "link", "hard link", "pipe", "device", "big"],
 )
 def test_forged_members_leave_nothing_behind(tmp_path, root, member, words):
+    if isinstance(member, tuple) and member[0] == "/out":
+        member = (f"{tmp_path}/out", b"?")
     path = tar(root / "a.tgz", (f"{FOLDER}/1", b"one"), member)
     with pytest.raises((ValueError, tarfile.TarError), match=words):
         archives.unpack(path, root, FOLDER, 2**20)
-    assert everything(tmp_path) == ["root", "root/a.tgz"] and not Path("/tmp/out").exists()
+    assert everything(tmp_path) == ["root", "root/a.tgz"]
 
 
 def test_an_archive_of_something_else(root):
