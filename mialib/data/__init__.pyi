@@ -1,10 +1,15 @@
+from . import archives as archives
+from . import batches as batches
 from . import datasets as datasets
 from . import download as download
 from . import faces as faces
+from . import folders as folders
 from . import formats as formats
 from . import loaders as loaders
 from . import own as own
+from . import pictures as pictures
 from . import splits as splits
+from . import tensors as tensors
 from .datasets import Dataset as Dataset
 from .datasets import apart as apart
 from .datasets import load as load

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from mialib import streams
 from mialib.data import own
 from mialib.data.download import data_root
 from mialib.data.loaders import LOADERS, Raw, image_folder
+from mialib.data.tensors import kind_of, must_be_tensor
 
 FLOAT_FEATURES_LIMIT = 512 * 2**20  # bytes; features that are larger as float32 stay uint8
 
@@ -60,6 +62,7 @@ class Dataset:
 
         Images: (x / 255 - mean) / std, features: (x - mean) / std; a fresh tensor every time.
         """
+        must_be_tensor("index", index)
         if index.dtype != torch.int64:
             raise ValueError(
                 f"index is {index.dtype}, must be torch.int64; for a mask m pass m.nonzero()[:, 0]"
@@ -139,17 +142,19 @@ def load_image_folder(
     path: str | Path, size: int = 224, *, grey: bool = False, subset: int | None = None, seed: int = 0
 ) -> Dataset:
     """Pictures in path/<class>/*, or path/{train,val,test}/<class>/* (ImageNet's layout), named after the
-    folder.
+    folder; `folders.list_image_folder` says which names parts may have and what is passed over.
 
-    Each is scaled so that its short side is `size` and cropped to its centre square. Colour is normalised
-    with ImageNet's mean and standard deviation; `grey` gives one channel that stays in [0, 1].
+    Each is turned upright, scaled so that its short side is `size` and cropped to its centre square. Colour is
+    normalised with ImageNet's mean and standard deviation; `grey` gives one channel that stays in [0, 1].
+    Raises FileNotFoundError where there is no folder, ValueError for a size that is none, a folder that would be
+        misread, and pictures that are broken or too large, all of them at once.
     """
     path = Path(path).expanduser().resolve()
     if not path.is_dir():
         raise FileNotFoundError(f"path: no folder {path}; it must hold one folder of pictures for each class")
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(f"size is {size!r}, must be an integer of at least 1 pixel")
-    return _finish(path.name, image_folder(path, size, grey=grey), subset, seed)
+    return _finish(path.name, image_folder(path, int(size), grey=grey), subset, seed)
 
 
 def apart(
@@ -216,6 +221,14 @@ def _own(address: str) -> Raw:
         raise ValueError(
             f"{address} gives a {type(made).__name__}; it must give a data.Dataset or a pair (x, y) of arrays"
         ) from None
+    if y.dtype.kind not in "iu" or y.ndim != 1 or not len(y):
+        raise ValueError(
+            f"{address}: y is {y.dtype} of shape {y.shape}, must be whole numbers of shape (n,), n from 1"
+        )
+    if x.dtype.kind not in "buif" or not x.ndim:
+        raise ValueError(
+            f"{address}: x is {x.dtype} of shape {x.shape}, must be an array of numbers, pictures or features"
+        )
     channels = x.shape[1] if x.ndim == 4 else 1
     return Raw(x, y, int(y.max()) + 1, (0.0,) * channels, (1.0,) * channels)
 
@@ -251,12 +264,13 @@ def stratified_index(y: Tensor, num_classes: int, size: int, seed: int) -> Tenso
     A class of n_c of the n examples gets floor(size * n_c / n) of them; what is left goes to the largest
     remainders, ties to the lower class. The same seed gives the same positions on every machine and device.
     """
+    must_be_tensor("y", y, torch.int64)
     n = len(y)
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= n:
+    if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= size <= n:
         raise ValueError(
             f"subset is {size!r}, must be an integer in 1..{n}, the number of examples there are"
         )
-    labels = y.cpu()
+    size, labels = int(size), y.cpu()
     counts = labels.bincount(minlength=num_classes)
     quota = counts * size // n
     by_remainder = (counts * size % n).argsort(descending=True, stable=True)
@@ -269,20 +283,33 @@ def stratified_index(y: Tensor, num_classes: int, size: int, seed: int) -> Tenso
 
 
 def _validate(data: Dataset) -> None:
-    x, y, n = data.x, data.y, len(data.y)
+    where = f"data set {data.name!r}: "
 
     def check(ok, problem: str):
         if not ok:
-            raise ValueError(f"data set {data.name!r}: {problem}")
+            raise ValueError(where + problem)
 
+    # an integer of numpy's would be another fingerprint
+    kind = kind_of(data.num_classes)
+    check(kind == "int", f"num_classes is a {kind}, must be an int; pass int(num_classes)")
+    must_be_tensor("x", data.x, where=where)
+    for field in ("y", "groups"):
+        if getattr(data, field) is not None:
+            must_be_tensor(field, getattr(data, field), torch.int64, where)
+    for field in ("mean", "std"):
+        must_be_tensor(field, getattr(data, field), torch.float32, where)
+    x, y, n = data.x, data.y, len(data.y)
     check(x.ndim in (2, 4), f"x has shape {tuple(x.shape)}, must be images (n, c, h, w) or features (n, d)")
     allowed = (torch.uint8,) if x.ndim == 4 else (torch.uint8, torch.float32)
-    check(x.dtype in allowed, f"x is {x.dtype}, must be one of {allowed} for x of {x.ndim} dimensions")
+    turn = "(x * 255).round().to(torch.uint8) of pixels in [0, 1]" if x.ndim == 4 else "x.float()"
+    check(
+        x.dtype in allowed,
+        f"x is {x.dtype}, must be one of {allowed} for x of {x.ndim} dimensions; pass {turn}",
+    )
     check(n > 0, "there are no examples")
     for field in ("y", "groups"):
         tensor = getattr(data, field)
         if tensor is not None:
-            check(tensor.dtype == torch.int64, f"{field} is {tensor.dtype}, must be torch.int64")
             check(
                 tensor.shape == x.shape[:1],
                 f"{field} has shape {tuple(tensor.shape)}, x has {len(x)} examples",
@@ -293,7 +320,6 @@ def _validate(data: Dataset) -> None:
     sizes = (x.shape[1],) if x.ndim == 4 else (1, x.shape[1])
     for field in ("mean", "std"):
         tensor = getattr(data, field)
-        check(tensor.dtype == torch.float32, f"{field} is {tensor.dtype}, must be torch.float32")
         check(
             tensor.ndim == 1 and len(tensor) in sizes, f"{field} has shape {tuple(tensor.shape)}, not {sizes}"
         )

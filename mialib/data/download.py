@@ -1,16 +1,18 @@
 """Find, verify and, where it is missing, download the official files of a data set.
 
 A file is trusted after its checksum matched. Checksums are written "algorithm:hex". Where nobody publishes
-one (`checksum=None`), the SHA-256 of the file is logged once it was read to its end and kept beside it as
+one (`checksum=None`), the SHA-256 of the file is logged once it was read and understood, and kept beside it as
 `<file>.sha256`, and every later load is verified against that: it guards against a file that changes, not
-against one that was wrong at first. A file that is there is never overwritten, moved or deleted, and a root
+against one that was wrong at first. Beside a file whose checksum is published a record counts for nothing, unless it
+is one that `faces.build` makes. A file that is there is never overwritten, moved or deleted, and a root
 that holds all files is not written to (except for that record, where it can be written to).
 """
 
+import errno
+import hashlib
 import logging
 import os
-import tarfile
-import zipfile
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +21,13 @@ from pathlib import Path
 
 import pooch
 
+from mialib.data import archives
+from mialib.store import write
+
 log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "MIALIB_DATA"
+_OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,9 @@ class Source:
     url: str | None
     checksum: str | None  # "md5:..." or "sha256:...", None: none is published
     advice: str = ""  # how to get the file where a download alone does not do it
+    unpacked: str | None = None  # checksum of what a .gz holds; packed anew or unpacked, it is as good
+    built: bool = False  # `faces.build` makes such a file too, and what it recorded stands for the checksum
+    limit: int = 2**30  # bytes that its content may take; the official file takes fewer
 
 
 def data_root(root: str | Path | None = None) -> Path:
@@ -47,8 +56,12 @@ def fetch(source: Source, root: Path) -> Path:
     Raises FileNotFoundError if it is missing and cannot be downloaded, ValueError if its checksum is wrong.
     """
     path = root / source.path
+    plain = path.with_suffix("")
     if path.is_file():
         verify(source, path)
+    elif source.unpacked is not None and plain.is_file():
+        verify(source, plain)
+        return plain
     elif source.url is None:
         raise missing(source, path)
     else:
@@ -57,50 +70,82 @@ def fetch(source: Source, root: Path) -> Path:
 
 
 def verify(source: Source, path: Path) -> None:
-    """Compare the file with the checksum recorded beside it, else with the published one, if there is either.
+    """Compare the file with the published checksum, or with the recorded one where that counts; it may have neither.
 
-    The record comes first because `faces.build` writes one for files that are built here: two builds hold
-    the same arrays, but not always the same bytes.
+    A record counts where nothing is published, and for files that `faces.build` makes: two builds hold the same
+    arrays, but not always the same bytes.
     """
     beside = _record_path(path)
-    expected = f"sha256:{beside.read_text().split()[0]}" if beside.is_file() else source.checksum
+    is_recorded = (source.checksum is None or source.built) and beside.is_file()
+    expected = f"sha256:{_recorded(source, beside)}" if is_recorded else source.checksum
     if expected is None:
         return
     algorithm, digest = expected.split(":", 1)
     actual = pooch.file_hash(str(path), alg=algorithm)
-    if actual != digest:
-        origin = f" (recorded in {beside}; delete it if you replaced the file)" if beside.is_file() else ""
-        raise corrupt(source, path, f"expected {expected}{origin}, found {algorithm}:{actual}")
+    if actual == digest:
+        return
+    problem = f"expected {expected}" + (
+        f" (recorded in {beside}; delete it if you replaced the file)" if is_recorded else ""
+    )
+    if source.unpacked is not None:
+        problem += f", or {source.unpacked} unpacked"
+        if _content_checksum(source, path) == source.unpacked:
+            return
+    raise corrupt(source, path, f"{problem}, found {algorithm}:{actual}")
+
+
+def _recorded(source: Source, beside: Path) -> str:
+    with open(beside, "rb") as file:
+        match = re.match(rb"[0-9a-f]{64}(?=\s|$)", file.read(100))
+    if match is None:
+        raise corrupt(
+            source, beside, "it must begin with the SHA-256 of the file it stands beside; delete it"
+        )
+    return match[0].decode()
+
+
+def _content_checksum(source: Source, path: Path) -> str | None:
+    """The checksum of what a file holds, packed or not; None where it cannot be unpacked, or holds too much."""
+    algorithm = source.unpacked.split(":")[0]
+    digest = hashlib.new(algorithm)
+    try:
+        with archives.unpacked(path, source.limit) as file:
+            while part := file.read(2**20):
+                digest.update(part)
+    except (OSError, EOFError, ValueError, zlib.error):
+        return None
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
 @contextmanager
 def reading(source: Source, path: Path) -> Iterator[Path]:
-    """Around the reading of a fetched file: an error becomes `corrupt`, success records the checksum."""
+    """Around the reading and checking of a fetched file: an error becomes `corrupt`, success records the checksum.
+
+    What the system says of the place (full, read-only, forbidden) is no fault of the file and stays as it is.
+    """
     try:
         yield path
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # readers of forged bytes raise what they raise; the cause stays attached
+        if isinstance(error, OSError) and error.errno in _OF_THE_PLACE:
+            raise
         actual = f"sha256:{pooch.file_hash(str(path))}"
         expected = source.checksum or "no published checksum"
-        problem = f"expected {expected}, found {actual}; it cannot be read: {error}"
+        reason = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        problem = f"expected {expected}, found {actual}; it cannot be read: {reason}"
         raise corrupt(source, path, problem) from error
     if source.checksum is None and not _record_path(path).is_file():
         record(path)
 
 
-def record(path: Path) -> None:
-    """Write `<file>.sha256` beside the file, as `sha256sum -c` reads it; only logged where that cannot be."""
-    digest = pooch.file_hash(str(path))
+def record(path: Path, digest: str | None = None) -> None:
+    """Write `<file>.sha256` beside the file, as `sha256sum -c` reads it; only logged where that cannot be.
+
+    digest: the SHA-256 in hex of a file that is not there yet, so that none is ever there without its record.
+    """
+    digest = digest or pooch.file_hash(str(path))
     log.info("%s: no checksum is published, found sha256:%s", path, digest)
     try:
-        _record_path(path).write_text(f"{digest}  {path.name}\n")
+        write(_record_path(path), f"{digest}  {path.name}\n".encode())
     except OSError as error:  # a read-only root is fine, the file is used without a record
         log.info("%s: not written, so later loads cannot compare: %s", _record_path(path), error)
 

@@ -4,8 +4,8 @@
 folder faces/ of the data root. Pixels are uint8 (n, h, w), labels int64 (n,), 0-based.
 """
 
+import hashlib
 import io
-import os
 import re
 import tarfile
 import zipfile
@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mialib.data import download
+from mialib.data import archives, download
+from mialib.data.pictures import read_picture
 from mialib.progress import follow
+from mialib.store import write
 
 ATT_NAME = re.compile(r"(?:^|/)s(?P<person>\d+)/(?P<number>\d+)\.pgm$")
 LFW_NAME = re.compile(r"(?:^|/)(?P<person>[^/]+)/(?P=person)_(?P<number>\d{4})\.jpg$")
@@ -24,6 +26,9 @@ ATT_SIZE = (92, 112)  # width, height
 LFW_SIZE = (250, 250)
 LFW_BOX = (69, 69, 181, 181)  # left, upper, right, lower of the face in LFW-a; right and lower exclusive
 LFW_SIDE = 64
+COLOUR = 16  # grey levels between the channels of a pixel; no picture stored as grey comes near it
+LIMIT = 2**30  # bytes of an original, unpacked: LFW has some 250 MB
+PICTURE_LIMIT = 2**20  # bytes of one picture's file; the largest has some 60,000
 LFW_MIN_PICTURES = 5
 COMPLETE = {"att": (400, 40), "lfw": (13233, 5749)}  # pictures and people of the originals
 FILES = {"att": "att_faces.npz", "lfw": "lfw_a_64x64_min5.npz"}
@@ -36,8 +41,8 @@ def build(kind: str, archive_path: str | Path, out_dir: str | Path) -> Path:
 
     att: AT&T (ORL) Database of Faces, sK/J.pgm, https://cam-orl.co.uk/facedatabase.html.
     lfw: LFW-a, NAME/NAME_000N.jpg, https://talhassner.github.io/home/projects/lfwa/index.html.
-    Raises ValueError for an unknown kind, pictures that are missing, broken or of another size,
-    FileNotFoundError where there is no archive, FileExistsError where the .npz is there already.
+    Raises ValueError for an unknown kind, a broken archive, pictures that are missing, broken, of another size or in
+    colour, FileNotFoundError where there is no archive, FileExistsError where the .npz is there already.
     """
     if kind not in FILES:
         raise ValueError(f"kind is {kind!r}, must be one of {sorted(FILES)}")
@@ -51,25 +56,36 @@ def build(kind: str, archive_path: str | Path, out_dir: str | Path) -> Path:
             f"{archive_path}: found {counts[0]} pictures of {counts[1]} people, the original of {kind!r} has"
             f" {COMPLETE[kind][0]} of {COMPLETE[kind][1]}; unpack it again, or get the original archive"
         )
-    arrays = att_arrays(pictures) if kind == "att" else lfw_arrays(pictures)
+    try:
+        arrays = att_arrays(pictures) if kind == "att" else lfw_arrays(pictures)
+    except ValueError as error:
+        raise ValueError(f"{archive_path}: {error}") from error
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    with open(part, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(part, out)  # a stopped build leaves no file that looks whole
-    download.record(out)
+    # the record first, the file whole or not at all: a build that stops leaves nothing that looks whole
+    download.record(out, hashlib.sha256(content.getbuffer()).hexdigest())
+    write(out, content.getvalue())
     return out
 
 
 def read_pictures(path: Path, pattern: re.Pattern) -> Pictures:
-    """The files below `path` whose names match: the groups `person` and `number` are the key."""
+    """The files below `path` whose names match: the groups `person` and `number` are the key.
+
+    Raises ValueError for an archive that is broken or holds too much, FileNotFoundError where there is none.
+    """
     pictures: Pictures = {}
-    for name, content in _files(path, pattern):
-        match = pattern.search(name)
-        key = match["person"], int(match["number"])
-        if key in pictures:
-            raise ValueError(f"{path}: two files for picture {key[1]} of {key[0]!r}, the second is {name}")
-        pictures[key] = content
+    try:
+        for name, content in _files(path, pattern):
+            match = pattern.search(name)
+            key = match["person"], int(match["number"])
+            if key in pictures:
+                raise ValueError(f"two files for picture {key[1]} of {key[0]!r}, the second is {name}")
+            pictures[key] = content
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # the libraries raise errors of a dozen kinds on broken archives
+        raise ValueError(f"{path}: {error}; unpack it again, or get the original archive") from error
     return pictures
 
 
@@ -106,14 +122,19 @@ def lfw_arrays(pictures: Pictures, min_pictures: int = LFW_MIN_PICTURES) -> dict
 
 def _grey(pictures: Pictures, key: tuple[str, int], size: tuple[int, int]) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(pictures[key])).convert("L")
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on broken files
+        image = read_picture(io.BytesIO(pictures[key]), grey=False)
+    except Exception as error:  # Pillow raises errors of a dozen kinds on broken files
         raise ValueError(f"picture {key[1]} of {key[0]!r} cannot be decoded: {error}") from error
     if image.size != size:
         raise ValueError(
             f"picture {key[1]} of {key[0]!r} is {image.size} (width, height), the original is {size}"
         )
-    return image
+    channels = np.asarray(image)
+    if int((channels.max(2) - channels.min(2)).max()) > COLOUR:
+        raise ValueError(
+            f"picture {key[1]} of {key[0]!r} is in colour, the original is grey; of LFW take LFW-a, which is aligned too"
+        )
+    return image.convert("L")
 
 
 def _files(path: Path, pattern: re.Pattern) -> Iterator[tuple[str, bytes]]:
@@ -122,17 +143,30 @@ def _files(path: Path, pattern: re.Pattern) -> Iterator[tuple[str, bytes]]:
         for file in path.rglob("*"):
             name = file.relative_to(path).as_posix()
             if pattern.search(name) and file.is_file():
+                _check_size(name, file.stat().st_size)
                 yield name, file.read_bytes()
     elif not path.is_file():
         raise FileNotFoundError(f"no such archive or folder: {path}")
     elif zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with archives.open_zip(path, LIMIT) as archive:
             for name in filter(pattern.search, archive.namelist()):
+                _check_size(name, archive.getinfo(name).file_size)
                 yield name, archive.read(name)
-    elif tarfile.is_tarfile(path):
-        with tarfile.open(path) as archive:
-            for member in archive:  # in the archive's order: seeking back in a compressed one is slow
-                if member.isfile() and pattern.search(member.name):
-                    yield member.name, archive.extractfile(member).read()
     else:
-        raise ValueError(f"{path} is neither a folder nor a .zip nor a .tar(.gz)")
+        yield from _tar_files(path, pattern)
+
+
+def _tar_files(path: Path, pattern: re.Pattern) -> Iterator[tuple[str, bytes]]:
+    try:
+        with archives.open_tar(path, LIMIT) as (archive, members):
+            for member in members:  # in the archive's order: seeking back in a compressed one is slow
+                if archives.is_plain(member) and pattern.search(member.name):
+                    _check_size(member.name, member.size)
+                    yield member.name, archive.extractfile(member).read()
+    except tarfile.TarError as error:
+        raise ValueError(f"neither a folder nor a .zip nor a .tar(.gz), whole: {error}") from error
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > PICTURE_LIMIT:
+        raise ValueError(f"{name} has {size:,} bytes, a picture of the original at most {PICTURE_LIMIT:,}")

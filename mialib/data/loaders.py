@@ -5,7 +5,6 @@ Files are verified by `download.fetch`, paths below the root are torchvision's w
 set. `LOADERS` at the end is the registry: a new data set is a function and a line there.
 """
 
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import torchvision.datasets as tv
 from sklearn.datasets import load_digits
-from torchvision.datasets.utils import extract_archive
 
-from mialib.data import formats
+from mialib.data import archives, batches, folders, formats, pictures
 from mialib.data.download import Source, fetch, missing, reading
 
 Rows = Callable[[np.ndarray], np.ndarray]
@@ -38,6 +36,21 @@ CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as in torchvision's classification presets
 UNIT = ((0.0,), (1.0,))  # pixels stay in [0, 1]
 
+# MD5 of the four files without .gz, in torchvision's order, which lists those of the packed ones only
+MNIST_UNPACKED = (
+    "6bbc9ace898e44ae57da46a324031adb",
+    "a25bea736e30d166cdddb491f175f624",
+    "2646ac647ad5339dbf082846283269ea",
+    "27ae3e4e09519cfbb04c329615203637",
+)
+# as in Debian's package dataset-fashion-mnist, which packs them anew
+FASHION_UNPACKED = (
+    "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "9018921c3c673c538a1fc5bad174d6f9",
+    "8181f5470baa50b63fa0f6fddb340f0a",
+    "15d484375f8d13e6eb1aabb0c3f46965",
+)
+
 # the three tabular sets of Shokri et al. 2017
 SHOKRI = "https://github.com/privacytrustlab/datasets/raw/master/"
 
@@ -53,50 +66,99 @@ def digits(root: Path) -> Raw:
 
 
 def cifar10(root: Path) -> Raw:
-    return _cifar("cifar10", tv.CIFAR10, root, 10)
+    return _cifar("cifar10", tv.CIFAR10, root, 10, "labels")
 
 
 def cifar100(root: Path) -> Raw:
     """The 100 fine classes."""
-    return _cifar("cifar100", tv.CIFAR100, root, 100)
+    return _cifar("cifar100", tv.CIFAR100, root, 100, "fine_labels")
 
 
-def _cifar(name: str, kind, root: Path, num_classes: int) -> Raw:
+def _cifar(name: str, kind, root: Path, num_classes: int, labels: str) -> Raw:
     if not (root / kind.base_folder).is_dir():
-        archive = Source(name, kind.filename, kind.url, f"md5:{kind.tgz_md5}", f"(holds {kind.base_folder}/)")
-        extract_archive(fetch(archive, root), root)
-    try:
-        parts = [kind(root, train=train, download=False) for train in (True, False)]
-    except RuntimeError:  # torchvision does not say which file it is
-        advice = (
-            f"It is part of {kind.url} (md5 {kind.tgz_md5}),"
-            f" which is unpacked here when there is no folder {kind.base_folder}."
+        advice = f"(holds {kind.base_folder}/)"
+        archive = Source(name, kind.filename, kind.url, f"md5:{kind.tgz_md5}", advice, limit=2**28)
+        with reading(archive, fetch(archive, root)) as path:
+            archives.unpack(path, root, kind.base_folder, archive.limit, most=100)
+    advice = (
+        f"It is part of {kind.url} (md5 {kind.tgz_md5}), which is unpacked here when there is no folder"
+        f" {kind.base_folder}: one that was left half unpacked can be moved away."
+    )
+
+    def source(file: str, md5: str) -> Source:
+        return Source(name, f"{kind.base_folder}/{file}", None, f"md5:{md5}", advice, limit=2**28)
+
+    fetch(source(kind.meta["filename"], kind.meta["md5"]), root)
+    parts = []
+    for file in (source(*listed) for listed in [*kind.train_list, *kind.test_list]):
+        with reading(file, fetch(file, root)) as path:
+            x, y = batches.read_batch(path, labels, file.limit)
+            parts.append((x, _classes(y, 0, num_classes)))
+    x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Raw(x.reshape(-1, 3, 32, 32), y, num_classes, *CIFAR)
+
+
+def _classes(y: np.ndarray, first: int, num_classes: int) -> np.ndarray:
+    """Labels from 0, int64 (n,), of labels that a file numbers from `first`; ValueError for others."""
+    last = first + num_classes - 1
+    if y.ndim != 1 or y.dtype.kind not in "iu" or not len(y):
+        raise ValueError(f"labels are {y.dtype} of shape {y.shape}, expected whole numbers of shape (n,)")
+    if y.min() < first or y.max() > last:
+        raise ValueError(f"labels {y.min()}..{y.max()}, expected {first}..{last}")
+    return y.astype(np.int64) - first
+
+
+def _images(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Pictures uint8 (n, *shape), n at least 1; ValueError for others."""
+    if x.dtype != np.uint8 or x.shape[1:] != shape or not x.size:
+        raise ValueError(
+            f"pictures are {x.dtype} of shape {x.shape}, expected uint8 of shape {('n', *shape)}"
         )
-        listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-        for file, md5 in listed:
-            fetch(Source(name, f"{kind.base_folder}/{file}", None, f"md5:{md5}", advice), root)
-        raise
-    x = np.concatenate([part.data for part in parts]).transpose(0, 3, 1, 2)
-    return Raw(x, np.concatenate([part.targets for part in parts]), num_classes, *CIFAR)
+    return x
+
+
+def _same_length(x: np.ndarray, y: np.ndarray) -> None:
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} examples, but {len(y)} labels")
+
+
+def _binary(x: np.ndarray) -> np.ndarray:
+    if not x.size or x.max() > 1:
+        raise ValueError("features must be 0 or 1" + (f", found {x.max()}" if x.size else ", there are none"))
+    return x
 
 
 def mnist(root: Path) -> Raw:
     """Normalised by its training pixels' mean and standard deviation, as in PyTorch's MNIST example."""
-    return _idx("mnist", tv.MNIST, root, (0.1307,), (0.3081,))
+    return _idx("mnist", tv.MNIST, MNIST_UNPACKED, root, (0.1307,), (0.3081,))
 
 
 def fashion_mnist(root: Path) -> Raw:
     """Normalised by its training pixels' mean and standard deviation, rounded to four digits as usual."""
-    return _idx("fashion_mnist", tv.FashionMNIST, root, (0.2860,), (0.3530,))
+    return _idx("fashion_mnist", tv.FashionMNIST, FASHION_UNPACKED, root, (0.2860,), (0.3530,))
 
 
-def _idx(name: str, kind, root: Path, mean: Sequence[float], std: Sequence[float]) -> Raw:
+def _idx(
+    name: str, kind, unpacked: Sequence[str], root: Path, mean: Sequence[float], std: Sequence[float]
+) -> Raw:
     # torchvision's own class needs the files unpacked beside the .gz ones, which a read-only root cannot give
     arrays = []
-    for file, md5 in kind.resources:  # train images, train labels, test images, test labels
-        source = Source(name, f"{kind.__name__}/raw/{file}", kind.mirrors[0] + file, f"md5:{md5}")
+    for (file, md5), inside in zip(kind.resources, unpacked, strict=True):
+        source = Source(
+            name,
+            f"{kind.__name__}/raw/{file}",
+            kind.mirrors[0] + file,
+            f"md5:{md5}",
+            unpacked=f"md5:{inside}",
+            limit=2**26,
+        )
         with reading(source, fetch(source, root)) as path:
-            arrays.append(formats.read_idx(path))
+            array = formats.read_idx(path, source.limit)
+            if len(arrays) % 2 == 0:  # train images, train labels, test images, test labels
+                arrays.append(_images(array, (28, 28)))
+            else:
+                arrays.append(_classes(array, 0, 10))
+                _same_length(*arrays[-2:])
     return Raw(np.concatenate(arrays[0::2])[:, None], np.concatenate(arrays[1::2]), 10, mean, std)
 
 
@@ -105,9 +167,14 @@ def svhn(root: Path) -> Raw:
     parts = []
     for split in ("train", "test"):
         url, file, md5 = tv.SVHN.split_list[split]
-        fetch(Source("svhn", file, url, f"md5:{md5}"), root)
-        parts.append(tv.SVHN(root, split=split, download=False))
-    x, y = (np.concatenate([getattr(part, field) for part in parts]) for field in ("data", "labels"))
+        source = Source("svhn", file, url, f"md5:{md5}", limit=2**28)
+        with reading(source, fetch(source, root)) as path:
+            x, y = formats.read_mat(path, ("X", "y"), source.limit)
+            x = _images(np.ascontiguousarray(x.transpose(3, 2, 0, 1)), (3, 32, 32))
+            y = _classes(y.reshape(-1), 1, 10)
+            _same_length(x, y)
+            parts.append((x, (y + 1) % 10))
+    x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Raw(x, y, 10, (0.5,) * 3, (0.5,) * 3)
 
 
@@ -118,10 +185,12 @@ def location(root: Path) -> Raw:
     publishes no checksum; this one is of the file as its repository holds it, git blob 0cfc2caa0c8c.
     """
     checksum = "sha256:927203f85a868f8ee17a0ded1dc61699efe602167beabe34fbf45b4b1de94b33"
-    source = Source("location", "location/dataset_location.tgz", SHOKRI + "dataset_location.tgz", checksum)
+    url = SHOKRI + "dataset_location.tgz"
+    source = Source("location", "location/dataset_location.tgz", url, checksum, limit=2**24)
     with reading(source, fetch(source, root)) as path:
-        table = formats.read_tar_table(path, "bangkok", 1 + 446)
-    return Raw(table[:, 1:], table[:, 0] - 1, 30)
+        table = formats.read_tar_table(path, "bangkok", 1 + 446, source.limit)
+        x, y = _binary(table[:, 1:]), _classes(table[:, 0], 1, 30)
+    return Raw(x, y, 30)
 
 
 def purchase100(root: Path) -> Raw:
@@ -130,10 +199,12 @@ def purchase100(root: Path) -> Raw:
     Relied on, from public code that reads it and not seen in the real file: one member `dataset_purchase`,
     column 0 the class 1..100, no header. No checksum is published.
     """
-    source = Source("purchase100", "purchase/dataset_purchase.tgz", SHOKRI + "dataset_purchase.tgz", None)
+    url = SHOKRI + "dataset_purchase.tgz"
+    source = Source("purchase100", "purchase/dataset_purchase.tgz", url, None, limit=2**29)
     with reading(source, fetch(source, root)) as path:
-        table = formats.read_tar_table(path, "dataset_purchase", 1 + 600)
-    return Raw(table[:, 1:], table[:, 0] - 1, 100)
+        table = formats.read_tar_table(path, "dataset_purchase", 1 + 600, source.limit)
+        x, y = _binary(table[:, 1:]), _classes(table[:, 0], 1, 100)
+    return Raw(x, y, 100)
 
 
 def texas100(root: Path) -> Raw:
@@ -144,9 +215,10 @@ def texas100(root: Path) -> Raw:
     """
     source = Source("texas100", "texas/dataset_texas.tgz", SHOKRI + "dataset_texas.tgz", None)
     with reading(source, fetch(source, root)) as path:
-        x = formats.read_tar_table(path, "texas/100/feats", 6169)
-        y = formats.read_tar_table(path, "texas/100/labels", 1)
-    return Raw(x, y[:, 0] - 1, 100)
+        x = _binary(formats.read_tar_table(path, "texas/100/feats", 6169, source.limit))
+        y = _classes(formats.read_tar_table(path, "texas/100/labels", 1, source.limit)[:, 0], 1, 100)
+        _same_length(x, y)
+    return Raw(x, y, 100)
 
 
 def chmnist(root: Path) -> Raw:
@@ -160,16 +232,18 @@ def chmnist(root: Path) -> Raw:
     checksum = "sha256:936d0b95ae0f04f1f7b18a2b7e8c55776c3e887d102f645bcee752d1a6626a32"
     source = Source("chmnist", f"chmnist/{file}", f"https://zenodo.org/records/53169/files/{file}", checksum)
     path = fetch(source, root)
-    with reading(source, path), zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".tif"))
-        classes, y = np.unique([name.split("/")[-2] for name in names], return_inverse=True)
-        if len(classes) != 8:
-            raise ValueError(f"expected tiles in 8 folders, found {classes.tolist()}")
+    with reading(source, path), archives.open_zip(path, source.limit) as archive:
+        names = sorted(
+            name for name in archive.namelist() if name.endswith(".tif") and not archives.is_hidden(name)
+        )
+        tissues, y = np.unique([Path(name).parent.name for name in names], return_inverse=True)
+        if len(tissues) != 8:
+            raise ValueError(f"expected tiles in 8 folders, found {tissues[:20].tolist()}")
 
     def rows(index: np.ndarray) -> np.ndarray:
         chosen = [names[i] for i in index]
-        with reading(source, path), zipfile.ZipFile(path) as archive:
-            return formats.decode_images(chosen, archive.open, 32, grey=False, title="chmnist")
+        with reading(source, path), archives.open_zip(path, source.limit) as archive:
+            return pictures.decode_images(chosen, archive.open, 32, grey=False, title="chmnist")
 
     return Raw(rows, y, 8, *IMAGENET)
 
@@ -180,9 +254,8 @@ def att_faces(root: Path) -> Raw:
     Pixels stay in [0, 1], as in the public code of Yang et al. 2019 (model inversion, CCS).
     """
     checksum = "sha256:94465b8054a90947226d3f7ad842ce86127c6b028be641034fbc7a9cc5044d4b"
-    return _faces(
-        "att_faces", "faces/att_faces.npz", checksum, "att", "https://cam-orl.co.uk/facedatabase.html", root
-    )
+    page = "https://cam-orl.co.uk/facedatabase.html"
+    return _faces("att_faces", "faces/att_faces.npz", (112, 92), checksum, "att", page, root)
 
 
 def lfw_faces(root: Path) -> Raw:
@@ -193,15 +266,21 @@ def lfw_faces(root: Path) -> Raw:
     """
     checksum = "sha256:a3d638bfce89f8cd5283ad653e0b7767f5498d9efa6b89a1782bb3c33a348d12"
     page = "https://talhassner.github.io/home/projects/lfwa/index.html"
-    return _faces("lfw_faces", "faces/lfw_a_64x64_min5.npz", checksum, "lfw", page, root)
+    return _faces("lfw_faces", "faces/lfw_a_64x64_min5.npz", (64, 64), checksum, "lfw", page, root)
 
 
-def _faces(name: str, file: str, checksum: str, kind: str, page: str, root: Path) -> Raw:
+def _faces(
+    name: str, file: str, size: tuple[int, int], checksum: str, kind: str, page: str, root: Path
+) -> Raw:
     advice = f'Download the original from {page} and call faces.build("{kind}", archive, root / "faces").'
-    source = Source(name, file, None, checksum, advice)
-    with reading(source, fetch(source, root)) as path, np.load(path, allow_pickle=False) as arrays:
-        x, y = arrays["x"], arrays["y"]
-    return Raw(x[:, None], y, int(y.max()) + 1, *UNIT, groups=y)
+    source = Source(name, file, None, checksum, advice, built=True, limit=2**26)
+    with reading(source, fetch(source, root)) as path:
+        x, y = formats.read_npz(path, ("x", "y"), source.limit)
+        x = _images(x, size)[:, None]
+        people = int(y.max()) + 1
+        y = _classes(y, 0, people)
+        _same_length(x, y)
+    return Raw(x, y, people, *UNIT, groups=y)
 
 
 def imagenette(root: Path) -> Raw:
@@ -234,15 +313,15 @@ def _folder(name: str, folder: str, advice: str, root: Path) -> Path:
 
 
 def image_folder(path: Path, size: int, *, grey: bool = False) -> Raw:
-    """Pictures in one folder a class; see `formats.list_image_folder` and `formats.decode_images`.
+    """Pictures in one folder a class; see `folders.list_image_folder` and `pictures.decode_images`.
 
     Colour is normalised with ImageNet's mean and standard deviation, grey pixels stay in [0, 1].
     """
-    files, y, classes = formats.list_image_folder(path)
+    files, y, classes = folders.list_image_folder(path)
 
     def rows(index: np.ndarray) -> np.ndarray:
         chosen = [files[i] for i in index]
-        return formats.decode_images(chosen, lambda name: open(name, "rb"), size, grey=grey, title=path.name)
+        return pictures.decode_images(chosen, folders.open_picture, size, grey=grey, title=path.name)
 
     return Raw(rows, y, len(classes), *(UNIT if grey else IMAGENET))
 

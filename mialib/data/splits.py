@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mialib import streams
+from mialib.data.tensors import must_be_tensor
 
 # what a random stream is for; part of its seed
 _TARGET, _SHADOW, _PAIR, _POOL, _KNOWN, _MODEL, _CUT = range(7)
@@ -40,6 +41,8 @@ class Splits:
     seeds: Tensor
 
     def __post_init__(self):
+        for name in ("member", "test", "reserve", "seeds"):
+            must_be_tensor(name, getattr(self, name), where="splits.")
         for name in ("member", "test", "reserve"):
             mask = getattr(self, name)
             if mask.dtype != torch.bool or mask.ndim != 2 or mask.shape != self.member.shape:
@@ -83,6 +86,7 @@ def indices(mask: Tensor) -> Tensor:
     Raises:
         ValueError: the rows select different numbers of examples.
     """
+    must_be_tensor("mask", mask, torch.bool)
     count = mask.sum(1)
     if len(count) and int(count.min()) != int(count.max()):
         raise ValueError(

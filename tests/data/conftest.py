@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.test_formats import write_picture
+from tests.data.test_pictures import write_picture
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """Files below the data root: verified, never overwritten, downloaded where they are missing, and errors that say all."""
 
+import errno
 import functools
+import gzip
 import hashlib
 import http.server
+import os
 import tarfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,15 +65,100 @@ def test_a_file_with_another_checksum_is_refused_and_left_in_place(tmp_path, fil
     assert file.read_bytes() == b"other"
 
 
-def test_a_record_beside_the_file_stands_before_the_published_checksum(tmp_path, file):
-    file.write_bytes(b"built here")
+def test_a_record_does_not_stand_for_a_published_checksum(tmp_path, file):
+    file.write_bytes(b"forged")
     download.record(file)
-    assert download.fetch(source(SHA256), tmp_path) == file
+    with pytest.raises(ValueError, match=f"(?s)corrupt file: {file}.*expected {SHA256}, found"):
+        download.fetch(source(SHA256), tmp_path)
+    file.write_bytes(CONTENT)
+    assert download.fetch(source(SHA256), tmp_path) == file  # a record of something else does no harm
+
+
+def test_the_record_of_a_file_that_is_built_here_stands_before_the_published_checksum(tmp_path, file):
+    built = replace(source(SHA256), built=True)
+    assert download.fetch(built, tmp_path) == file
+    file.write_bytes(b"built here")
+    with pytest.raises(ValueError, match=f"expected {SHA256}, found"):
+        download.fetch(built, tmp_path)
+    download.record(file)
+    assert download.fetch(built, tmp_path) == file
     file.write_bytes(CONTENT)  # what is published is not what was recorded
     with pytest.raises(
         ValueError, match=r"(?s)recorded in .*file\.sha256; delete it if you replaced the file"
     ):
-        download.fetch(source(SHA256), tmp_path)
+        download.fetch(built, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"of before", b"\xff\xfe", b"a" * 63, b"a" * 65, b"A" * 64], ids=repr
+)
+def test_a_record_that_is_none_is_named(tmp_path, file, content):
+    file.with_name("file.sha256").write_bytes(content)
+    with pytest.raises(ValueError, match=r"(?s)'toy': corrupt file: .*file\.sha256\n.*SHA-256.*delete it"):
+        download.fetch(source(None), tmp_path)
+
+
+def test_a_record_is_there_whole_or_not_at_all(file, monkeypatch):
+    def stop(*args):
+        assert not file.with_name("file.sha256").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt), download.reading(source(None), file):
+        pass
+    assert list(file.parent.iterdir()) == [file]
+
+
+# What a .gz holds
+
+INSIDE = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """packed(name, content): root/folder/name, and the source of folder/file.gz whose own checksum fits nothing."""
+    monkeypatch.setattr(download.pooch, "retrieve", lambda *args, **options: pytest.fail("downloaded"))
+
+    def packed(name, content):
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return Source("toy", "folder/file.gz", NOWHERE, SHA256, unpacked=INSIDE, limit=100)
+
+    return packed
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("file.gz", gzip.compress(CONTENT, 1)),
+        ("file.gz", gzip.compress(CONTENT[:5]) + gzip.compress(CONTENT[5:])),
+        ("file", CONTENT),
+        ("file.gz", CONTENT),
+    ],
+    ids=["packed anew", "in two parts", "unpacked", "unpacked under the same name"],
+)
+def test_the_right_bytes_are_taken_however_they_are_packed(tmp_path, packed, name, content):
+    assert download.fetch(packed(name, content), tmp_path) == tmp_path / "folder" / name
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("file.gz", gzip.compress(b"other")),
+        ("file", b"other"),
+        ("file.gz", gzip.compress(CONTENT)[:-3]),
+        ("file.gz", gzip.compress(CONTENT + bytes(10**6))),
+        ("file.gz", b"\x1f\x8b\x08nonsense"),
+    ],
+    ids=["other", "other, unpacked", "cut", "too long", "no gzip"],
+)
+def test_other_bytes_are_refused_however_they_are_packed(tmp_path, packed, name, content):
+    with pytest.raises(
+        ValueError, match=rf"(?s)corrupt file: \S*{name}\n.*expected {SHA256}, or {INSIDE} unpacked, found"
+    ):
+        download.fetch(packed(name, content), tmp_path)
 
 
 def test_what_cannot_be_downloaded_says_how_to_get_it(tmp_path):
@@ -114,10 +203,21 @@ def test_an_error_while_reading_means_a_corrupt_file_and_no_record(file, error):
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_other_errors_while_reading_are_no_fault_of_the_file(file):
-    with pytest.raises(ZeroDivisionError), download.reading(source(None), file):
-        raise ZeroDivisionError
-    assert list(file.parent.iterdir()) == [file]
+def test_errors_that_carry_no_words_are_called_by_their_name(file):
+    with pytest.raises(ValueError, match="it cannot be read: ZeroDivisionError"):
+        with download.reading(source(None), file):
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), OSError(errno.ENOSPC, "full"), PermissionError(errno.EACCES, "no")],
+    ids=repr,
+)
+def test_what_is_no_fault_of_the_file_stays_as_it_is(file, error):
+    with pytest.raises(type(error)) as raised, download.reading(source(None), file):
+        raise error
+    assert raised.value is error and list(file.parent.iterdir()) == [file]
 
 
 # Through a loader
@@ -165,12 +265,26 @@ def test_a_file_that_differs_from_its_record_is_refused(tmp_path):
 def test_a_root_that_cannot_be_written_to_is_read(tmp_path, monkeypatch):
     path = write_tgz(tmp_path / "purchase" / "dataset_purchase.tgz", purchase())
 
-    def refuse(self, *args):  # a folder's mode does not stop an administrator, so the refusal is acted out
-        raise OSError(30, "Read-only file system", str(self))
+    def refuse(path, content):  # a folder's mode does not stop an administrator, so the refusal is acted out
+        raise OSError(30, "Read-only file system", str(path))
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(download, "write", refuse)
     assert len(load("purchase100", tmp_path)) == 3
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_is_misunderstood_is_not_recorded_and_the_right_file_is_taken_next(tmp_path):
+    path = tmp_path / "purchase" / "dataset_purchase.tgz"
+    wrong = {"dataset_purchase": "".join(f"{label}{',1' * 600}\n" for label in (0, 99))}
+    write_tgz(path, wrong)
+    with pytest.raises(
+        ValueError, match=r"(?s)'purchase100': corrupt file: .*labels 0\.\.99, expected 1\.\.100"
+    ):
+        load("purchase100", tmp_path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    write_tgz(path, purchase())
+    assert len(load("purchase100", tmp_path)) == 3
+    assert path.with_name("dataset_purchase.tgz.sha256").exists()
 
 
 def test_a_truncated_archive_is_corrupt_and_leaves_no_record(tmp_path):

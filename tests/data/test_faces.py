@@ -147,6 +147,84 @@ def test_odd_pictures_are_named(tmp_path):
         faces.read_pictures(folder, faces.ATT_NAME)
 
 
+def test_a_variant_of_lfw_in_colour_is_refused(tmp_path, monkeypatch):
+    """The original and the funneled LFW have the same files, names and sizes as LFW-a."""
+    monkeypatch.setitem(faces.COMPLETE, "lfw", (5, 1))
+    files = lfw_files({"Al_A": 5})
+    picture = np.full((250, 250, 3), 100, np.uint8)
+    files["lfw2/Al_A/Al_A_0003.jpg"] = encode(picture, "JPEG")  # grey that is stored as colour is grey
+    write("zip", files, tmp_path / "lfw.zip")
+    faces.build("lfw", tmp_path / "lfw.zip", tmp_path / "grey")
+    picture[100:140, 100:140] = 200, 150, 120
+    files["lfw2/Al_A/Al_A_0003.jpg"] = encode(picture, "JPEG")
+    write("zip", files, tmp_path / "lfw.zip")
+    with pytest.raises(
+        ValueError, match=r"lfw.zip: picture 3 of 'Al_A' is in colour.*take LFW-a, which is aligned"
+    ):
+        faces.build("lfw", tmp_path / "lfw.zip", tmp_path / "colour")
+    assert not (tmp_path / "colour").exists()
+
+
+def test_16_bit_grey_keeps_its_levels():
+    ramp = np.linspace(0, 65535, 112 * 92).astype(np.int32).reshape(112, 92)
+    x = faces.att_arrays({("1", 1): encode(ramp, "PPM")})["x"][0]
+    assert np.abs(x - ramp / 257).max() <= 0.5
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+@pytest.mark.parametrize("damage", ["cut", "holed", "begins right"])
+def test_broken_archives_are_named(tmp_path, form, damage):
+    content = write(form, att_files(), tmp_path / "original").read_bytes()
+    half = len(content) // 2
+    content = {
+        "cut": content[:half],
+        "holed": content[:half] + bytes(100) + content[half + 100 :],
+        "begins right": content[:20] + bytes(100),
+    }[damage]
+    (tmp_path / "original").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path / 'original'}: .*get the original archive"):
+        faces.build("att", tmp_path / "original", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+def test_a_picture_as_large_as_none_is_refused_before_it_is_read(tmp_path, form):
+    archive = write(form, {"s1/1.pgm": bytes(2**20 + 1)}, tmp_path / "original")
+    with pytest.raises(
+        ValueError, match=r"s1/1.pgm has 1,048,577 bytes, a picture of the original at most 1,048,576"
+    ):
+        faces.read_pictures(archive, faces.ATT_NAME)
+
+
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_links_add_no_pictures(tmp_path, form):
+    path = tmp_path / "original"
+    if form == "folder":
+        write("folder", att_files(), path)
+        (path / "s1" / "loop").symlink_to(path)
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            link = tarfile.TarInfo("s7/1.pgm")
+            link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(link)
+    assert len(faces.read_pictures(path, faces.ATT_NAME)) == (6 if form == "folder" else 0)
+
+
+def test_a_stopped_build_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
+    monkeypatch.setitem(faces.COMPLETE, "att", (6, 3))
+    archive = write("folder", att_files(), tmp_path / "original")
+
+    def stop(path, content):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(faces, "write", stop)
+        faces.build("att", archive, tmp_path / "root" / "faces")
+    assert not (tmp_path / "root" / "faces" / "att_faces.npz").exists()
+    faces.build("att", archive, tmp_path / "root" / "faces")
+    assert len(load("att_faces", tmp_path / "root")) == 6
+
+
 def test_real_att_pixels_survive_the_way_through_pgm(tmp_path):
     root = Path(os.environ.get("MIALIB_DATA", REPO_ROOT.parent / "shared" / "data"))
     if not (root / "faces" / "att_faces.npz").exists():

@@ -4,13 +4,14 @@ import gzip
 import io
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import scipy.io
 
-from mialib.data import formats, load, load_image_folder
+from mialib.data import formats, load
 
 
 def pixels(*shape: int) -> np.ndarray:
@@ -26,18 +27,14 @@ def write_tgz(path: Path, members: dict[str, str]) -> Path:
     with tarfile.open(path, "w:gz") as archive:
         for name, text in members.items():
             info = tarfile.TarInfo(name)
-            info.size = len(text)
-            archive.addfile(info, io.BytesIO(text.encode()))
+            content = text.encode()
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     return path
 
 
 def table(rows) -> str:
     return "".join(",".join(map(str, row)) + "\n" for row in rows)
-
-
-def write_picture(path: Path, size: tuple[int, int], colour) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, "JPEG", quality=95)
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 4), (2, 300, 3)], ids=str)
@@ -54,8 +51,15 @@ def test_idx_files_come_back_in_their_shape(tmp_path, shape):
         (bytes((0, 0, 0x0D, 1)) + struct.pack(">If", 1, 0.5), "not an IDX file"),
         (idx(pixels(2, 3))[:-1], r"promises shape \[2, 3\], there are 5 bytes"),
         (idx(pixels(2, 3)) + b"?", r"promises shape \[2, 3\], there are 7 bytes"),
+        (b"", "not an IDX file of unsigned bytes, it begins with b''"),
+        (b"\0\0\x08", "not an IDX file"),
+        (
+            b"\0\0\x08\x02" + b"\x80\0\0\0" * 2,
+            r"promises shape \[2147483648, 2147483648\], there are 0 bytes",
+        ),
+        (b"\0\0\x08\xff1234", "smaller than"),
     ],
-    ids=["text", "floats", "cut", "too long"],
+    ids=["text", "floats", "cut", "too long", "empty", "short", "a product of 2**62", "255 axes"],
 )
 def test_idx_reader_refuses_what_is_not_idx(tmp_path, content, words):
     (tmp_path / "file.gz").write_bytes(gzip.compress(content))
@@ -95,8 +99,24 @@ def test_an_archive_is_read_compressed_or_not(tmp_path):
         ("table", "1,2\n3\n", "number of columns changed"),
         ("table", "1,256\n", "256"),
         ("table", "a,b\n1,2\n", "'a'"),
+        ("table", "", "member 'table' has 1 columns, expected 2"),
+        ("table", "1,2\n#1,2\n", "'#1'"),
+        ("table", "1,2\n-1,2\n", "'-1'"),
+        ("table", "1,2\n1,\xe9\n", "ascii"),
+        ("table", "1,2\n1," + "0" * 200 + "\n", "a line of more than 96 characters"),
     ],
-    ids=["no such member", "too wide", "ragged", "no byte", "header"],
+    ids=[
+        "no such member",
+        "too wide",
+        "ragged",
+        "no byte",
+        "header",
+        "empty",
+        "remark",
+        "below 0",
+        "letters",
+        "long",
+    ],
 )
 def test_a_table_that_is_not_as_expected_is_refused(tmp_path, member, text, words):
     path = write_tgz(tmp_path / "a.tgz", {member: text})
@@ -112,68 +132,39 @@ def test_a_table_of_another_width_is_corrupt(tmp_path):
         load("purchase100", tmp_path)
 
 
-# Pictures
+def test_readers_stop_at_their_limits(tmp_path):
+    (tmp_path / "a.gz").write_bytes(gzip.compress(idx(pixels(100, 100))))
+    write_tgz(tmp_path / "a.tgz", {"table": "1,2\n" * 5000})
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((100, 100), np.uint8))
+    scipy.io.savemat(tmp_path / "a.mat", {"x": np.zeros((100, 100), np.uint8)}, do_compression=True)
+    readers = (
+        lambda limit: formats.read_idx(tmp_path / "a.gz", limit),
+        lambda limit: formats.read_tar_table(tmp_path / "a.tgz", "table", 2, limit),
+        lambda limit: formats.read_npz(tmp_path / "a.npz", ["x"], limit)[0],
+        lambda limit: formats.read_mat(tmp_path / "a.mat", ["x"], limit)[0],
+    )
+    for read in readers:
+        assert read(2**20).size == 10_000
+        with pytest.raises(ValueError, match="unpacks to more than 9,999 bytes"):
+            read(9_999)
 
 
-def test_centre_square_is_kept(tmp_path):
-    picture = np.zeros((60, 100, 3), np.uint8)
-    picture[:, 20:80] = 255  # the centre square of a 100x60 picture is white, its flanks black
-    (tmp_path / "set" / "a").mkdir(parents=True)
-    Image.fromarray(picture).save(tmp_path / "set" / "a" / "1.png")
-    got = load_image_folder(tmp_path / "set", 30)
-    assert got.x.shape == (1, 3, 30, 30) and bool((got.x[..., 1:-1] == 255).all())
-    assert (
-        got.x.min() > 200
-    )  # the filter reaches a little over the edge, as in scaling first and cropping then
-    assert load_image_folder(tmp_path / "set", 30, grey=True).x.shape == (1, 1, 30, 30)
+def test_links_and_holes_are_no_tables(tmp_path):
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        link = tarfile.TarInfo("table")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(ValueError, match=r"no member 'table', it holds \[\]"):
+        formats.read_tar_table(tmp_path / "a.tgz", "table", 2)
 
 
-def test_broken_picture_is_named(picture_root):
-    broken = picture_root / "imagenette-224" / "train" / "n02" / "n02_1.JPEG"
-    broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(ValueError, match="cannot decode .*n02_1.JPEG"):
-        load("imagenette", picture_root)
-
-
-def test_parts_with_other_classes_are_refused(picture_root):
-    write_picture(picture_root / "imagenette-224" / "val" / "n03" / "1.JPEG", (30, 30), (0, 0, 0))
-    with pytest.raises(ValueError, match=r"differ in the classes \(folders\) \['n03'\]"):
-        load("imagenette", picture_root)
-
-
-@pytest.mark.parametrize("parts", [("train", "val"), ("test",), ("val", "test", "train")], ids=", ".join)
-def test_parts_are_joined_in_a_fixed_order(tmp_path, parts):
-    for part in parts:
-        for name in ("b/2", "a/9", "b/10"):
-            write_picture(tmp_path / part / f"{name}.jpg", (4, 4), 0)
-    files, labels, classes = formats.list_image_folder(tmp_path)
-    order = [part for part in ("train", "val", "test") if part in parts]
-    expected = [f"{part}/{name}.jpg" for part in order for name in ("a/9", "b/10", "b/2")]
-    assert [Path(file).relative_to(tmp_path).as_posix() for file in files] == expected
-    assert labels.tolist() == [0, 1, 1] * len(parts) and classes == ["a", "b"]
-
-
-def test_a_folder_without_parts_is_one(tmp_path):
-    for name in ("b/1.jpg", "a/1.jpg"):
-        write_picture(tmp_path / name, (4, 4), 0)
-    files, labels, classes = formats.list_image_folder(tmp_path)
-    assert [Path(file).parent.name for file in files] == classes == ["a", "b"]
-    assert labels.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(("grey", "expected"), [(False, [200, 100, 50]), (True, [124])], ids=["rgb", "grey"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
-def test_pictures_of_every_kind_become_rgb_or_grey(mode, grey, expected):
-    content = io.BytesIO()
-    picture = Image.new("RGB", (12, 8), (200, 100, 50))
-    picture.convert(mode, palette=Image.Palette.ADAPTIVE).save(content, "PNG")
-    names = [content.getvalue()] * 3
-    found = formats.decode_images(names, io.BytesIO, 4, grey=grey, title="pictures")
-    assert found.shape == (3, len(expected), 4, 4) and found.dtype == np.uint8
-    # grey is 0.299 r + 0.587 g + 0.114 b
-    assert np.abs(found.astype(int) - np.array(expected)[:, None, None]).max() <= 1
-
-
-def test_more_pictures_than_memory():
-    with pytest.raises(ValueError, match="pass a smaller `subset`"):
-        formats.decode_images(range(10**9), open, 224, grey=False, title="too many")
+def test_arrays_are_read_by_name_and_without_pickles(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.array([None]))
+    assert formats.read_npz(tmp_path / "a.npz", ["x"])[0].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"no arrays \['z'\], it holds \['x.npy', 'y.npy'\]"):
+        formats.read_npz(tmp_path / "a.npz", ["x", "z"])
+    with pytest.raises(ValueError, match="allow_pickle"):
+        formats.read_npz(tmp_path / "a.npz", ["y"])
+    (tmp_path / "a.npy").write_bytes(b"no zip")
+    with pytest.raises(zipfile.BadZipFile):
+        formats.read_npz(tmp_path / "a.npy", ["x"])

@@ -18,11 +18,28 @@ from PIL import Image
 
 from mialib import REPO_ROOT
 from mialib.data import Dataset, datasets, download, load, load_image_folder, loaders
-from tests.data.test_formats import idx, pixels, table, write_picture, write_tgz
+from tests.data.test_formats import idx, pixels, table, write_tgz
+from tests.data.test_pictures import write_picture
 
 
 def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def real_root() -> Path:
+    places = [Path(os.environ["MIALIB_DATA"])] if "MIALIB_DATA" in os.environ else []
+    places.append(REPO_ROOT.parent / "shared" / "data")
+    for place in places:
+        if place.is_dir():
+            return place
+    pytest.skip("no real data: set MIALIB_DATA")
+
+
+@pytest.fixture
+def trusted(monkeypatch):
+    """Files made here stand for the official ones, whatever their checksums."""
+    monkeypatch.setattr(download, "verify", lambda source, path: None)
 
 
 def test_digits():
@@ -149,11 +166,10 @@ def test_svhn(tmp_path, monkeypatch):
     ]  # 10 means the digit 0
 
 
-def test_location(tmp_path):
+def test_location(tmp_path, trusted):
     x = pixels(4, 446) % 2
     rows = [[f'"{label}"', *row] for label, row in zip((1, 30, 7, 7), x.tolist(), strict=True)]
-    path = write_tgz(tmp_path / "location" / "dataset_location.tgz", {"bangkok": table(rows)})
-    download.record(path)  # a record beside the file stands before the official checksum
+    write_tgz(tmp_path / "location" / "dataset_location.tgz", {"bangkok": table(rows)})
     location = load("location", tmp_path)
     assert location.x.dtype == torch.float32 and torch.equal(location.x, torch.from_numpy(x).float())
     assert location.y.tolist() == [0, 29, 6, 6] and location.num_classes == 30
@@ -187,7 +203,7 @@ def test_texas100(tmp_path, monkeypatch):
     assert torch.equal(large.inputs(torch.arange(3)), small.inputs(torch.arange(3)))
 
 
-def test_chmnist(tmp_path, monkeypatch):
+def test_chmnist(tmp_path, trusted):
     path = tmp_path / "chmnist" / "Kather_texture_2016_image_tiles_5000.zip"
     path.parent.mkdir()
     folders = [
@@ -202,12 +218,12 @@ def test_chmnist(tmp_path, monkeypatch):
     ]
     with zipfile.ZipFile(path, "w") as archive:
         for label, folder in reversed(list(enumerate(folders))):
+            archive.writestr(f"__MACOSX/tiles/._{folder}.tif", b"no picture")
             for number in (2, 1):
                 tile = io.BytesIO()
                 Image.new("RGB", (150, 150), (30 * label, number, 255)).save(tile, "TIFF")
                 name = f"Kather_texture_2016_image_tiles_5000/{folder}/{number}_CRC.tif_Row_1_Col_1.tif"
                 archive.writestr(name, tile.getvalue())
-    download.record(path)
     tiles = load("chmnist", tmp_path)
     assert tiles.x.shape == (16, 3, 32, 32) and tiles.num_classes == 8
     assert tiles.y.tolist() == [label for label in range(8) for _ in range(2)]
@@ -228,6 +244,183 @@ def test_faces_have_identities(tmp_path):
     assert 0 <= inputs.min() and inputs.max() == 1
     part = load("att_faces", tmp_path, subset=2)
     assert part.groups.tolist() == part.y.tolist() == [0, 1]
+
+
+# Forged, broken or misunderstood
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def forge_cifar(root: Path) -> None:
+    root.mkdir()
+    with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for name in ("cifar-10-batches-py/data_batch_1", "../x", str(root.parent / "abs" / "x")):
+            archive.addfile(tarfile.TarInfo(name))
+    download.record(root / "cifar-10-python.tar.gz")
+
+
+def test_a_forged_archive_is_refused_whatever_is_recorded_beside_it(tmp_path):
+    forge_cifar(tmp_path / "root")
+    with pytest.raises(
+        ValueError, match="(?s)corrupt file: .*cifar-10-python.tar.gz.*expected md5:c58f30108f718f9"
+    ):
+        load("cifar10", tmp_path / "root")
+    record = ["root", "root/cifar-10-python.tar.gz", "root/cifar-10-python.tar.gz.sha256"]
+    assert everything(tmp_path) == record
+
+
+def test_nothing_is_written_outside_the_root_even_by_an_archive_that_is_trusted(tmp_path, trusted):
+    forge_cifar(tmp_path / "root")
+    before = everything(tmp_path)
+    with pytest.raises(ValueError, match="(?s)corrupt file: .*cifar-10-python.tar.gz.*cannot be read: .*x"):
+        load("cifar10", tmp_path / "root")
+    assert everything(tmp_path) == before
+
+
+def test_a_half_unpacked_folder_of_before_says_what_to_do(cifar_root):
+    (cifar_root / "cifar-10-batches-py" / "data_batch_2").unlink()
+    with pytest.raises(
+        FileNotFoundError, match="(?s)not found: .*data_batch_2.*left half unpacked can be moved away"
+    ):
+        load("cifar10", cifar_root)
+
+
+def test_no_pickle_of_cifar_runs_anything(cifar_root, trusted):
+    class Call:
+        def __reduce__(self):
+            return os.mkdir, (str(cifar_root / "ran"),)
+
+    (cifar_root / "cifar-10-batches-py" / "test_batch").write_bytes(pickle.dumps(Call()))
+    with pytest.raises(
+        ValueError, match="(?s)corrupt file: .*test_batch.*asks for posix.mkdir.*nothing was run"
+    ):
+        load("cifar10", cifar_root)
+    assert not (cifar_root / "ran").exists()
+
+
+def test_an_archive_of_zeros_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "purchase" / "dataset_purchase.tgz"
+    info = tarfile.TarInfo("dataset_purchase")
+    info.size = 1_500_000_000
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(info.tobuf() + bytes(2**20)))
+    with pytest.raises(
+        ValueError, match="(?s)corrupt file: .*dataset_purchase.tgz.*unpacks to more than 512 MiB"
+    ):
+        load("purchase100", tmp_path)
+    assert everything(tmp_path) == ["purchase", "purchase/dataset_purchase.tgz"]
+
+
+def tables(labels=(1, 100, 7), value=1, column=True) -> dict[str, dict[str, str]]:
+    """The archives of the three tabular sets by name, as text members."""
+    first = [[label] for label in labels]
+    return {
+        "location": {"bangkok": table([label + [value] * 446 for label in first])},
+        "purchase100": {"dataset_purchase": table([label + [value] * 600 for label in first])},
+        "texas100": {"texas/100/feats": table([[value] * 6169] * 3), "texas/100/labels": table(first)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "words"),
+    [
+        ("location", tables((0, 29, 5)), r"labels 0\.\.29, expected 1\.\.30"),
+        ("location", tables((1, 31, 5)), r"labels 1\.\.31, expected 1\.\.30"),
+        ("location", tables((1, 30, 5), value=2), "features must be 0 or 1, found 2"),
+        ("purchase100", tables((0, 99, 5)), r"labels 0\.\.99, expected 1\.\.100"),
+        ("purchase100", tables((-1, 99, 5)), "-1"),
+        ("purchase100", tables(value=255), "features must be 0 or 1, found 255"),
+        ("texas100", tables((0, 99, 5)), r"labels 0\.\.99, expected 1\.\.100"),
+        ("texas100", tables((1, 2)), "3 examples, but 2 labels"),
+        ("texas100", tables(value=3), "features must be 0 or 1, found 3"),
+    ],
+)
+def test_tables_of_another_meaning_are_refused_and_not_recorded(tmp_path, trusted, name, members, words):
+    folder = name.removesuffix("100")
+    path = write_tgz(tmp_path / folder / f"dataset_{folder}.tgz", members[name])
+    with pytest.raises(ValueError, match=rf"(?s)data set '{name}': corrupt file: {path}\n.*{words}"):
+        load(name, tmp_path)
+    assert everything(tmp_path) == [folder, f"{folder}/{path.name}"]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (pixels(3, 28, 28), np.array([0, 10, 1], np.uint8), r"train-labels.*labels 0\.\.10, expected 0\.\.9"),
+        (pixels(3, 28, 28), np.array([0, 1], np.uint8), "train-labels.*3 examples, but 2 labels"),
+        (pixels(3, 27, 28), np.array([0, 1, 2], np.uint8), "train-images.*expected uint8 of shape"),
+        (np.array([0, 1, 2], np.uint8), pixels(3, 28, 28), "train-images.*expected uint8 of shape"),
+        (pixels(3, 28, 28), pixels(3, 28, 28), "train-labels.*expected whole numbers of shape"),
+        (pixels(0, 28, 28), np.zeros(0, np.uint8), "train-images.*expected uint8 of shape"),
+    ],
+)
+def test_idx_files_of_another_meaning_are_refused(tmp_path, trusted, x, y, words):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(x)))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(y)))
+    with pytest.raises(ValueError, match=f"(?s)corrupt file: .*{words}"):
+        load("mnist", tmp_path)
+
+
+def test_idx_sets_unpacked_or_packed_anew(real_root, tmp_path):
+    if not (real_root / "MNIST" / "raw").exists():
+        pytest.skip("no MNIST")
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for i, path in enumerate(sorted((real_root / "MNIST" / "raw").glob("*.gz"))):
+        content = gzip.decompress(path.read_bytes())
+        if i % 2:
+            (folder / path.stem).write_bytes(content)
+        else:
+            (folder / path.name).write_bytes(gzip.compress(content, 1))
+    before = everything(tmp_path)
+    assert load("mnist", tmp_path).fingerprint == load("mnist", real_root).fingerprint
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            {"X": pixels(32, 32, 3, 2), "y": np.array([[0], [1]], np.uint8)},
+            r"labels 0\.\.1, expected 1\.\.10",
+        ),
+        ({"X": pixels(32, 32, 3, 2), "y": np.array([[1]], np.uint8)}, "2 examples, but 1 labels"),
+        ({"X": pixels(3, 32, 32, 2), "y": np.array([[1], [2]], np.uint8)}, "expected uint8 of shape"),
+        ({"X": pixels(32, 32, 3, 2)}, r"no arrays \['y'\], it holds \['X'\]"),
+    ],
+)
+def test_svhn_of_another_meaning_is_refused(tmp_path, trusted, content, words):
+    scipy.io.savemat(tmp_path / "train_32x32.mat", content)
+    with pytest.raises(ValueError, match=f"(?s)corrupt file: .*train_32x32.mat.*{words}"):
+        load("svhn", tmp_path)
+
+
+FACES = pixels(4, 112, 92)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": FACES}, r"no arrays \['y'\], it holds \['x.npy'\]"),
+        ({"x": FACES, "y": np.array([0, 1, 2])}, "4 examples, but 3 labels"),
+        ({"x": FACES, "y": np.array([0, 1, -1, 2])}, r"labels -1\.\.2"),
+        ({"x": FACES, "y": np.array([0.0, 1, 2, 3])}, "labels are float64"),
+        ({"x": FACES[:, 0], "y": np.array([0, 1, 2, 3])}, "expected uint8 of shape"),
+        ({"x": FACES[:, :64, :64], "y": np.array([0, 1, 2, 3])}, r"expected uint8 of shape \('n', 112, 92\)"),
+        ({"x": FACES / 255, "y": np.array([0, 1, 2, 3])}, "expected uint8 of shape"),
+        ({"x": FACES, "y": np.array([0, 1, 2, None])}, "allow_pickle"),
+    ],
+)
+def test_faces_of_another_meaning_are_refused(tmp_path, trusted, arrays, words):
+    (tmp_path / "faces").mkdir()
+    np.savez(tmp_path / "faces" / "att_faces.npz", **arrays)
+    with pytest.raises(ValueError, match=f"(?s)corrupt file: .*att_faces.npz.*{words}"):
+        load("att_faces", tmp_path)
 
 
 # Folders of pictures
@@ -269,16 +462,6 @@ def test_missing_folder_says_where_to_get_it(tmp_path):
 
 
 # The real files
-
-
-@pytest.fixture(scope="module")
-def real_root() -> Path:
-    places = [Path(os.environ["MIALIB_DATA"])] if "MIALIB_DATA" in os.environ else []
-    places.append(REPO_ROOT.parent / "shared" / "data")
-    for place in places:
-        if place.is_dir():
-            return place
-    pytest.skip("no real data: set MIALIB_DATA")
 
 
 def real(root: Path, name: str, file: str) -> Dataset:
