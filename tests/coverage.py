@@ -19,8 +19,7 @@ from joblib import Parallel, delayed
 from scipy import stats
 
 from mialib import study
-from mialib.measures import decisions, extremes, metrics
-from mialib.measures.metrics import Estimate
+from mialib.measures import Estimate, decisions, extremes, metrics
 from mialib.reporting import Claim, claims
 
 KINDS = ("normal", "heavy-tailed", "tied")
