@@ -3,6 +3,7 @@ from . import download as download
 from . import faces as faces
 from . import formats as formats
 from . import loaders as loaders
+from . import outlines as outlines
 from . import own as own
 from . import splits as splits
 from .datasets import Dataset as Dataset

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import pooch
 log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "MIALIB_DATA"
+_OFFLINE = ContextVar("nothing is downloaded", default=False)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,16 @@ def data_root(root: str | Path | None = None) -> Path:
     return Path(chosen).expanduser().resolve()
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Within it nothing is downloaded: a file that is not there is missing."""
+    token = _OFFLINE.set(True)
+    try:
+        yield
+    finally:
+        _OFFLINE.reset(token)
+
+
 def fetch(source: Source, root: Path) -> Path:
     """Path of the verified file below `root`, downloaded (with a progress bar on stderr) if it is missing.
 
@@ -49,7 +61,7 @@ def fetch(source: Source, root: Path) -> Path:
     path = root / source.path
     if path.is_file():
         verify(source, path)
-    elif source.url is None:
+    elif source.url is None or _OFFLINE.get():
         raise missing(source, path)
     else:
         _download(source, path)
