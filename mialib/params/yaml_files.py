@@ -30,8 +30,8 @@ def read(path: Path) -> tuple[dict[Any, Any], list[str]]:
     """
     check_file(path)
     text = _text(path.read_bytes())
-    reader = _Reader(text)
     try:
+        reader = _Reader(text)
         values = reader.get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(f"it is not valid YAML: {_where(error)}") from None
@@ -39,8 +39,6 @@ def read(path: Path) -> tuple[dict[Any, Any], list[str]]:
         raise ValueError("it is not valid YAML: lists within lists without end") from None
     except ValueError as error:  # a number of thousands of digits, for one
         raise ValueError(f"it is not valid YAML: {' '.join(str(error).split())}") from None
-    finally:
-        reader.dispose()
     if values is None:
         values = {}
     if not isinstance(values, dict):
