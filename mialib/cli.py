@@ -166,8 +166,8 @@ def _checked(paths: list[Path], jobs: int | None) -> tuple[Checked, list[str]]:
             problems.append(f"{path}: its results would replace those of {first}: both are run {path.stem!r}")
         try:
             checked.append((path, notebook, _parameters(path, notebook, instead)))
-        except params.Refused as error:
-            problems += error.problems
+        except (ValueError, OSError) as error:
+            problems += error.problems if isinstance(error, params.Refused) else [f"{path}: {error}"]
     return checked, problems
 
 
@@ -195,7 +195,7 @@ def _list() -> int:
     roots = REPO_ROOT / "outputs", outputs_root()
     for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
         done = any((root / path.parent.name / path.stem / "metrics.json").exists() for root in roots)
-        note = path.read_text(errors="replace").partition("\n")[0].lstrip("# ")
+        note = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ")
         print(f"{'*' if done else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")
     return 0
 

@@ -92,7 +92,7 @@ def read(
     except (ValueError, OSError) as error:
         raise Refused(str(path), [str(error)]) from None
     defaults = declared(notebook)
-    for name in values.keys() - defaults.keys():
+    for name in [name for name in values if name not in defaults]:
         wrong.append(
             f"unknown parameter {shown(name)}{nearest(name, defaults)}; {notebook.name} declares {list(defaults)}"
         )

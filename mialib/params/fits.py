@@ -6,7 +6,7 @@ loaded them.
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
@@ -48,10 +48,15 @@ def problems(values: Values, names: Collection[str]) -> dict[str, list[str]]:
 
 def apart(values: Values, names: Collection[str]) -> dict[str, list[str]]:
     """`problems`, found by another process where code of one's own is run: two files may name two modules alike."""
-    if any(_is_own(str(values.get(name, ""))) for name in ("dataset", "model")):
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    mine = [name for name in ("dataset", "model") if _is_own(str(values.get(name, "")))]
+    if not mine:
+        return problems(values, names)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        try:
             return process.submit(problems, dict(values), set(names)).result()
-    return problems(values, names)
+        except BrokenExecutor:
+            code = " or ".join(values[name] for name in mine)
+            return {mine[0]: [f"{mine[0]} is {values[mine[0]]!r}: the code of {code} ends Python itself"]}
 
 
 def _is_own(address: str) -> bool:
@@ -207,12 +212,12 @@ def _of_memory(values: Values, pool: Dataset, size: int) -> Iterator[Problem]:
             )
 
 
-def _errors(address: str) -> tuple[type[Exception], ...]:
+def _errors(address: str) -> tuple[type[BaseException], ...]:
     """What may go wrong with a data set or a network; in code of one's own, everything."""
-    return (Exception,) if _is_own(address) else (ValueError, OSError, RuntimeError)
+    return (Exception, SystemExit) if _is_own(address) else (ValueError, OSError, RuntimeError)
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """An error on one line; with its kind where it is none of ours."""
     said = " ".join(str(error).split()) or "no reason given"
     return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"

@@ -20,21 +20,11 @@ from mialib.data import own
 from mialib.data.loaders import LOADERS
 from mialib.models import classifiers
 
-FEWEST_MEMBERS = (
-    blindmi.BlindMIDiff().probes // 2
-)  # members and as many others are the candidates that it needs
+# BlindMI needs so many candidates, half of which are members
+FEWEST_MEMBERS = blindmi.BlindMIDiff().probes // 2
 FEWEST_CLASSES = 3  # Top3-NN looks at three posteriors
-NOTHING = (
-    "",
-    "None",
-    "none",
-    "NONE",
-    "null",
-    "Null",
-    "NULL",
-    "nil",
-    "~",
-)  # words for null that are a folder's name
+# words for null, of which none is the name of a data root
+NOTHING = ("", "None", "none", "NONE", "null", "Null", "NULL", "nil", "~")
 
 _RUN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
@@ -57,7 +47,9 @@ def _folder(name: str) -> str:
 def _different(values: list) -> list:
     if len(set(values)) < len(values):
         raise ValueError("the same value stands in it twice")
-    if len({f"{value:g}" if isinstance(value, float) else value for value in values}) < len(values):
+    if any(isinstance(value, float) for value in values) and len({f"{one:g}" for one in values}) < len(
+        values
+    ):
         raise ValueError("two of its values have the same first six digits, by which settings are told apart")
     return values
 
@@ -81,6 +73,7 @@ def _of(names: Collection[str], *forms: str) -> AfterValidator:
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Networks = Annotated[int, Field(ge=1, le=10_000)]  # that are kept at once
 Examples = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Level = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # a sparsity
 Strength = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -89,9 +82,9 @@ Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Budget = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # a share that may be nothing
 Density = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]  # share of weights kept
 Compression = Annotated[float, Field(gt=1, le=1e6, allow_inf_nan=False)]  # all weights / kept weights
-Width = Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)]  # a network's, against the published one
+Width = Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)]  # a network's, against the published one
 Batch = Annotated[int, Field(ge=2, le=1_000_000)]
-Units = Annotated[int, Field(ge=1, le=65_536)]  # of a hidden layer
+Units = Annotated[int, Field(ge=1, le=16_384)]  # of a hidden layer
 Widths = Annotated[list[Units], Field(min_length=1, max_length=32)]  # of hidden layers
 Different = AfterValidator(_different)
 Some = Field(min_length=1)
@@ -122,9 +115,9 @@ class Data(TypedDict, total=False):
     n_train: Annotated[int, Field(ge=FEWEST_MEMBERS, le=1_000_000_000)] | None
     n_reserve: Annotated[int, Field(ge=10, le=1_000_000_000)]
     private_classes: Annotated[int, Field(ge=FEWEST_CLASSES, le=1_000_000)] | None
-    n_models: Count
-    n_targets: Count
-    n_shadows: Count
+    n_models: Networks
+    n_targets: Networks
+    n_shadows: Networks
 
 
 class Training(TypedDict, total=False):
@@ -228,8 +221,8 @@ class Attacks(TypedDict, total=False):
     samia_epochs: Count
     samia_lr: Rate
     nsh_epochs: Count
-    trainings: Count
-    lira_models: Annotated[int, Field(ge=6, le=1_000_000, multiple_of=2)] | None
+    trainings: Annotated[int, Field(ge=1, le=1000)]
+    lira_models: Annotated[int, Field(ge=6, le=10_000, multiple_of=2)] | None
     decoder_width: Width
     decoder_epochs: Count
     noisy_queries: Annotated[int, Field(ge=4, le=10_000, multiple_of=4)]

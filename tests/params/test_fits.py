@@ -176,12 +176,24 @@ def test_data_and_networks_of_ones_own_are_made(mine):
 
 
 @pytest.mark.parametrize(
-    "source", ["def made(): return 1 / 0\n", "def made(): return None\n", "1 / 0\n", "def other(): 0\n"]
+    "source",
+    [
+        "def made(): return 1 / 0\n",
+        "def made(): return None\n",
+        "1 / 0\n",
+        "raise SystemExit\n",
+        "def other(): 0\n",
+    ],
 )
 def test_any_error_in_code_of_ones_own_is_an_answer(mine, source):
     with mine(source):
         found = fits.problems(OWN, OWN)
     assert found.keys() == {"dataset"} and "dataset is 'fitted:made': " in found["dataset"][0]
+
+
+def test_code_that_ends_python_is_an_answer_too(mine):
+    with mine("def made():\n    import os\n    os._exit(1)\n"):
+        assert "the code of fitted:made ends Python itself" in fits.apart(OWN, OWN)["dataset"][0]
 
 
 def test_two_files_may_name_two_modules_alike(mine):

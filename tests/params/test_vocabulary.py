@@ -68,8 +68,10 @@ def test_valid_values_have_no_problems():
         ({"private_classes": 2}, "private_classes is 2: input should be greater than or equal to 3"),
         ({"sparsities": [0.0, 0.5]}, "sparsities.0 is 0.0: input should be greater than 0"),  # the control
         ({"compressions": [1.0, 2.0]}, "compressions.0 is 1.0: input should be greater than 1"),
-        ({"n_targets": 10**9}, "n_targets is 1000000000: input should be less than or equal to 1000000"),
-        ({"judge_width": 1e9}, "judge_width is 1000000000.0: input should be less than or equal to 16"),
+        ({"n_targets": 100_000}, "n_targets is 100000: input should be less than or equal to 10000"),
+        ({"n_shadows": 10**9}, "n_shadows is 1000000000"),
+        ({"lira_models": 100_000}, "lira_models is 100000"),
+        ({"judge_width": 1e9}, "judge_width is 1000000000.0: input should be less than or equal to 4"),
         ({"purifier_widths": [10**9]}, "purifier_widths.0 is 1000000000"),
         ({"data_root": ""}, "data_root is '': it would be the name of a folder; leave it null"),
         ({"run": 2024}, "run is 2024: input should be a valid string; write it in quotes"),
@@ -158,7 +160,10 @@ def test_no_list_holds_a_value_twice(values):
 
 def test_settings_are_told_apart_by_six_digits():
     assert "the same first six digits" in problems({"ppb_strengths": [1.0, 1.0000001]})
-    assert problems({"ppb_strengths": [1.0, 1.00001]}) == ""
+    assert "the same first six digits" in problems({"ppb_strengths": [1, 1.0000001]})
+    assert (
+        problems({"ppb_strengths": [1.0, 1.00001]}) == problems({"dp_batch_sizes": [100_000, 100_001]}) == ""
+    )
 
 
 @pytest.mark.parametrize("name", ["purifier_widths", "reformer_widths", "densities"])
