@@ -1,6 +1,7 @@
 from . import checking as checking
 from . import fits as fits
 from . import machine as machine
+from . import networks as networks
 from . import relations as relations
 from . import vocabulary as vocabulary
 from . import yaml_files as yaml_files

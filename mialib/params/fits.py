@@ -5,17 +5,14 @@ loaded them.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-from torch import nn
-
 from mialib import models
-from mialib.compression import cardinality, pruning
 from mialib.data import Dataset, Splits, outlines, splits
-from mialib.params import machine, relations
+from mialib.params import machine, networks, relations
 from mialib.params.vocabulary import FEWEST_CLASSES, FEWEST_MEMBERS
 from mialib.training.population import skeleton
 
@@ -151,24 +148,8 @@ def _of_network(values: Values, pool: Dataset, classes: int) -> Iterator[Problem
     except _errors(name) as error:
         yield "model", f"model is {name!r}: {_said(error)}"
         return
-    yield from _of_layers(values, make_model)
+    yield from networks.problems(values, make_model, tuple(pool.x.shape[1:]), classes, own=_is_own(name))
     yield from _of_memory(values, pool, size)
-
-
-def _of_layers(values: Values, make_model: Callable[[], nn.Module]) -> Iterator[Problem]:
-    """What is pruned must be there."""
-    pruners = values.get("pruners") or [one for one in [values.get("pruner")] if one]
-    levels = [*values.get("sparsities", ()), values.get("sparsity", 0.0)]
-    for pruner in pruners:
-        try:
-            pruning.check(make_model, [(pruner, max(levels))])  # what it leaves, fewer leave too
-        except ValueError as error:
-            yield "pruners" if "pruners" in values else "pruner", f"pruner {pruner}: {_said(error)}"
-    if values.get("densities") is not None:
-        try:
-            cardinality.by_layer(make_model, values["densities"])
-        except ValueError as error:
-            yield "densities", f"densities is {values['densities']}: {_said(error)}"
 
 
 def _of_memory(values: Values, pool: Dataset, size: int) -> Iterator[Problem]:
@@ -178,12 +159,12 @@ def _of_memory(values: Values, pool: Dataset, size: int) -> Iterator[Problem]:
         size: parameters of a network.
     """
     counts = {name: values.get(name) or 0 for name in ("n_targets", "n_shadows", "n_models", "lira_models")}
-    networks, n = sum(counts.values()), len(pool)
+    k, n = sum(counts.values()), len(pool)
     most = max(counts, key=counts.get)
-    if networks > n:
+    if k > n:
         yield (
             most,
-            f"{most} is {counts[most]}: more networks ({networks}) than {pool.name} has examples ({n})",
+            f"{most} is {counts[most]}: more networks ({k}) than {pool.name} has examples ({n})",
         )
     available = machine.memory()
     if available is None:
@@ -193,14 +174,14 @@ def _of_memory(values: Values, pool: Dataset, size: int) -> Iterator[Problem]:
     wanted = {
         "image_side": n * math.prod(pool.x.shape[1:]) * numbers,
         # masks, two sets of weights, two sets of answers
-        most: networks * (3 * n + 2 * 4 * size + 2 * 8 * candidates * pool.num_classes),
+        most: k * (3 * n + 2 * 4 * size + 2 * 8 * candidates * pool.num_classes),
     }
     if "samia_epochs" in values:
         at_once = min(values.get("n_jobs", 1), values.get("trainings", 1) * 2)
         wanted["dataset"] = at_once * _A_PAIR * _BATCH_AND_HEADS * pool.num_classes**2
     reasons = {
         "image_side": f"{n} examples of shape {tuple(pool.x.shape[1:])}",
-        most: f"{networks} networks with {size} weights each, and their answers",
+        most: f"{k} networks with {size} weights each, and their answers",
         "dataset": f"SAMIA, which compares each of {pool.num_classes} classes with each, in n_jobs processes at once",
     }
     for name, bytes_ in wanted.items():

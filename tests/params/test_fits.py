@@ -92,11 +92,11 @@ def test_what_fits_passes(values):
         (FEATURES | {"model": "lenet5"}, "model is 'lenet5': model: lenet5 takes images"),
         (
             FEATURES | {"pruner": "l1_filter", "sparsity": 0.5},
-            "pruner l1_filter: method: l1_filter removes filters",
+            "pruner is 'l1_filter': method: l1_filter removes filters",
         ),
         (
             FEATURES | {"pruners": ["slimming"], "sparsities": [0.5]},
-            "pruner slimming: method: slimming ranks",
+            "pruners is ['slimming']: method: slimming ranks",
         ),
         (DIGITS | {"model": "resnet18", "pruner": "slimming", "sparsity": 0.9999}, "leave one of the"),
         (DIGITS | {"model": "columnfc"}, "model is 'columnfc': model: columnfc takes features"),
