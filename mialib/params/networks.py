@@ -45,7 +45,7 @@ def _pruned(values: Values, make_model: Callable[[], nn.Module]) -> Iterator[tup
         yield "pruners", partial(pruning.check, make_model, [(pruner, at_most)])
     if "pruner" in values:
         private = [differential_privacy.group_norm(make_model)] if "dp_noises" in values else []
-        for form in (make_model, *private):
+        for form in dict.fromkeys((make_model, *private)):
             yield "pruner", partial(pruning.check, form, [(values["pruner"], at_most)])
     if values.get("densities") is not None:
         yield "densities", partial(cardinality.by_layer, make_model, values["densities"])

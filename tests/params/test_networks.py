@@ -105,6 +105,8 @@ def test_channels_must_be_there_to_be_cut():
 def test_a_network_of_ones_own_is_exported_before_it_is_trained():
     before = torch.random.get_rng_state()
     found = said({"deploy": True}, unknown, own=True)
-    assert found.keys() == {"deploy"} and found["deploy"].startswith("deploy is True: int8: Bessel has no")
+    assert found.keys() == {"deploy"} and found["deploy"].startswith(
+        "deploy is True: int8: layer Bessel has no form"
+    )
     assert said({"deploy": True}, TABLE, own=True) == said({"deploy": False}, unknown, own=True) == {}
     assert torch.equal(before, torch.random.get_rng_state())
