@@ -166,7 +166,7 @@ def one(*values):
 
 SMALL = {
     "subset": one(None, None, 300, 120), "image_side": one(None, None, 9), "model": one("small_cnn", "small_cnn", "lenet5", "resnet8"),
-    "n_train": one(10, 12, 20), "n_targets": one(1, 2), "n_shadows": one(1, 2), "n_models": one(1, 2), "n_reserve": one(10, 30),
+    "n_train": one(10, 12, 20, None), "n_targets": one(1, 2), "n_shadows": one(1, 2), "n_models": one(1, 2), "n_reserve": one(10, 30),
     "private_classes": one(None, 3, 5, 9), "epochs": one(1, 2), "fine_tune_epochs": one(1, 2), "retrain_epochs": one(1, 2),
     "batch_size": one(2, 8, 10), "optimizer": one("adam", "sgd"), "lr": one(1e-6, 1e-3, 0.1), "fine_tune_lr": one(1e-4, 0.1),
     "milestones": one([], [1]), "fine_tune_milestones": one([], [1]), "augment": st.booleans(), "weight_decay": one(0.0, 5e-4, 1),
@@ -175,8 +175,8 @@ SMALL = {
     "densities": one(None, [0.5, 0.5, 0.5, 0.5], [1e-6, 1.0, 0.1, 0.1]), "compression": one(None, 2.0), "compressions": some([1.01, 2.0, 1e4]),
     "channel_density": one(0.01, 0.5, 1.0), "admm_iterations": one(1, 2), "admm_epochs": one(1, 2), "rho": one(1e-9, 1e-3, 10.0),
     "rho_growth": one(1.0, 3.0), "bits": some(quantization.WIDTHS, 2, 2), "headline_bits": st.sampled_from(quantization.WIDTHS),
-    "edge_bits": one(None, 8, 2), "families": some(schemes.FAMILIES, 0, 2), "search_tolerances": one([]), "search_epochs": one(1),
-    "deploy": one(False), "ppb_strengths": some([0.1, 4.0, 1000.0]), "adversarial_strengths": some([0.1, 2.0], 0), "smoothings": some([0.01, 0.9], 0),
+    "edge_bits": one(None, 8, 2), "families": some(schemes.FAMILIES, 0, 2), "search_tolerances": one([], [], [0.5]), "search_epochs": one(1),
+    "deploy": one(False, False, True), "ppb_strengths": some([0.1, 4.0, 1000.0]), "adversarial_strengths": some([0.1, 2.0], 0), "smoothings": some([0.01, 0.9], 0),
     "relax_strengths": some([0.1, 2.0], 0), "relax_upper": one(0.1, 1.0), "mmd_strengths": some([1e-3, 5.0], 0), "dp_noises": some([0.01, 1.0, 50.0], 0),
     "dp_lrs": some([1e-3, 0.1], 1, 1), "dp_batch_sizes": some([2, 10], 1, 1), "dp_clip": one(1e-3, 1.0), "dp_delta": one(1e-9, 0.1),
     "stacking": st.booleans(), "selena_sub_models": one(None, None, 3), "selena_left_out": one(1, 2), "purifier_widths": one([1], [7, 4, 7]),

@@ -38,7 +38,8 @@ def problems(values: Values, names: Collection[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     compared = not (_SIZES & set(names)) - values.keys()
     for rule in (machine.problems, _of_data) if compared else (machine.problems,):
-        for name, problem in rule(values):
+        # a device that is not there has no memory to compare with
+        for name, problem in rule({one: value for one, value in values.items() if one not in found}):
             found.setdefault(name, []).append(problem)
     return found
 
@@ -166,7 +167,8 @@ def _of_memory(values: Values, pool: Dataset, size: int) -> Iterator[Problem]:
             most,
             f"{most} is {counts[most]}: more networks ({k}) than {pool.name} has examples ({n})",
         )
-    available = machine.memory()
+    device = machine.device(values.get("device", "cpu"))
+    available, where = machine.memory(device), "this machine" if device == "cpu" else "its CUDA device"
     if available is None:
         return
     numbers = 4 if not pool.is_image else 1
@@ -189,7 +191,7 @@ def _of_memory(values: Values, pool: Dataset, size: int) -> Iterator[Problem]:
             yield (
                 name,
                 f"{name} is {values.get(name)}: {reasons[name]} need {bytes_ / 2**30:.0f} GiB of memory at least, and "
-                f"this machine has {available / 2**30:.0f}",
+                f"{where} has {available / 2**30:.0f}",
             )
 
 

@@ -50,8 +50,10 @@ def has_bf16(device: str) -> bool:
     return True if asked is None else bool(asked())
 
 
-def memory() -> int | None:
-    """Bytes that this machine, or the container that this runs in, has for all programs; None where nobody says."""
+def memory(device: str = "cpu") -> int | None:
+    """Bytes that the machine, the container that this runs in, or the CUDA device has in all; None where nobody says."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
     found = []
     try:
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

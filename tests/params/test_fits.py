@@ -11,7 +11,7 @@ from mialib.params import fits, machine
 def _a_machine(monkeypatch):
     """Four cores, 16 GiB, no CUDA device."""
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    monkeypatch.setattr(machine, "memory", lambda: 16 * 2**30)
+    monkeypatch.setattr(machine, "memory", lambda device: 16 * 2**30)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
@@ -123,6 +123,20 @@ def test_samia_takes_three_hundred_classes_where_there_is_room():
     assert said(values) == ""
 
 
+def test_what_is_kept_on_a_cuda_device_needs_its_memory(monkeypatch):
+    many = FEATURES | {
+        "dataset": "many classes",
+        "samia_epochs": 5,
+        "n_jobs": 2,
+        "trainings": 2,
+        "device": "cuda",
+    }
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert "and its CUDA device has 16" in said(many)
+    monkeypatch.setattr(machine, "memory", lambda device: {"cpu": 2**30, "cuda": 2**40}[device])
+    assert said(many) == ""
+
+
 def test_two_classes_are_enough_where_nobody_attacks():
     assert said(OFFICIAL, dataset="two classes", model="columnfc", n_train=200) == ""
 
@@ -144,7 +158,7 @@ def test_data_that_are_not_at_hand_are_not_looked_at(tmp_path):
 def test_where_the_memory_is_not_known_nothing_is_said_of_it(monkeypatch):
     many = DIGITS | {"n_targets": 1700, "dataset": "pictures", "model": "resnet18", "image_side": 4096}
     assert "n_targets is 1700: 1702 networks with 11173962 weights each" in said(many)
-    monkeypatch.setattr(machine, "memory", lambda: None)
+    monkeypatch.setattr(machine, "memory", lambda device: None)
     assert said(many) == ""
 
 

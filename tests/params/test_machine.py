@@ -64,6 +64,14 @@ def test_memory_is_the_machines_or_what_a_container_may_use(monkeypatch, tmp_pat
     assert machine.memory() == 1048576
 
 
+def test_a_cuda_device_has_memory_of_its_own(monkeypatch):
+    class Properties:
+        total_memory = 80 * 2**30
+
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda number: Properties)
+    assert machine.memory("cuda") == 80 * 2**30 != machine.memory("cpu")
+
+
 def test_where_nobody_says_the_memory_is_unknown(monkeypatch):
     def no(name):
         raise ValueError(name)
