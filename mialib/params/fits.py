@@ -127,6 +127,13 @@ def _split(values: Values, pool: Dataset) -> tuple[Splits | None, list[Problem]]
 
 def _of_members(values: Values, split: Splits, pool: Dataset) -> Iterator[Problem]:
     members = int(split.member[0].sum())
+    reserves = {count["reserve"] for count in split.counts()}
+    if "bits" in values and len(reserves) > 1:
+        yield (
+            "subset",
+            f"subset is {values.get('subset')}: the halves of {len(pool)} examples leave targets and shadows reserves of "
+            f"{min(reserves)} and {max(reserves)}, and ranges are measured on equally many; take one example less",
+        )
     if values["n_train"] is None:
         if members < FEWEST_MEMBERS:
             yield (

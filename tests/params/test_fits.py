@@ -118,6 +118,13 @@ def test_what_does_not_fit_is_named(values, words):
     assert words in said(values)
 
 
+def test_ranges_are_measured_on_equally_many_of_each_reserve():
+    quantised = DIGITS | {"bits": [8, 2], "n_train": 20}
+    uneven = [n for n in range(201, 260, 2) if "reserves of" in said(quantised, subset=n)]
+    assert uneven and "subset is " in said(quantised, subset=uneven[0])
+    assert said(quantised, subset=uneven[0] - 1) == said(DIGITS, subset=uneven[0], n_train=20) == ""
+
+
 def test_samia_takes_three_hundred_classes_where_there_is_room():
     values = FEATURES | {"dataset": "three hundred classes", "samia_epochs": 5, "n_jobs": 2}
     assert said(values) == ""
