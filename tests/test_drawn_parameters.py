@@ -198,6 +198,8 @@ def toys(draw, name):
     values = {key: draw(SMALL[key]) for key in DEFAULTS[name] if key in SMALL}
     values |= {key: draw(some(words, 1, 4)) for key, words in WORDS[name].items()}
     values |= {key: value for key, value in FIXED.items() if key in DEFAULTS[name]}
+    if values["n_train"] is None:
+        values["subset"] = 121  # of all digits, 45 % of a half are no toy
     try:
         params.validate(values, "drawn", WORDS[name])
     except params.Refused:
