@@ -4,8 +4,9 @@ The data's way is one way, and the rooms tell it in this order; a room imports f
 
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
-Beside them stand `params` (of notebooks), `store`, `hashing` and `reach` (nothing is computed twice), `streams` (of random
-numbers), `progress` and `cli`. A room is imported when it is first used; what it says aloud stands in its `__init__.pyi`.
+The last room, `params`, says what notebooks may ask of the others. Beside them stand `store`, `hashing` and `reach`
+(nothing is computed twice), `streams` (of random numbers), `progress` and `cli`. A room is imported when it is first used;
+what it says aloud stands in its `__init__.pyi`.
 """
 
 import os
@@ -28,11 +29,12 @@ ROOMS = (
     "study",
     "reporting",
     "figures",
+    "params",
 )
 REPO_ROOT = Path(__file__).resolve().parents[1]  # notebooks/, params/ and outputs/ stand beside the package
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=(*ROOMS, "params", "store", "hashing", "reach", "streams", "progress", "cli")
+    __name__, submodules=(*ROOMS, "store", "hashing", "reach", "streams", "progress", "cli")
 )
 
 

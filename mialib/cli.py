@@ -57,9 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "faces":
             print(faces.build(options.kind, options.archive, options.root / "faces"))
             return 0
-        checked = [(path, _notebook(path), _checked(path, options.jobs)) for path in options.files]
     except (ValueError, OSError) as error:
         print(f"mialib: {error}", file=sys.stderr)
+        return 2
+    checked, problems = _checked(options.files, options.jobs)
+    for problem in problems:  # all of all files, before the first of them runs for hours
+        print(f"mialib: {problem}", file=sys.stderr)
+    if problems:
         return 2
     statuses = []
     root = REPO_ROOT / "outputs" if options.keep else outputs_root()
@@ -122,24 +126,68 @@ def _without_home(executed: Path) -> None:
 
 
 def _notebook(path: Path) -> Path:
-    """The notebook that a parameter file is for: the one named like the folder it stands in."""
-    notebooks = REPO_ROOT / "notebooks"
-    notebook = notebooks / f"{path.resolve().parent.name}.ipynb"
+    """The notebook that a parameter file is for: the one named like the folder it stands in.
+
+    The folder as it is written, since mounted configurations are links to folders of other names; else the one that a
+    link leads to.
+    """
+    params.yaml_files.check_file(path)
     if path.suffix not in (".yaml", ".yml"):
-        raise ValueError(
-            f"{path} is not a .yaml file; 'mialib list' shows the runs, params/<notebook>/<run>.yaml"
-        )
-    if not notebook.is_file():
-        names = ", ".join(sorted(found.stem for found in notebooks.glob("*.ipynb")))
-        raise ValueError(f"{path}: its folder must be named after a notebook, one of {names}")
-    return notebook
+        raise ValueError("it is not a .yaml file; 'mialib list' shows the runs, params/<notebook>/<run>.yaml")
+    notebooks = REPO_ROOT / "notebooks"
+    for place in (Path(os.path.abspath(path)), path.resolve()):
+        if (notebook := notebooks / f"{place.parent.name}.ipynb").is_file():
+            return notebook
+    names = ", ".join(sorted(found.stem for found in notebooks.glob("*.ipynb")))
+    raise ValueError(f"its folder must be named after a notebook, one of {names}")
 
 
-def _checked(path: Path, jobs: int | None) -> dict:
-    values = {"run": path.stem} | params.read(path, _notebook(path))
-    if values["run"] != path.stem:
-        raise ValueError(f"{path}: run is {values['run']!r}; it must be the file's name, {path.stem!r}")
-    return values if jobs is None else params.validate(values | {"n_jobs": jobs}, "--jobs")
+Checked = list[tuple[Path, Path, dict]]  # parameter file, its notebook, its parameters
+
+
+def _checked(paths: list[Path], jobs: int | None) -> tuple[Checked, list[str]]:
+    """What is to be run, and all that is wrong with it, one line each."""
+    checked: Checked = []
+    problems: list[str] = []
+    instead = {} if jobs is None else {"n_jobs": jobs}
+    try:
+        params.validate(instead, "--jobs")
+    except params.Refused as error:
+        problems += error.problems
+        instead = {}
+    places: dict[tuple[Path, str], Path] = {}
+    for path in paths:
+        try:
+            notebook = _notebook(path)
+        except (ValueError, OSError) as error:
+            problems.append(f"{path}: {error}")
+            continue
+        if (first := places.setdefault((notebook, path.stem), path)) is not path:
+            problems.append(f"{path}: its results would replace those of {first}: both are run {path.stem!r}")
+        try:
+            checked.append((path, notebook, _parameters(path, notebook, instead)))
+        except (ValueError, OSError) as error:
+            problems += error.problems if isinstance(error, params.Refused) else [f"{path}: {error}"]
+    return checked, problems
+
+
+def _parameters(path: Path, notebook: Path, instead: dict) -> dict:
+    """The file's parameters and its run, which is named after it."""
+    wrong: list[str] = []
+    try:
+        params.validate({"run": path.stem}, "the file's name")
+    except params.Refused as error:
+        wrong += error.problems
+    try:
+        values = {"run": path.stem} | params.read(path, notebook, fitting=True, instead=instead)
+    except params.Refused as error:
+        error.problems += [f"{path}: {problem}" for problem in wrong]
+        raise
+    if not wrong and values["run"] != path.stem:
+        wrong = [f"run is {values['run']!r}; it must be the file's name, {path.stem!r}"]
+    if wrong:
+        raise params.Refused(str(path), wrong)
+    return values
 
 
 def _list() -> int:
@@ -147,7 +195,7 @@ def _list() -> int:
     roots = REPO_ROOT / "outputs", outputs_root()
     for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
         done = any((root / path.parent.name / path.stem / "metrics.json").exists() for root in roots)
-        note = path.read_text().splitlines()[0].lstrip("# ")
+        note = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ")
         print(f"{'*' if done else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")
     return 0
 

@@ -67,18 +67,112 @@ def nothing_runs(monkeypatch):
         ("lr: 0.1", "unknown parameter 'lr'"),  # a known word, but not one of this notebook
         ("epochs: many", "epochs is 'many'"),
         ("run: second", "run is 'second'; it must be the file's name, 'first'"),
+        ("epochs: 1\nepochs: 2", "line 2: epochs stands in line 1 already"),
+        ("epochs: None", "line 1: None is a word like any other here; write null"),
     ],
 )
 def test_bad_files_exit_with_2_and_run_nothing(repository, nothing_runs, capsys, text, words):
     good, bad = repository("epochs: 2", "good"), repository(text)
     assert cli.main(["run", str(good), str(bad)]) == 2  # not even the good one
-    message = capsys.readouterr().err
-    assert message.startswith("mialib: ") and words in message and str(bad) in message
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith(f"mialib: {bad}: ") for line in lines) and words in "\n".join(lines)
+
+
+def test_all_problems_of_all_files_are_said_at_once_one_a_line(repository, nothing_runs, capsys, tmp_path):
+    files = [
+        repository("epochs: 0\nepoch: 1", "two"),
+        repository("epochs: 1", "good"),
+        repository("epochs: [", "broken"),
+        repository("epochs: 1", "lost", notebook="unheard_of"),
+        tmp_path / "params" / "small" / "absent.yaml",
+        repository("", "my run"),
+        repository("run: other", ".."),
+    ]
+    assert cli.main(["run", *map(str, files), "--jobs", "0"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    expected = [
+        "--jobs: n_jobs is 0",
+        f"{files[0]}: unknown parameter 'epoch'",
+        f"{files[0]}: epochs is 0",
+        f"{files[2]}: it is not valid YAML: line 1",
+        f"{files[3]}: its folder must be named after a notebook, one of small",
+        f"{files[4]}: it does not exist",
+        f"{files[5]}: the file's name: run is 'my run': a run names a folder",
+        f"{files[6]}: the file's name: run is '..': a run names a folder",
+    ]
+    assert len(lines) == len(expected)
+    for line, words in zip(lines, expected, strict=True):
+        assert line.startswith(f"mialib: {words}")
+
+
+@pytest.mark.parametrize("name", [".", "..", "my run", "a[1]", "läufchen", "-x"])
+def test_a_file_whose_name_is_no_folder_below_its_own_runs_nothing(repository, nothing_runs, capsys, name):
+    path = repository("epochs: 1", name)
+    assert path.stem == name and cli.main(["run", str(path)]) == 2
+    assert "a run names a folder" in capsys.readouterr().err
+
+
+def test_1e_4_is_a_number(repository, monkeypatch):
+    calls = []
+    monkeypatch.setattr(cli, "execute", lambda notebook, values: calls.append(values["lr"]) or 0)
+    monkeypatch.setattr(cli, "REPO_ROOT", REPO_ROOT)
+    assert cli.main(["run", str(repository("lr: 1e-4", notebook="yuan2022_pruning"))]) == 0
+    assert calls == [0.0001]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_files_in_other_encodings_are_named(repository, nothing_runs, capsys, encoding):
+    good, bad = repository("epochs: 2", "good"), repository("", "bad")
+    bad.write_bytes("# précis\nepochs: 1".encode(encoding))
+    assert cli.main(["run", str(good), str(bad)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"mialib: {bad}: ") and "save it as UTF-8" in said and said.count("\n") == 1
+    assert cli.main(["list"]) == 0  # which shows the others
+
+
+def test_a_link_as_mounted_configurations_are_is_for_the_folder_that_it_stands_in(
+    repository, monkeypatch, tmp_path
+):
+    runs = []
+    monkeypatch.setattr(
+        cli, "execute", lambda notebook, values: runs.append((notebook.stem, values["run"])) or 0
+    )
+    (tmp_path / "..2024_01_01").mkdir()
+    (tmp_path / "..2024_01_01" / "mounted.yaml").write_text("epochs: 2")
+    link = repository("", "unused").with_name("mounted.yaml")
+    link.symlink_to(tmp_path / "..2024_01_01" / "mounted.yaml")
+    assert cli.main(["run", str(link)]) == 0
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.symlink_to(repository("epochs: 2"))
+    assert cli.main(["run", str(elsewhere)]) == 0
+    assert runs == [("small", "mounted"), ("small", "elsewhere")]
+
+
+def test_two_files_do_not_write_over_each_others_results(repository, nothing_runs, capsys, tmp_path):
+    one = repository("epochs: 1")
+    other = tmp_path / "copies" / "small" / "first.yaml"
+    other.parent.mkdir(parents=True)
+    other.write_text("epochs: 2")
+    for again in (one, other):
+        assert cli.main(["run", str(one), str(again)]) == 2
+        assert (
+            f"{again}: its results would replace those of {one}: both are run 'first'"
+            in capsys.readouterr().err
+        )
+
+
+def test_what_does_not_fit_the_data_runs_nothing(repository, nothing_runs, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "REPO_ROOT", REPO_ROOT)
+    bad = repository("n_train: 2000", "bad", notebook="yuan2022_pruning")
+    assert cli.main(["run", str(bad)]) == 2
+    assert f"mialib: {bad}: n_train is 2000: digits has 1797 examples" in capsys.readouterr().err
 
 
 def test_missing_files_exit_with_2(repository, nothing_runs, capsys, tmp_path):
     assert cli.main(["run", str(tmp_path / "params" / "small" / "absent.yaml")]) == 2
-    assert "absent.yaml does not exist" in capsys.readouterr().err
+    assert "absent.yaml: it does not exist" in capsys.readouterr().err
+    assert cli.main(["run", str(tmp_path / "absent.yaml")]) == 2
+    assert "absent.yaml: it does not exist" in capsys.readouterr().err
     assert cli.main(["run", str(repository("epochs: 1", notebook="unheard_of"))]) == 2
     assert "its folder must be named after a notebook, one of small" in capsys.readouterr().err
 
@@ -133,7 +227,7 @@ def test_no_command_and_unknown_options_exit_with_2(arguments):
 def test_a_file_that_is_no_yaml_exits_with_2(repository, nothing_runs, capsys):
     path = repository("epochs: 1")
     assert cli.main(["run", str(path.rename(path.with_suffix(".json")))]) == 2
-    assert "first.json is not a .yaml file; 'mialib list' shows the runs" in capsys.readouterr().err
+    assert "first.json: it is not a .yaml file; 'mialib list' shows the runs" in capsys.readouterr().err
 
 
 def test_one_failure_among_several_runs_is_the_exit_status(repository, monkeypatch):
@@ -163,12 +257,14 @@ def test_a_kernel_that_died_exits_with_1_and_advice(repository, monkeypatch, cap
 def test_the_list_shows_each_run_with_its_note(repository, capsys):
     repository("# small and quick\nepochs: 1", "quick")
     repository("#  a second one\nepochs: 2", "second")
+    repository("", "silent")
     assert cli.main(["list"]) == 0
     title, *runs = capsys.readouterr().out.splitlines()
     assert title.startswith("* has results")
     assert [line.split(maxsplit=1) for line in runs] == [
         ["params/small/quick.yaml", "small and quick"],
         ["params/small/second.yaml", "a second one"],
+        ["params/small/silent.yaml"],
     ]
 
 

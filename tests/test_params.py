@@ -1,4 +1,4 @@
-"""Parameters: every YAML file fits its notebook, and what is out of range is named."""
+"""Every YAML file fits its notebook, and runs from top to bottom at toy size."""
 
 import os
 from pathlib import Path
@@ -21,113 +21,6 @@ def notebook_of(path):
     return REPO_ROOT / "notebooks" / f"{path.parent.name}.ipynb"
 
 
-# The vocabulary
-
-
-def test_valid_values_come_back_as_they_are():
-    values = {"lr": 1e-3, "n_train": None, "sparsities": [0.0, 0.5], "pruners": ["l1_filter", "slimming_l1"]}
-    assert params.validate(values, "here") == values
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"epoch": 3}, "here: unknown parameter 'epoch', did you mean 'epochs'"),
-        ({"xyzzy": 3}, "unknown parameter 'xyzzy'$"),
-        ({"epochs": "3"}, "epochs is '3': input should be a valid integer"),
-        ({"epochs": 3.0}, "epochs is 3.0"),
-        ({"epochs": True}, "epochs is True"),
-        ({"epochs": 0}, "epochs is 0: input should be greater than or equal to 1"),
-        ({"lr": "1e-3"}, "lr is '1e-3': input should be a valid number"),  # YAML reads 1e-3 as text
-        ({"lr": 0.0}, "lr is 0.0: input should be greater than 0"),
-        ({"batch_size": 1}, "batch_size is 1"),
-        ({"sparsity": 1.0}, "sparsity is 1.0: input should be less than 1"),
-        ({"sparsity": -0.1}, "sparsity is -0.1: input should be greater than or equal to 0"),
-        ({"sparsities": [0.5, 70]}, "sparsities.1 is 70: input should be less than 1"),
-        ({"sparsities": []}, r"sparsities is \[\]"),
-        ({"sparsities": 0.5}, "sparsities is 0.5: input should be a valid list"),
-        ({"dataset": "cifar"}, "dataset is 'cifar'.*did you mean 'cifar10"),
-        ({"dataset": "absent:load"}, "dataset is 'absent:load': no module absent"),
-        ({"dataset": "folder:/no/such/folder"}, "folder:/no/such/folder: no folder"),
-        ({"model": "folder:x"}, "model is 'folder:x': unknown; valid are .*small_cnn.*module:function$"),
-        ({"model": "resnet-18"}, "model is 'resnet-18'.*did you mean 'resnet18'"),
-        ({"pruners": ["l1_filtre"]}, "pruners.0 is 'l1_filtre'.*did you mean 'l1_filter'"),
-        ({"precision": "fp16"}, "precision is 'fp16'"),
-        ({"run": "../elsewhere"}, "run is '../elsewhere'"),
-        ({"seed": -1}, "seed is -1"),
-        ({"ppb_strengths": [4.0, 0.0]}, "ppb_strengths.1 is 0.0"),
-        ({"adversarial_strengths": [-1.0]}, "adversarial_strengths.0 is -1.0"),
-        ({"smoothings": [1.0]}, "smoothings.0 is 1.0"),
-        ({"relax_upper": 1.5}, "relax_upper is 1.5"),
-        ({"dp_noises": [0.0]}, "dp_noises.0 is 0.0"),
-        ({"dp_batch_sizes": [1]}, "dp_batch_sizes.0 is 1"),
-        ({"dp_delta": 1.0}, "dp_delta is 1.0"),
-        ({"pruner": "l1_filters"}, "pruner is 'l1_filters'.*did you mean 'l1_filter'"),
-        ({"bits": [8, 2.5]}, "bits.1 is 2.5"),
-        ({"bits": [8]}, r"bits is \[8\]"),
-        ({"bits": [8, 8]}, r"bits is \[8, 8\]: the same value stands in it twice"),
-        ({"bits": [32, 8]}, "bits.0 is 32"),
-        ({"lira_models": 7}, "lira_models is 7"),
-        ({"headline_bits": 0}, "headline_bits is 0"),
-        ({"edge_bits": 64}, "edge_bits is 64"),
-        ({"families": ["fine tuned"]}, "families.0 is 'fine tuned'"),
-        ({"mmd_strengths": [0.0]}, "mmd_strengths.0 is 0.0"),
-        ({"search_tolerances": [3]}, "search_tolerances.0 is 3"),
-        ({"optimizer": "rmsprop"}, "optimizer is 'rmsprop'"),
-        ({"early_stopping": 1}, "early_stopping is 1: input should be a valid boolean"),
-    ],
-)
-def test_what_is_wrong_is_named_with_what_is_valid(values, words):
-    with pytest.raises(ValueError, match=words):
-        params.validate(values, "here")
-
-
-def test_all_problems_are_named_at_once():
-    with pytest.raises(ValueError, match="epochs is 0.*lr is -1"):
-        params.validate({"epochs": 0, "lr": -1.0}, "here")
-
-
-def test_words_of_one_notebook_stay_with_it():
-    words = {"arms": "ABC"}
-    assert params.validate({"arms": ["A", "C"]}, "here", words) == {"arms": ["A", "C"]}
-    for wrong, found in ((["D"], "arms.0 is 'D'"), ([], r"arms is \[\]"), ("A", "arms is 'A'")):
-        with pytest.raises(ValueError, match=f"here: epochs is 0.*{found}"):
-            params.validate({"arms": wrong, "epochs": 0}, "here", words)
-    with pytest.raises(ValueError, match="unknown parameter 'arms'"):
-        params.validate({"arms": ["A"]}, "here")
-    assert params.words_of(REPO_ROOT / "notebooks" / "wang2020_mcmia.ipynb") == {"arms": "ABCDEFGHIJK"}
-    assert params.words_of(REPO_ROOT / "notebooks" / "yuan2022_pruning.ipynb") == {}
-
-
-def test_what_may_be_none_is_said_and_nothing_else_may():
-    assert params.validate({"subset": None, "n_train": None}, "here") == {"subset": None, "n_train": None}
-    with pytest.raises(ValueError, match="here: epochs is None: input should be a valid integer"):
-        params.validate({"epochs": None}, "here")
-
-
-def test_check_reads_the_annotated_names_of_a_notebook():
-    namespace: dict = {}
-    exec("import os\nrun: str = 'a'\nepochs: int = 3\nother = 5\n_hidden: int = 0", namespace)
-    assert params.check(namespace) == {"run": "a", "epochs": 3}
-    namespace["epochs"] = "many"  # as papermill's injected cell would, without an annotation
-    with pytest.raises(ValueError, match="the parameters cell: epochs is 'many'"):
-        params.check(namespace)
-
-
-@pytest.mark.parametrize("present, auto", [(False, "cpu"), (True, "cuda")])
-def test_auto_takes_what_there_is(monkeypatch, present, auto):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: present)
-    assert params.device("cpu") == "cpu" and params.device("auto") == auto
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert params.device("cuda") == "cuda"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ValueError, match="device is 'cuda'.*no CUDA device.*take 'auto' or 'cpu'"):
-        params.device("cuda")
-
-
 # The files
 
 
@@ -136,6 +29,20 @@ def test_every_file_fits_its_notebook_and_is_named_after_its_run(path):
     values = params.read(path, notebook_of(path))  # raises for what is unknown or out of range
     assert values["run"] == path.stem
     assert set(values) <= set(papermill.inspect_notebook(str(notebook_of(path))))
+
+
+QUICK = {"digits", "location", "mnist", "att_faces", "lfw_faces", "imagenette"}  # to be read, in a second
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_file_fits_the_data_that_are_at_hand_on_a_large_machine(path, monkeypatch):
+    monkeypatch.setenv("MIALIB_DATA", str(data_root()))
+    for name in ("is_available", "is_bf16_supported"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda: True)
+    monkeypatch.setattr(params.machine, "memory", lambda device: 2**37)
+    values = params.read(path, notebook_of(path))
+    if values.get("dataset", "digits") in QUICK:
+        assert params.read(path, notebook_of(path), fitting=True) == values
 
 
 @pytest.mark.parametrize(
@@ -149,6 +56,7 @@ def test_every_notebooks_defaults_are_in_the_vocabulary(path):
     values = params.check(namespace, **params.words_of(path))
     assert set(values) == set(papermill.inspect_notebook(str(path)))
     assert values["dataset"] == "digits"
+    assert params.checking.declared(path) == values
 
 
 # Two notebooks on the same networks
@@ -200,7 +108,7 @@ TOY = {
     "inversion_strengths": [1.0], "membership_strengths": [0.3], "reformer_widths": [8, 16], "reformer_latent": 2,
     "memguard_budgets": [1.0], "selena_sub_models": 3, "selena_left_out": 1, "decoder_width": 0.05, "decoder_epochs": 1,
     "judge_width": 0.1, "nsh_epochs": 1, "noisy_queries": 4,
-    "search_tolerances": [], "mmd_strengths": [1.0], "lira_models": 6,  # the search: digits, which nbval runs
+    "milestones": [], "fine_tune_milestones": [], "sparsity": 0.7, "search_tolerances": [], "mmd_strengths": [1.0], "lira_models": 6,  # the search: digits, which nbval runs
     "device": "cpu", "n_jobs": 1,
 }  # fmt: skip
 PLACES = {

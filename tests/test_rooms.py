@@ -96,10 +96,7 @@ def test_no_public_function_has_the_name_of_its_module(path):
     "path",
     [
         *FILES,
-        *(
-            PACKAGE / f"{name}.py"
-            for name in ("params", "store", "hashing", "reach", "streams", "progress", "cli")
-        ),
+        *(PACKAGE / f"{name}.py" for name in ("store", "hashing", "reach", "streams", "progress", "cli")),
     ],
     ids=name_of,
 )
@@ -130,11 +127,10 @@ def test_the_top_level_is_as_agreed():
         pytest.skip("not a git checkout")
     assert shown == {"pyproject.toml", "README.md", "notebooks", "mialib", "params", "tests", "outputs"}
     assert {path.name for path in PACKAGE.glob("*.py")} == {
-        f"{n}.py" for n in ("__init__", "params", "store", "hashing", "reach", "streams", "progress", "cli")
+        f"{n}.py" for n in ("__init__", "store", "hashing", "reach", "streams", "progress", "cli")
     }
     assert set(mialib.__all__) == {
         *ROOMS,
-        "params",
         "store",
         "hashing",
         "reach",

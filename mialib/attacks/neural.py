@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mialib import asking, training
 from mialib.asking import Views
 from mialib.asking.posteriors import with_label
+from mialib.attacks import signals
 from mialib.data import Dataset, splits
 from mialib.models import attack_networks
 from mialib.store import Store
@@ -137,10 +138,7 @@ class NeuralAttack:
         )
 
     def _rows(self, views: Views, member: Tensor) -> Dataset:
-        if member.shape != views.labels.shape:
-            raise ValueError(
-                f"{self.name}: membership must be {tuple(views.labels.shape)}, found {tuple(member.shape)}"
-            )
+        signals.check_member(member, views.labels, f"{self.name}: membership")
         x = self.features(views).flatten(0, 1).contiguous()
         return Dataset.of_features(self.name, x, member.flatten().long(), 2)
 

@@ -127,11 +127,16 @@ def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
 
 
 def check_member(member: Tensor, labels: Tensor, name: str = "member") -> None:
-    """Raises ValueError, with `name` for it, where `member` is not bool in the shape of the labels."""
+    """Raises ValueError, with `name` for it, where `member` is not bool in the shape of the labels, or of no model."""
     if member.dtype != torch.bool or member.shape != labels.shape:
         raise ValueError(
             f"{name} must be bool of shape {tuple(labels.shape)} as the labels, "
             f"found {member.dtype} {tuple(member.shape)}"
+        )
+    if not len(labels):
+        raise ValueError(
+            f"{name} is of no model, and there is nothing to learn from: train shadow models (n_shadows), or learn from "
+            'the half of the target\'s members that is known, study.attack(..., knowing="half")'
         )
 
 

@@ -6,6 +6,7 @@ from . import faces as faces
 from . import folders as folders
 from . import formats as formats
 from . import loaders as loaders
+from . import outlines as outlines
 from . import own as own
 from . import pictures as pictures
 from . import splits as splits

@@ -135,7 +135,7 @@ def load(
             f"unknown data set {name!r}, the nearest is {near[0]!r}; there are {', '.join(LOADERS)}, "
             "folder:PATH and module:function"
         )
-    return loaded if side is None else _resized(loaded, side)
+    return loaded if side is None else resized(loaded, side)
 
 
 def load_image_folder(
@@ -247,7 +247,8 @@ def _finish(name: str, raw: Raw, subset: int | None, seed: int) -> Dataset:
     return Dataset(name, x, y[index], raw.num_classes, mean, std, groups)
 
 
-def _resized(data: Dataset, side: int) -> Dataset:
+def resized(data: Dataset, side: int) -> Dataset:
+    """The pictures made side x side pixels, see `load`; raises ValueError for features."""
     if not data.is_image:
         raise ValueError(f"side is {side}, but {data.name} holds features, not pictures; leave it None")
     parts = [

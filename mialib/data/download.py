@@ -16,6 +16,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "MIALIB_DATA"
 _OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_OFFLINE = ContextVar("nothing is downloaded", default=False)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,16 @@ def data_root(root: str | Path | None = None) -> Path:
     return Path(chosen).expanduser().resolve()
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Within it nothing is downloaded: a file that is not there is missing."""
+    token = _OFFLINE.set(True)
+    try:
+        yield
+    finally:
+        _OFFLINE.reset(token)
+
+
 def fetch(source: Source, root: Path) -> Path:
     """Path of the verified file below `root`, downloaded (with a progress bar on stderr) if it is missing.
 
@@ -62,7 +74,7 @@ def fetch(source: Source, root: Path) -> Path:
     elif source.unpacked is not None and plain.is_file():
         verify(source, plain)
         return plain
-    elif source.url is None:
+    elif source.url is None or _OFFLINE.get():
         raise missing(source, path)
     else:
         _download(source, path)

@@ -123,7 +123,8 @@ def target_shadow(n: int, n_targets: int, n_shadows: int, seed: int, n_train: in
     take the remainder. Yuan & Zhang 2022 with one target; public code mia_prune `pretrain.py`.
 
     Args:
-        n_train: members a model, with as many test examples; the default is the whole 45 %.
+        n_train: members a model, with as many test examples; the default is the whole 45 %, and of an odd number of
+            examples one is nobody's.
 
     Raises:
         ValueError: fewer than one model of a kind, or more members asked for than 45 % of a half.
@@ -132,7 +133,9 @@ def target_shadow(n: int, n_targets: int, n_shadows: int, seed: int, n_train: in
         if count < 1:
             raise ValueError(f"{name} is {count}; at least 1 is needed")
     pool = _generator(seed, _POOL, 0).permutation(n)
-    halves = {_TARGET: pool[: n // 2], _SHADOW: pool[n // 2 :]}
+    # a whole half of an odd number would give shadows one candidate more than targets; all are to have equally many
+    end = n if n_train is not None else n // 2 * 2
+    halves = {_TARGET: pool[: n // 2], _SHADOW: pool[n // 2 : end]}
     rows, seeds = [], []
     for role, count in ((_TARGET, n_targets), (_SHADOW, n_shadows)):
         for number in range(count):

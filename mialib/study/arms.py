@@ -60,13 +60,13 @@ class Given(Answers):
 
     Args:
         targets: one single-model Views for each target, on its own shuffled candidates.
-        shadows: Views of all shadow models.
+        shadows: Views of all shadow models; None, or the Views of no model, where there are none.
     """
 
-    def __init__(self, targets: list[Views], shadows: Views):
+    def __init__(self, targets: list[Views], shadows: Views | None = None):
         super().__init__()
-        self._given = targets, shadows
-        self.sensitive = all(one.sensitivity is not None for one in (*targets, shadows))
+        self._given = targets, shadows or None
+        self.sensitive = all(one.sensitivity is not None for one in (*targets, shadows) if one)
 
     def _make(self) -> Sides:
         return self._given
@@ -170,8 +170,12 @@ class Averaged(Answers):
     def _make(self) -> Sides:
         targets, shadows = self.before.views()
         for name, one in (*(("target", one) for one in targets), ("shadows", shadows)):
-            needs_door(one, name)
-        return [averaged(one, *self.options) for one in targets], averaged(shadows, *self.options)
+            if one is not None:
+                needs_door(one, name)
+        return (
+            [averaged(one, *self.options) for one in targets],
+            shadows and averaged(shadows, *self.options),
+        )
 
 
 class Borrowed(Answers):

@@ -210,6 +210,8 @@ def test_bad_input_is_named():
     for everybody in (torch.ones_like(member), torch.zeros_like(member)):
         with pytest.raises(ValueError, match="both groups"):
             attack(target, shadows, everybody, 0)
+    with pytest.raises(ValueError, match='shadow_member is of no model.*train shadow models.*knowing="half"'):
+        attack(target, shadows[:0], member[:0], 0)
     with pytest.raises(ValueError, match="same classes"):
         attack(target, views(generator, 2, 20, c=5)[0], member, 0)
     with pytest.raises(ValueError, match="finite"):

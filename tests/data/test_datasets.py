@@ -217,9 +217,7 @@ def test_pictures_of_another_size():
     brightness = [one.x.float().mean((1, 2, 3)) for one in (whole, half)]
     assert float((brightness[0] - brightness[1]).abs().max()) < 12  # of 255; the filter weighs the rim less
     with pytest.raises(ValueError, match="side is 4, but toy holds features"):
-        datasets._resized(
-            Dataset("toy", torch.zeros(3, 2), torch.zeros(3).long(), 1, *[torch.ones(1)] * 2), 4
-        )
+        datasets.resized(Dataset("toy", torch.zeros(3, 2), torch.zeros(3).long(), 1, *[torch.ones(1)] * 2), 4)
 
 
 def test_stratified_index_by_hand():

@@ -33,11 +33,24 @@ def test_targets_and_shadows_come_from_disjoint_halves():
     split = splits.target_shadow(1001, 3, 4, seed=0)
     used = split.member | split.test | split.reserve
     assert not bool((used[:3].any(0) & used[3:].any(0)).any())
-    assert (
-        used[:3].sum(1).tolist() == [500] * 3 and used[3:].sum(1).tolist() == [501] * 4
-    )  # each uses its whole half
+    assert used.sum(1).tolist() == [500] * 7  # each uses its whole half; of an odd number one is nobody's
     assert bool((split.member[0] & split.test[1]).any())  # targets cut the same half anew,
     assert bool((split.member[3] & split.test[4]).any())  # so do shadows
+
+
+@pytest.mark.parametrize("n", [*range(100, 140), 1797, 99_289])
+def test_targets_and_shadows_have_equally_many_of_each_kind(n):
+    split = splits.target_shadow(n, 1, 1, seed=0)
+    target, shadow = split.counts()
+    assert target == shadow
+    assert splits.candidates(split, 0)[0].shape == (2, target["member"] + target["test"])
+
+
+@pytest.mark.parametrize("n", [1000, 1001])
+def test_with_a_number_of_members_both_halves_are_whole(n):
+    split = splits.target_shadow(n, 60, 60, seed=0, n_train=100)
+    used = (split.member | split.test | split.reserve).any(0)
+    assert bool(used.all())  # 60 models take 200 of 500 each, and their reserves
 
 
 def test_n_train_takes_fewer_members_and_as_many_test_examples():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mialib import asking, models, study
+from mialib.attacks import threshold
 from mialib.data import splits
 from mialib.defenses.state import Chain
 from mialib.study import Averaged, Study
@@ -182,6 +183,20 @@ def test_labels_that_a_defence_keeps_are_seen_of_the_arm_before(made):
 
 
 # Shadows of another, and averages
+
+
+@pytest.mark.parametrize("shadows", [None, slice(0)], ids=["none", "of no model"])
+def test_given_answers_without_shadows_are_attacked_by_who_knows_half(made, shadows):
+    views = made.answers(0)
+    targets = [views[[i]] for i in made.roles.targets]
+    arm = made.arm("given", study.Given(targets, shadows and views[shadows]))
+    attack = {"confidence": threshold.confidence}
+    with pytest.raises(ValueError, match="arm 'given' has no shadow models.*attack with knowing=\"half\""):
+        made.attack(attack, [arm])
+    made.attack(attack, [arm], knowing="half")
+    assert {row["n_shadows"] for row in made.rows if row["attack"] == "confidence"} == {0}
+    averaged = made.arm("averaged", Averaged(arm.answers, 2, epsilon=0.0))
+    made.attack(attack, [averaged], knowing="half")
 
 
 def test_the_targets_alone_borrow_the_shadows_of_another(setting, digits):

@@ -1,0 +1,6 @@
+"""Parameters of notebooks: their meaning, their ranges, and clear errors before any work is done."""
+
+import lazy_loader
+
+# the names are in __init__.pyi; a file is imported when one of its names is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
