@@ -12,7 +12,8 @@ for _variable in ("MIALIB_CACHE", "MIALIB_OUTPUTS"):
     os.environ[_variable] = tempfile.mkdtemp(prefix="mialib-")
 os.environ["OMP_NUM_THREADS"] = "1"  # notebooks run side by side
 
-MOST_MESSAGES = 100  # of a cell; nbval reads them when the cell is done, and its socket drops what is beyond 1,000
+# of a cell; nbval reads them when the cell is done, and its socket drops what is beyond 1,000
+MOST_MESSAGES = 100
 _received = Counter()
 _get_message = RunningKernel.get_message
 
