@@ -10,6 +10,7 @@ from mialib.measures import metrics
 from mialib.store import Store
 from mialib.study import Given, Study
 from mialib.training import Recipe
+from tests import null_control
 
 N_TARGETS, N_SHADOWS = 2, 2
 ATTACKS = dict(threshold.ATTACKS) | neural.attacks(Recipe(3, 32), trainings=1)
@@ -107,3 +108,27 @@ def test_a_study_judges_by_the_membership_that_it_is_given(study_of_overfit, nam
     assert torch.equal(null.margins(arm, name), real.margins(overfit, name))
     for row in null.select(metric="auc", attack=name):
         assert abs(row["value"] - 0.5) < 1.5 * max(row["value"] - row["low"], row["high"] - row["value"])
+
+
+def test_a_redraw_of_the_membership_is_one_draw_for_all_studies_of_its_targets(digits):
+    split = splits.target_shadow(len(digits), N_TARGETS, N_SHADOWS, seed=0, n_train=100)
+    real, found = Study(digits, split, N_TARGETS).member, []
+    for number in (0, 0, 1):
+        with null_control.scored_by(number):
+            found.append(Study(digits, split, N_TARGETS))
+    first, again, other = (one.member for one in found)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    for one in (first, other):
+        assert torch.equal(one.sum(1), real.sum(1))  # as many, drawn among all candidates
+        assert 0.4 < (one & real).sum() / real.sum() < 0.6
+        assert not torch.equal(one[0], one[1])
+    assert torch.equal(
+        found[0].roles.member, Study(digits, split, N_TARGETS).roles.member
+    )  # what shadows learn from stays
+    assert torch.equal(Study(digits, split, N_TARGETS).member, real)  # over when it is over
+    assert torch.equal(_in_a_null_control(digits, split, real), real)  # a membership that is given stays
+
+
+def _in_a_null_control(digits, split, member):
+    with null_control.scored_by(0):
+        return Study(digits, split, N_TARGETS, member=member).member
