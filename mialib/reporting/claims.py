@@ -118,7 +118,9 @@ def family(table: pd.DataFrame, level: float = 0.05) -> str:
         table["verdict"].isin([REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE]) & table["margin"].notna()
     ]
     decided = judged["verdict"] != INCONCLUSIVE
-    p = judged["p"].where(decided).sort_values()  # undecided or unknown is nan: it comes last and never holds
+    p = (
+        judged["p"].astype(float).where(decided).sort_values()
+    )  # undecided or unknown is nan: it comes last and never holds
     holds = p <= level / np.arange(len(p), 0, -1)
     survive = len(p) if holds.all() else holds.argmin()
     unknown = (decided & judged["p"].isna()).sum()
@@ -127,6 +129,13 @@ def family(table: pd.DataFrame, level: float = 0.05) -> str:
         f"to miss. Of {decided.sum()} decided verdicts {survive} hold for all claims together (Holm)"
     )
     return text + (f"; {unknown} have no p-value and count as lost." if unknown else ".")
+
+
+def stored_family(records: Mapping[str, Mapping]) -> str | None:
+    """`family` of claims as they are stored, by key; None of older results, which do not hold what it needs."""
+    if not records or not all({"margin", "p"} <= record.keys() for record in records.values()):
+        return None
+    return family(pd.DataFrame.from_dict(records, orient="index"))
 
 
 def firm(paper: Mapping[str, Claim], table: pd.DataFrame, margin: float = 0.01) -> list[dict]:

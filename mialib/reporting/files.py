@@ -8,6 +8,7 @@ that mend an interval without training (`study.ranks`).
 import gzip
 import io
 import json
+import math
 import platform
 import subprocess
 import zlib
@@ -23,7 +24,7 @@ from mialib import REPO_ROOT, store
 from mialib.study import COLUMNS, aggregate
 from mialib.study.rows import TEXTS, finite
 
-CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "verdict")
+CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "paired", "verdict", "margin", "p")
 ROWS, MARGINS = "rows.csv.gz", "margins.npz"
 _SECTIONS = ("notebook", "run", "parameters", "provenance", "aggregates", "claims")
 
@@ -59,6 +60,8 @@ def save(
             )
     rows = [{name: finite(name, value) for name, value in item.items()} for item in rows]
     records = {} if claims is None else claims[list(CLAIM_COLUMNS)].to_dict("index")
+    for record in records.values():  # null where there is none, or it is infinite
+        record |= {name: record[name] if math.isfinite(record[name]) else None for name in ("margin", "p")}
     content = {
         "notebook": notebook,
         "run": run,

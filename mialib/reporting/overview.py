@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from mialib import study
-from mialib.reporting import tables, vocabulary
+from mialib.reporting import claims, tables, vocabulary
 from mialib.reporting.files import load
 
 _NETWORK = ("compression", "level", "variant", "defense", "defense_strength", "protocol")
@@ -60,7 +60,9 @@ def results_page(root: Path) -> str:
             links.append(f"[{run}](#{notebook}-{run}) ({', '.join(files)})".removesuffix(" ()"))
             sections += [f"## {notebook}, {run}", _origin(content), _markdown(_settings(content["rows"]))]
         contents.append(f"- **{notebook}**: {'; '.join(links)}; [claims](#{notebook}-claims)")
-        sections += [f"## {notebook}, claims", _markdown(_claims(runs))]
+        together = {run: claims.stored_family(content["claims"]) for run, content in runs.items()}
+        said = "\n".join(f"- {run}: {text}" for run, text in together.items() if text)
+        sections += [f"## {notebook}, claims", _markdown(_claims(runs)), *filter(None, [said])]
     return "\n\n".join([_INTRODUCTION + "\n" + "\n".join(contents), *sections]) + "\n"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mialib.attacks import threshold
 from mialib.measures import Estimate, metrics
-from mialib.reporting import vocabulary
+from mialib.reporting import claims, vocabulary
 from mialib.study import Arm, Attacker, Study, aggregate, select, table
 
 Who = Arm | Attacker
@@ -254,6 +254,7 @@ def _verdicts(judged: Mapping[str, dict]) -> list[str]:
     return [
         "Verdicts",
         *(f"{claim['claim']:{width}}  {claim['verdict']:16} {claim['ours']}" for claim in judged.values()),
+        *filter(None, [claims.stored_family(judged)]),
     ]
 
 

@@ -161,9 +161,24 @@ def test_claims_are_kept_by_key_without_how_stable_they_are(tmp_path):
         "source": "abstract",
         "paper": "a > b",
         "ours": "+0.100 [+0.050, +0.150]",
+        "paired": "",
         "verdict": "reproduced",
+        "margin": 0.05,
+        "p": None,  # its test is not known
     }
+    assert (
+        content["claims"]["more"]["verdict"] == "not run" and content["claims"]["more"]["margin"] is None
+    )  # infinite
     assert reporting.load(save(tmp_path))["claims"] == {}
+
+
+def test_what_is_said_of_all_claims_is_the_same_of_stored_ones(tmp_path):
+    content = reporting.load(save(tmp_path, claims=compared()))
+    assert claims.stored_family(content["claims"]) == claims.family(compared())
+    assert claims.stored_family({}) is None
+    older = {key: {**claim, "x": 1} for key, claim in content["claims"].items()}
+    del older["more"]["p"]
+    assert claims.stored_family(older) is None
 
 
 def test_margins_stand_beside_the_rows(tmp_path):

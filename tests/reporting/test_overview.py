@@ -150,14 +150,17 @@ def test_a_run_without_attacks_shows_its_models(tmp_path):
 def test_claims_of_all_runs_stand_in_one_table_and_are_safe(tmp_path):
     paper = {key: Claim(text, "a <b> | c", "A > B") for key, text in (("1", "first *"), ("2", "second"))}
     ours = Estimate(0.1, 0.05, 0.15)
-    page(tmp_path, accuracy(ORIGINAL, 0.9), claims.compare({"1": paper["1"]}, {"1": ours}), run="a")
-    text = page(tmp_path, accuracy(ORIGINAL, 0.9), claims.compare(paper, {"2": ours}), run="b")
+    found = {"a": claims.compare({"1": paper["1"]}, {"1": ours}), "b": claims.compare(paper, {"2": ours})}
+    page(tmp_path, accuracy(ORIGINAL, 0.9), found["a"], run="a")
+    text = page(tmp_path, accuracy(ORIGINAL, 0.9), found["b"], run="b")
     lines = text.split("## n, claims\n\n")[1].splitlines()
     assert lines == [
         "| claim | source | paper | a | b |",
         "| --- | --- | --- | --- | --- |",
         r"| first \* | a &lt;b&gt; \| c | A &gt; B | reproduced: +0.100 [+0.050, +0.150] | not run |",
         r"| second | a &lt;b&gt; \| c | A &gt; B |  | reproduced: +0.100 [+0.050, +0.150] |",
+        "",
+        *(f"- {run}: {claims.family(of)}" for run, of in found.items()),
     ]
 
 

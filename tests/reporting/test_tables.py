@@ -185,6 +185,8 @@ def test_headline_shows_every_attack_in_every_setting_and_the_verdicts():
         "Verdicts",
         "pruning leaks reproduced +0.1",
     ]
+    known = headline_lines(rows, {"leak": claim | {"margin": 0.1, "p": 0.01}})
+    assert known[:-1] == lines and known[-1].startswith("1 claims are judged") and "1 hold" in known[-1]
 
 
 def test_headline_leaves_out_classes_and_wrong_beliefs():
