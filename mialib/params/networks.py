@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mialib import streams
 from mialib.compression import cardinality, channels, int8, pruning, quantized_relu
 from mialib.defenses import differential_privacy
 from mialib.models import decoders
@@ -72,5 +73,5 @@ def _private(make_model: Callable[[], nn.Module]) -> None:
 
 def _export(make_model: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(streams.seed(0, "trial of an export"))
         int8.int8_model(make_model().eval(), torch.randn(8, *shape))
