@@ -41,8 +41,8 @@ def mean_of_shares(hits: tuple[float, float], n: tuple[float, float]) -> tuple[f
 def area(value: float, variance: float, n: int) -> tuple[float, float]:
     """The ends of the interval of an area under the ROC curve, on the scale of its log-odds.
 
-    value +- 1.96 standard errors there, by the delta method: near 1 a symmetric interval is cut off above and too short
-    below. Where the groups are apart there is no variance to estimate: then Clopper and Pearson's bound for n successes in n
+    By the delta method, with the quantile of Student's t for as few as the smaller group has: near 1 a symmetric interval is
+    cut off above and too short below, and with 1.96 standard errors 25 tied examples a group hold the truth in 92 %. Where the groups are apart there is no variance to estimate: then Clopper and Pearson's bound for n successes in n
     trials, the worst case, in which one group has a single margin.
 
     Args:
@@ -54,7 +54,7 @@ def area(value: float, variance: float, n: int) -> tuple[float, float]:
     edge = _TAIL ** (1 / n)
     if value in (0.0, 1.0):
         return (edge, 1.0) if value else (0.0, 1 - edge)
-    half = _Z * math.sqrt(variance) / (value * (1 - value))
+    half = special.stdtrit(n - 1, 1 - _TAIL) * math.sqrt(variance) / (value * (1 - value))
     centre = float(special.logit(value))
     return float(special.expit(centre - half)), float(special.expit(centre + half))
 

@@ -409,7 +409,8 @@ def test_the_interval_of_an_auc_by_hand():
     pairs = (np.sign(margin[member][:, None] - margin[~member]) + 1) / 2
     error = math.hypot(*(stats.sem(pairs.mean(axis)) for axis in (1, 0)))
     auc = pairs.mean()
-    half = 1.959964 * error / (auc * (1 - auc))  # of the log-odds
+    smaller = min(member.sum(), (~member).sum())
+    half = stats.t.ppf(0.975, smaller - 1) * error / (auc * (1 - auc))  # of the log-odds
     ends = [1 / (1 + (1 - auc) / auc * math.exp(sign * half)) for sign in (1, -1)]
     assert estimate == pytest.approx((auc, *ends))
 
