@@ -70,8 +70,9 @@ def test_the_whole_table_holds_the_truth():
     """Twenty minutes on two cores."""
     found = coverage.table(LONG, n_jobs=2)
     assert found["held"].min() >= 0.93, found[found["held"] < 0.93]
-    resolved = found[found["interval"].isin(coverage.NEITHER_WIDE) & (found["n"] >= 25)]
-    assert len(resolved) > 50 and resolved["held"].max() <= 0.98, resolved[resolved["held"] > 0.98]
+    false = found["interval"].map({"TPR at 1 % FPR": 0.01, "TPR at 0.1 % FPR": 0.001}) * found["n"]
+    resolved = found[found["interval"].isin(coverage.NEITHER_WIDE) | (false >= 10)]
+    assert len(resolved) > 100 and resolved["held"].max() <= 0.982, resolved[resolved["held"] > 0.982]
 
 
 def test_their_truths_are_what_large_samples_show():
