@@ -10,6 +10,8 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
+import torch
+
 from mialib import models
 from mialib.data import Dataset, Splits, outlines, splits
 from mialib.params import machine, networks, relations
@@ -149,6 +151,12 @@ def _of_network(values: Values, pool: Dataset, classes: int) -> Iterator[Problem
     name = values.get("model")
     if name is None:
         return
+    with torch.random.fork_rng(devices=[]):  # a notebook draws the same whether it was checked or not
+        found = list(_of_untrained(values, pool, classes, name))
+    yield from found
+
+
+def _of_untrained(values: Values, pool: Dataset, classes: int, name: str) -> Iterator[Problem]:
     seen = Dataset(pool.name, pool.x[:1], pool.y[:1] * 0, classes, pool.mean, pool.std)
     try:
         make_model = models.make(name, seen)

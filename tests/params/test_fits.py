@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mialib.data import loaders, own
 from mialib.params import fits, machine
@@ -50,6 +51,15 @@ def said(*args, **others):
 @pytest.mark.parametrize("values", [DIGITS, PRIVATE, OFFICIAL, FEATURES, {"epochs": 3}, {}], ids=str)
 def test_what_fits_passes(values):
     assert said(values) == ""
+
+
+@pytest.mark.parametrize("values", [DIGITS, DIGITS | {"pruners": ["l1_unstructured"], "bits": [2]}], ids=str)
+def test_a_notebook_draws_the_same_whether_it_was_checked_or_not(values):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    said(values)
+    assert torch.equal(torch.rand(4), expected)
 
 
 @pytest.mark.parametrize(
