@@ -34,9 +34,9 @@ def test_its_examples_take_no_memory():
 
 def test_pictures_in_folders_are_counted_and_one_is_decoded(pictures, monkeypatch):
     decoded = []
-    real = loaders.formats.decode_images
+    real = loaders.pictures.decode_images
     monkeypatch.setattr(
-        loaders.formats,
+        loaders.pictures,
         "decode_images",
         lambda files, *a, **k: decoded.append(len(files)) or real(files, *a, **k),
     )
