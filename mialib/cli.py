@@ -128,7 +128,8 @@ def _gained(cache: store.Store, before: dict[str, int]) -> str:
     count = len(cache.entries().items() - before.items())
     if not count:
         return f"It put nothing into the cache, {cache.root}."
-    return f"It put {count} entries into the cache, {cache.root}: start again to go on from there."
+    entries = "one entry" if count == 1 else f"{count} entries"
+    return f"It put {entries} into the cache, {cache.root}: start again to go on from there."
 
 
 def _discreet(executed: Path) -> None:
