@@ -4,9 +4,9 @@ The data's way is one way, and the rooms tell it in this order; a room imports f
 
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
-The last room, `params`, says what notebooks may ask of the others. Beside them stand `store`, `hashing` and `reach`
-(nothing is computed twice), `streams` (of random numbers), `progress` and `cli`. A room is imported when it is first used;
-what it says aloud stands in its `__init__.pyi`.
+The last room, `params`, says what notebooks may ask of the others. Beside them stand `places` (of files), `store`, `hashing` and
+`reach` (nothing is computed twice), `streams` (of random numbers), `progress` and `cli`. A room is imported when it is first
+used; what it says aloud stands in its `__init__.pyi`.
 """
 
 import os
@@ -34,7 +34,8 @@ ROOMS = (
 REPO_ROOT = Path(__file__).resolve().parents[1]  # notebooks/, params/ and outputs/ stand beside the package
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=(*ROOMS, "store", "hashing", "reach", "streams", "progress", "cli")
+    __name__,
+    submodules=(*ROOMS, "places", "store", "hashing", "reach", "streams", "progress", "cli"),
 )
 
 
@@ -43,7 +44,9 @@ def outputs_root() -> Path:
 
     git ignores that folder, so that whoever runs a notebook leaves the stored results in outputs/ as they are.
     """
-    return Path(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs" / ".local")
+    from mialib import places  # when first asked: importing the package imports none of its files
+
+    return places.at(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs" / ".local", "MIALIB_OUTPUTS")
 
 
 @contextmanager

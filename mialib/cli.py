@@ -19,9 +19,11 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from mialib import REPO_ROOT, environment, outputs_root, params, reporting, store
+from mialib import REPO_ROOT, environment, outputs_root, params, places, reporting, store
 from mialib.data import faces, own
 from mialib.reporting import overview, tables
+
+_ANOTHER = "a folder that you can write to"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,12 +51,16 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "list":
             return _list()
         if options.command == "overview":
-            stored = Path(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs")
+            stored = places.at(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs", "MIALIB_OUTPUTS")
+            places.writable(stored, f"set MIALIB_OUTPUTS to {_ANOTHER}")
             page = stored / "README.md"
             store.write(page, overview.results_page(stored).encode())
             print(page)
             return 0
         if options.command == "faces":
+            places.writable(
+                options.root / "faces", f"give {_ANOTHER} as the data root, and as MIALIB_DATA later"
+            )
             print(faces.build(options.kind, options.archive, options.root / "faces"))
             return 0
     except (ValueError, OSError) as error:
@@ -65,8 +71,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mialib: {problem}", file=sys.stderr)
     if problems:
         return 2
+    try:
+        root = REPO_ROOT / "outputs" if options.keep else outputs_root()
+        for _, notebook, parameters in checked:
+            places.writable(
+                root / notebook.stem / parameters["run"],
+                f"{'leave out --keep and ' if options.keep else ''}set MIALIB_OUTPUTS to {_ANOTHER}",
+            )
+        store.Store().ready()
+    except (ValueError, OSError) as error:
+        print(f"mialib: {error}", file=sys.stderr)
+        return 2
     statuses = []
-    root = REPO_ROOT / "outputs" if options.keep else outputs_root()
     for path, notebook, parameters in checked:
         with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
             statuses.append(execute(notebook, parameters))
@@ -76,8 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
 def execute(notebook: Path, parameters: dict) -> int:
     """Run one notebook; 0, or 1 after printing the failing cell's error."""
     folder = outputs_root() / notebook.stem / parameters["run"]
-    executed = folder / "executed.ipynb"
+    executed, cache = folder / "executed.ipynb", store.Store()
     folder.mkdir(parents=True, exist_ok=True)
+    store.sweep(folder)
+    before = cache.entries()
     print(f"{notebook.stem}, run {parameters['run']!r} -> {folder}", flush=True)
     try:
         with _progress():
@@ -91,25 +109,21 @@ def execute(notebook: Path, parameters: dict) -> int:
             )
     except PapermillExecutionError as error:
         print(
-            f"\nmialib: cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}",
-            file=sys.stderr,
-        )
-        print(
-            f"The notebook up to there: {executed}. What was trained is cached: start again to go on.",
+            f"\nmialib: cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}\n"
+            f"The notebook up to there: {executed}. {_gained(cache, before)}",
             file=sys.stderr,
         )
         return 1
     except DeadKernelError:
         print(
-            f"\nmialib: the notebook's kernel died, most likely for want of memory; see {executed}.",
-            file=sys.stderr,
-        )
-        print(
-            "What was trained is cached: start again to go on, with fewer processes (--jobs 1).",
+            f"\nmialib: the notebook's kernel died, most likely for want of memory; see {executed}.\n"
+            f"{_gained(cache, before)} Fewer processes (--jobs 1) need less memory.",
             file=sys.stderr,
         )
         return 1
-    _without_home(executed)
+    finally:
+        if executed.exists():
+            _discreet(executed)
     print(tables.headline(reporting.load(folder / "metrics.json")))
     print(
         f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}"
@@ -117,11 +131,23 @@ def execute(notebook: Path, parameters: dict) -> int:
     return 0
 
 
-def _without_home(executed: Path) -> None:
-    """papermill notes both paths as it was given them; where somebody's checkout lies is nobody's business."""
+def _gained(cache: store.Store, before: dict[str, int]) -> str:
+    """What a run that failed leaves to the next one, as it is seen in the cache."""
+    count = len(cache.entries().items() - before.items())
+    if not count:
+        return f"It put nothing into the cache, {cache.root}."
+    entries = "one entry" if count == 1 else f"{count} entries"
+    return f"It put {entries} into the cache, {cache.root}: start again to go on from there."
+
+
+def _discreet(executed: Path) -> None:
+    """Where somebody's checkout, cache and home lie is nobody's business: not in tracebacks and warnings either."""
     notebook = nbformat.read(executed, as_version=4)
-    for name in ("input_path", "output_path"):
-        notebook.metadata.papermill[name] = os.path.relpath(notebook.metadata.papermill[name], REPO_ROOT)
+    noted = notebook.metadata.get("papermill", {})
+    for name in ("input_path", "output_path"):  # papermill notes them as it was given them
+        if (path := Path(noted.get(name) or "")).is_relative_to(REPO_ROOT):
+            noted[name] = str(path.relative_to(REPO_ROOT))
+    notebook = nbformat.from_dict(reporting.without_places(notebook))
     store.write(executed, nbformat.writes(notebook).encode())
 
 
@@ -218,7 +244,9 @@ def _progress() -> Iterator[None]:
         thread = threading.Thread(target=follow, args=(path,), daemon=True)
         thread.start()
         try:
-            with environment(MIALIB_PROGRESS=path):
+            # the kernel's connection file lies in the home folder otherwise, and there may be none
+            runtime = os.environ.get("JUPYTER_RUNTIME_DIR") or folder
+            with environment(MIALIB_PROGRESS=path, JUPYTER_RUNTIME_DIR=runtime):
                 yield
         finally:
             over.set()

@@ -62,7 +62,7 @@ def follow(items: Iterable, what: str, unit: str, total: int | None = None) -> I
 
 @contextmanager
 def _drawn(total: int, what: str, unit: str) -> Iterator[tqdm]:
-    path = os.environ.get("MIALIB_PROGRESS")
+    path = os.path.expanduser(os.environ.get("MIALIB_PROGRESS", ""))
     file = open(path, "a", buffering=1) if path else sys.stderr
     pace = _TERMINAL if file.isatty() else _ELSEWHERE
     look = {"desc": what, "unit": unit, "bar_format": _FORMAT, "leave": False}

@@ -1,21 +1,40 @@
 """Nothing is computed twice, nothing half-written is trusted: a folder of trained models under content keys.
 
 An entry is two files, `<key>.safetensors` and `<key>.json`, written under temporary names and renamed, the JSON last:
-it holds the SHA-256 of the tensors, so a missing, cut or altered entry is noticed on load. It is then named in a
-warning, set aside and made again. Place: the argument, else `MIALIB_CACHE`, else the user cache.
+it holds the SHA-256 of the tensors and of the record, so a missing, cut or altered entry is noticed on load. It is then
+named in a warning, set aside and made again. An entry that cannot be read is another thing: a disk that does not answer
+says nothing about what lies on it, so the entry stays and an error names it. Place: the argument, else `MIALIB_CACHE`,
+else the user cache.
 """
 
 import hashlib
 import json
 import os
+import platform
+import re
 import tempfile
+import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
-import pooch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+
+from mialib import places
+
+TRIES = (
+    3  # readings before an entry counts as unreadable, or as corrupt: another process may be writing it anew
+)
+PAUSE = 0.1  # seconds before the second, twice that before the third
+_ADVICE = (
+    "set the environment variable MIALIB_CACHE (or the argument `root`) to a folder that you can write to"
+)
+_HOST = re.sub(r"\W", "_", platform.node())
+_TEMPORARY = re.compile(r"\..+\.(?P<host>\w*)-(?P<process>\d+)-\w+\.part")
+_NAMELESS = re.compile(r"\.[0-9a-f]{40}\.(json|safetensors)\.\w{8}")  # as entries were written once
+_LONG = 3600.0  # seconds that no write takes
 
 
 class Store:
@@ -26,37 +45,77 @@ class Store:
     """
 
     def __init__(self, root: str | Path | None = None):
-        default = os.environ.get("MIALIB_CACHE") or Path(pooch.os_cache("mialib")) / "models"
-        self.root = Path(root or default).expanduser()
+        self.root = places.at(root, "the argument `root`") if root else places.cache_root()
 
-    def get(self, key: str) -> tuple[dict[str, Tensor], dict] | None:
-        """The entry, or None where there is none; a corrupt one is renamed to `*.corrupt` and counts as none."""
+    def get(
+        self, key: str, shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> tuple[dict[str, Tensor], dict] | None:
+        """The entry, or None where there is none; a corrupt one is renamed to `*.corrupt` and counts as none.
+
+        Args:
+            shapes: name -> shape of tensors that the entry must hold, or it is corrupt; default: any will do.
+
+        Raises:
+            OSError: there is an entry, and it cannot be read. It stays as it is.
+        """
         tensors, record = self._paths(key)
-        if not (tensors.exists() and record.exists()):
-            return None
+        for attempt in range(TRIES):
+            time.sleep(PAUSE * attempt)
+            try:
+                text = record.read_bytes()
+                return _checked(text, tensors.read_bytes(), shapes or {})
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except (OSError, ValueError, RecursionError, SafetensorError) as error:
+                problem = error
+        if isinstance(problem, OSError):
+            raise places.told(
+                problem,
+                f"cache entry {tensors} is there and cannot be read ({problem.strerror or problem}); it was left as it "
+                "is: try again, see to the disk or the rights, or set MIALIB_CACHE to another folder",
+            ) from problem
+        done = _set_aside(tensors, record)
+        warnings.warn(
+            f"cache entry {tensors} is corrupt ({problem}); {done}, it is computed again", stacklevel=2
+        )
+        return None
+
+    def ready(self) -> bool:
+        """Before work: whether what will be computed can be kept. What killed writes left here is removed.
+
+        Where a folder can be read but not written to, a warning says so: what it holds is used all the same.
+
+        Raises:
+            OSError: there is no folder, and none can be made.
+        """
         try:
-            content, meta = tensors.read_bytes(), json.loads(record.read_text())
-            digest = hashlib.sha256(content).hexdigest()
-            if digest != meta["sha256"]:
-                raise ValueError(f"SHA-256 is {digest}, {meta['sha256']} was written")
-            return load(content), meta["record"]
-        except (ValueError, TypeError, KeyError, SafetensorError, OSError) as error:
-            for path in (tensors, record):
-                if path.exists():
-                    path.replace(path.with_name(path.name + ".corrupt"))
-            warnings.warn(
-                f"cache entry {tensors} is corrupt ({error}); set aside as *.corrupt, it is computed again",
-                stacklevel=2,
-            )
-            return None
+            places.writable(self.root, _ADVICE)
+        except OSError as error:
+            if not self.root.is_dir():
+                raise
+            warnings.warn(f"what is computed now is not kept: the cache {error}", stacklevel=2)
+            return False
+        sweep(self.root)
+        return True
 
     def put(self, key: str, tensors: dict[str, Tensor], record: dict) -> None:
-        """Write an entry whole or not at all."""
+        """Write an entry whole or not at all; where the place takes none, a warning says so and the work goes on."""
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        meta = {"sha256": hashlib.sha256(content).hexdigest(), "record": record}
-        record_bytes = json.dumps(meta, allow_nan=False).encode()
-        for path, data in zip(self._paths(key), (content, record_bytes), strict=True):
-            write(path, data)
+        kept = json.loads(_packed(record))  # hashed as it will be read: with lists for tuples, texts for keys
+        meta = {"sha256": _digest(content), "record_sha256": _digest(_packed(kept)), "record": kept}
+        try:
+            for path, data in zip(self._paths(key), (content, _packed(meta)), strict=True):
+                write(path, data)
+        except OSError as error:
+            warnings.warn(
+                f"what is computed now is not kept: the cache {self.root} cannot be written to "
+                f"({error.strerror or error}); make room there, or {_ADVICE}",
+                stacklevel=2,
+            )
+
+    def entries(self) -> dict[str, int]:
+        """Each key with the time of its writing, in nanoseconds."""
+        return {path.stem: path.stat().st_mtime_ns for path in self.root.glob("*/*.json")}
 
     def _paths(self, key: str) -> tuple[Path, Path]:
         folder = self.root / key[:2]
@@ -66,7 +125,9 @@ class Store:
 def write(path: Path, data: bytes) -> None:
     """Write a file under a temporary name beside it and rename: readers see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # whose it is, so that `sweep` knows what nobody will finish
+    mark = f".{path.name}.{_HOST}-{os.getpid()}-"
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=mark, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -77,3 +138,75 @@ def write(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files below a folder whose writers were killed; those of writes under way stay."""
+    for path in folder.rglob(".*"):
+        try:
+            if _abandoned(path):
+                path.unlink(missing_ok=True)
+        except OSError:  # somebody else's, or gone meanwhile: it harms nobody
+            continue
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether it is a temporary file of a process of this machine that is gone, or of any that is long past."""
+    mark = _TEMPORARY.fullmatch(path.name)
+    if mark is None and _NAMELESS.fullmatch(path.name) is None:
+        return False
+    if mark is not None and mark["host"] == _HOST and not _alive(int(mark["process"])):
+        return True
+    return time.time() - path.stat().st_mtime > _LONG
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":  # elsewhere this very question ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _checked(text: bytes, content: bytes, shapes: Mapping[str, tuple]) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the record of an entry; raises ValueError, RecursionError or SafetensorError for a mismatch."""
+    meta = json.loads(text)
+    if not isinstance(meta, dict) or not isinstance(meta.get("record"), dict):
+        raise ValueError("its JSON holds no record")
+    record = meta["record"]
+    found = {"sha256": _digest(content), "record_sha256": _digest(_packed(record))}
+    for name, digest in found.items():
+        # entries of before have no checksum of the record
+        if (written := meta.get(name, digest if name == "record_sha256" else None)) != digest:
+            raise ValueError(f"{name} is {digest}, {written} was written")
+    tensors = load(content)
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise ValueError(f"tensor {name} is missing")
+        if tuple(tensors[name].shape) != tuple(shape):
+            raise ValueError(f"tensor {name} has shape {tuple(tensors[name].shape)}, not {tuple(shape)}")
+    return tensors, record
+
+
+def _set_aside(*paths: Path) -> str:
+    """Rename to `*.corrupt`; says how it went."""
+    for path in paths:
+        try:
+            path.replace(path.with_name(path.name + ".corrupt"))
+        except FileNotFoundError:  # another process was faster
+            continue
+        except OSError as error:
+            return f"it cannot be set aside ({error.strerror or error})"
+    return "set aside as *.corrupt"
+
+
+def _packed(thing: dict) -> bytes:
+    return json.dumps(thing, allow_nan=False).encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

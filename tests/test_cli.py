@@ -1,14 +1,18 @@
 """The command line: bad input is refused before any work, and a run leaves results or a message."""
 
+import getpass
 import os
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbclient.exceptions import DeadKernelError
 
 from mialib import REPO_ROOT, cli, reporting
 from mialib.data import faces
+from mialib.store import Store
 from mialib.study import COLUMNS
 
 
@@ -29,6 +33,17 @@ def repository(tmp_path, monkeypatch):
             "content = dict(notebook='small', run=run, parameters={}, provenance={}, aggregates=[], claims={'it': claim})\n"
             "(folder / 'metrics.json').write_text(json.dumps(content))\n"
             "assert os.environ['MIALIB_PROGRESS']\n"
+        ),
+        nbformat.v4.new_code_cell(
+            "if epochs == 8:\n"
+            "    import sys, torch; from mialib.store import Store\n"
+            "    cache = Store()\n"
+            "    cache.put('abd', {'w': torch.ones(2)}, {})\n"
+            "    print(cache.root, sys.executable)\n"
+            "    assert cache.get('abc') is None  # damaged: a warning\n"
+            "    (cache.root / 'ab' / 'abd.json').unlink(); (cache.root / 'ab' / 'abd.json').mkdir()\n"
+            "    cache.put('abe', {'w': torch.ones(2)}, {})\n"
+            "    cache.get('abd')\n"
         ),
     ]
     (tmp_path / "notebooks").mkdir()
@@ -209,8 +224,88 @@ def test_a_failing_notebook_exits_with_1_and_its_message(repository, capsys):
     message = capsys.readouterr().err
     assert "RuntimeError: seven is too many" in message and "small.ipynb failed" in message
     assert (Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "bad" / "executed.ipynb").exists()  # up to there
+    assert "It put nothing into the cache" in message and "start again" not in message
     cli.main(["list"])
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "params/small/bad.yaml"
+
+
+def test_what_a_run_on_a_damaged_cache_writes_names_no_place_and_no_user(repository, capsys, tmp_path):
+    cache = Store()
+    cache.put("abc", {"w": torch.zeros(2)}, {})
+    (cache.root / "ab" / "abc.safetensors").write_bytes(b"cut")
+    assert cache.root.is_absolute()
+    assert cli.main(["run", str(repository("epochs: 8", "damaged"))]) == 1
+    folder = Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "damaged"
+    text = (folder / "executed.ipynb").read_text()
+    # the warning and the traceback are there
+    assert "$MIALIB_CACHE/ab/abc.safetensors is corrupt" in text and "cannot be read" in text
+    assert "mialib/store.py" in text and "Traceback" in text
+    private = [tmp_path, cache.root, folder.parent, REPO_ROOT, sys.prefix, sys.base_prefix, Path.home()]
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".gz":
+            for place in (
+                *map(str, private),
+                "/tmp/",
+                "/home/",
+                f"/{getpass.getuser()}/",
+                os.uname().nodename,
+            ):
+                assert place not in path.read_text(), place
+    # two were put, one of which the cell broke again
+    assert f"It put 2 entries into the cache, {cache.root}: start again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_outputs_that_cannot_be_written_are_refused_before_work(
+    repository, capsys, monkeypatch, tmp_path, keep
+):
+    monkeypatch.setattr(cli, "execute", None)  # is not called
+    path = repository("epochs: 1")
+    (tmp_path / "outputs").write_text("a file")
+    monkeypatch.setenv("MIALIB_OUTPUTS", str(tmp_path / "outputs" / "mine"))
+    assert cli.main(["run", str(path), *["--keep"] * keep]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"mialib: {tmp_path / 'outputs'}") and "cannot be written to" in message
+    assert "set MIALIB_OUTPUTS to" in message and ("leave out --keep" in message) == keep
+    assert cli.main(["overview"]) == 2
+    assert "set MIALIB_OUTPUTS to" in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_made_is_refused_before_work(repository, nothing_runs, capsys, monkeypatch):
+    path = str(repository("epochs: 1"))
+    for place in ("/proc/mialib", "~nobody-of-this-name/x"):
+        monkeypatch.setenv("MIALIB_CACHE", place)
+        assert cli.main(["run", path]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"mialib: {place}") and "MIALIB_CACHE" in message
+
+
+def test_a_data_root_that_cannot_be_written_is_refused_before_faces_are_built(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(faces, "build", None)  # is not called
+    (tmp_path / "file").touch()
+    assert cli.main(["faces", "att", "archive.zip", str(tmp_path / "file")]) == 2
+    message = capsys.readouterr().err
+    assert f"{tmp_path / 'file' / 'faces'} cannot be written to" in message and "MIALIB_DATA" in message
+
+
+def test_what_a_killed_run_left_in_the_outputs_is_gone_after_the_next(repository):
+    folder = Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "first"
+    (folder / "figures").mkdir(parents=True)
+    for left in (
+        folder / ".metrics.json.other-1-12345678.part",
+        folder / "figures" / ".a.png.other-1-12345678.part",
+    ):
+        left.touch()
+        os.utime(left, (1, 1))
+    assert cli.main(["run", str(repository("epochs: 6"))]) == 0
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.filterwarnings("ignore:IPython parent")
+def test_the_home_folder_holds_nothing_that_a_run_needs(repository, monkeypatch):
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    monkeypatch.delenv("JUPYTER_RUNTIME_DIR", raising=False)
+    assert cli.main(["run", str(repository("epochs: 6"))]) == 0
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from mialib import REPO_ROOT, ROOMS
 PACKAGE = REPO_ROOT / "mialib"
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
 # what every room may use
-FOUNDATIONS = {"store", "hashing", "reach", "streams", "progress", "REPO_ROOT", "outputs_root", "environment"}
+FILES_BESIDE = ("places", "store", "hashing", "reach", "streams", "progress")
+FOUNDATIONS = {*FILES_BESIDE, "REPO_ROOT", "outputs_root", "environment"}
 READERS = [path for folder in ("mialib", "tests") for path in sorted((REPO_ROOT / folder).rglob("*.py"))]
 
 
@@ -49,7 +50,7 @@ def test_a_room_imports_from_those_before_it_only(path):
     assert used <= before, f"{sorted(used - before)} come later"
 
 
-@pytest.mark.parametrize("name", ["store", "hashing", "reach", "streams", "progress"])
+@pytest.mark.parametrize("name", FILES_BESIDE)
 def test_the_foundations_know_no_room(name):
     used = {module or name for module, name in imports((PACKAGE / f"{name}.py").read_text())}
     assert used <= FOUNDATIONS
@@ -96,7 +97,7 @@ def test_no_public_function_has_the_name_of_its_module(path):
     "path",
     [
         *FILES,
-        *(PACKAGE / f"{name}.py" for name in ("store", "hashing", "reach", "streams", "progress", "cli")),
+        *(PACKAGE / f"{name}.py" for name in (*FILES_BESIDE, "cli")),
     ],
     ids=name_of,
 )
@@ -127,14 +128,6 @@ def test_the_top_level_is_as_agreed():
         pytest.skip("not a git checkout")
     assert shown == {"pyproject.toml", "README.md", "notebooks", "mialib", "params", "tests", "outputs"}
     assert {path.name for path in PACKAGE.glob("*.py")} == {
-        f"{n}.py" for n in ("__init__", "store", "hashing", "reach", "streams", "progress", "cli")
+        f"{n}.py" for n in ("__init__", *FILES_BESIDE, "cli")
     }
-    assert set(mialib.__all__) == {
-        *ROOMS,
-        "store",
-        "hashing",
-        "reach",
-        "streams",
-        "progress",
-        "cli",
-    }
+    assert set(mialib.__all__) == {*ROOMS, *FILES_BESIDE, "cli"}

@@ -1,6 +1,13 @@
 """The cache: whole entries or none, and nothing that is damaged is loaded."""
 
+import errno
+import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +16,7 @@ import torch
 from mialib import store
 from mialib.store import Store
 
+BUSY = "import sys; print('ready', flush=True); sys.stdin.read()"
 TENSORS = {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(3), "flag": torch.tensor([True, False])}
 RECORD = {"loss": [0.5, 0.25], "best_epoch": 1}
 
@@ -55,6 +63,15 @@ def alter(path):
     path.write_bytes(content)
 
 
+def rewrite(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(store, "PAUSE", 0.0)
+
+
 @pytest.mark.parametrize(
     ("suffix", "damage"),
     [
@@ -65,8 +82,16 @@ def alter(path):
         ("json", lambda path: path.write_text("{}")),
         ("json", lambda path: path.write_text("[]")),
         ("json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("json", lambda path: path.write_text("[" * 200_000 + "]" * 200_000)),
+        ("json", lambda path: rewrite(path, record=None)),
+        ("json", lambda path: rewrite(path, record=[1])),
+        ("json", lambda path: rewrite(path, record=RECORD | {"best_epoch": 2})),
+        ("json", lambda path: rewrite(path, sha256=None)),
     ],
-    ids=["bit", "cut", "empty", "json cut", "json empty", "json list", "json bytes"],
+    ids=[
+        *("bit", "cut", "empty", "json cut", "json empty", "json list", "json bytes", "json deep"),
+        *("record null", "record list", "record altered", "no checksum"),
+    ],
 )
 def test_a_damaged_entry_is_named_set_aside_and_never_loaded(cache, suffix, damage):
     cache.put("abc", TENSORS, RECORD)
@@ -105,3 +130,156 @@ def test_nothing_is_pickled(cache):
     cache.put("abc", TENSORS, RECORD)
     json.loads(next(cache.root.rglob("*.json")).read_text())
     assert b"\x80\x04" not in next(cache.root.rglob("*.safetensors")).read_bytes()[:64]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ({"w": (2, 3), "b": (3,)}, "tensor b is missing"),
+        ({"w": (3, 2)}, r"tensor w has shape \(2, 3\), not \(3, 2\)"),
+    ],
+)
+def test_an_entry_of_other_tensors_than_are_needed_is_corrupt(cache, shapes, words):
+    cache.put("abc", TENSORS, RECORD)
+    assert cache.get("abc", {"w": (2, 3), "n": ()}) is not None
+    with pytest.warns(UserWarning, match=f"is corrupt.*{words}"):
+        assert cache.get("abc", shapes) is None
+    assert files(cache) == ["abc.json.corrupt", "abc.safetensors.corrupt"]
+
+
+def test_entries_whose_record_has_no_checksum_are_read(cache):
+    cache.put("abc", TENSORS, RECORD)
+    path = next(cache.root.rglob("*.json"))
+    meta = json.loads(path.read_text())
+    assert meta.pop("record_sha256") == hashlib.sha256(json.dumps(RECORD).encode()).hexdigest()
+    path.write_text(json.dumps(meta))
+    assert cache.get("abc")[1] == RECORD
+
+
+def refuse(monkeypatch, code, times=10**9):
+    """`Path.read_bytes` fails so many times; the list grows by one each time that it is asked."""
+    real, asked = Path.read_bytes, []
+
+    def read(path):
+        asked.append(path)
+        if len(asked) <= times:
+            raise OSError(code, os.strerror(code), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    return asked
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_an_entry_that_cannot_be_read_is_named_and_left_as_it_is(cache, monkeypatch, code):
+    cache.put("abc", TENSORS, RECORD)
+    with monkeypatch.context() as patch:
+        asked = refuse(patch, code)
+        with pytest.raises(
+            OSError, match=r"abc\.safetensors is there and cannot be read.*MIALIB_CACHE"
+        ) as caught:
+            cache.get("abc")
+        assert caught.value.errno == code and len(asked) == store.TRIES
+    assert cache.get("abc")[1] == RECORD and files(cache) == ["abc.json", "abc.safetensors"]
+
+
+def test_a_disk_that_answers_at_the_third_try_is_believed(cache, monkeypatch):
+    cache.put("abc", TENSORS, RECORD)
+    refuse(monkeypatch, errno.ESTALE, times=2)
+    assert cache.get("abc")[1] == RECORD
+
+
+def test_what_another_process_writes_anew_meanwhile_is_not_corrupt(cache, monkeypatch):
+    cache.put("abc", TENSORS, RECORD)
+    old = next(cache.root.rglob("*.json")).read_bytes()
+    cache.put("abc", TENSORS, RECORD | {"best_epoch": 7})
+    new = next(cache.root.rglob("*.json")).read_bytes()
+    meta = json.loads(old) | {"sha256": "of other tensors"}
+    answers = [json.dumps(meta).encode(), new]
+    real = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: answers.pop(0) if path.suffix == ".json" else real(path)
+    )
+    assert cache.get("abc")[1]["best_epoch"] == 7 and not answers
+
+
+def read_only(monkeypatch):
+    """No file can be made or renamed, as on a disk that is mounted read-only."""
+
+    def fail(*args, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    for name in ("mkstemp", "TemporaryFile"):
+        monkeypatch.setattr(store.tempfile, name, fail)
+
+
+def test_a_corrupt_entry_of_a_read_only_cache_is_named_and_counts_as_none(cache, monkeypatch):
+    cache.put("abc", TENSORS, RECORD)
+    alter(next(cache.root.rglob("*.safetensors")))
+    read_only(monkeypatch)
+    with pytest.warns(UserWarning, match=r"is corrupt .* cannot be set aside \(Read-only file system\)"):
+        assert cache.get("abc") is None
+    assert files(cache) == ["abc.json", "abc.safetensors"]
+
+
+def test_what_cannot_be_kept_is_said_before_work_and_after(cache, monkeypatch):
+    cache.put("abc", TENSORS, RECORD)
+    assert cache.ready()
+    read_only(monkeypatch)
+    with pytest.warns(
+        UserWarning, match=r"is not kept: the cache .*\(Read-only file system\); set .*MIALIB_CACHE"
+    ):
+        assert not cache.ready()
+    with pytest.warns(UserWarning, match=r"is not kept.*MIALIB_CACHE"):
+        cache.put("abd", TENSORS, RECORD)
+    assert cache.get("abc")[1] == RECORD and cache.get("abd") is None
+
+
+def test_where_no_folder_can_be_made_nothing_is_begun(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/mialib")):
+        cache = Store(place)
+        assert cache.get("abc") is None
+        with pytest.raises(OSError, match=f"{place} cannot be written to .*MIALIB_CACHE"):
+            cache.ready()
+
+
+def test_what_a_killed_write_left_is_gone_at_the_next_start_and_what_is_under_way_stays(cache):
+    cache.put("abc", TENSORS, RECORD)
+    folder = next(cache.root.glob("*"))
+    code = (
+        "import os, signal, sys, pathlib; from mialib import store\n"
+        "store.os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.write(pathlib.Path(sys.argv[1]), b'half')"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(folder / "abe.json")])
+    assert killed.returncode == -signal.SIGKILL and len(files(cache)) == 3
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        writing = folder / f".abf.json.{store._HOST}-{other.pid}-12345678.part"
+        elsewhere, ages_ago = folder / ".abf.json.other-1-12345678.part", folder / ".abf.json.other-1-x.part"
+        once = folder / f".{'0' * 40}.json.12345678"
+        for path in (writing, elsewhere, ages_ago, once, folder / ".mine"):
+            path.touch()
+        for path in (ages_ago, once, folder / ".mine"):
+            os.utime(path, (time.time() - 7200,) * 2)
+        assert cache.ready()
+        assert {path for path in folder.glob(".*")} == {writing, elsewhere, folder / ".mine"}
+    store.sweep(cache.root)  # the other process is gone now
+    assert {path for path in folder.glob(".*")} == {elsewhere, folder / ".mine"}
+    assert cache.get("abc")[1] == RECORD
+
+
+def test_entries_tell_what_was_written_and_written_again(cache):
+    assert cache.entries() == {}
+    cache.put("abc", TENSORS, RECORD)
+    before = cache.entries()
+    cache.put("bcd", TENSORS, RECORD)
+    os.utime(next(cache.root.rglob("abc.json")), ns=(1, 1))
+    assert before.keys() == {"abc"} and cache.entries().items() - before.items() == {
+        ("abc", 1),
+        ("bcd", cache.entries()["bcd"]),
+    }

@@ -160,11 +160,14 @@ def remembered(
 
     def ask(bits: Mapping[str, float]) -> Measured:
         key = hashing.key(what="bit search", bits=dict(bits), code=code, **made_of)
-        if (entry := cache.get(key)) is None:
+        entry = cache.get(key)
+        if entry is None or entry[1].keys() != set(Measured._fields):
+            keeps = cache.ready()
             began = time.perf_counter()
             leak, accuracy = measure(bits)
             entry = {}, Measured(leak, accuracy, time.perf_counter() - began)._asdict()
-            cache.put(key, *entry)
+            if keeps:
+                cache.put(key, *entry)
         return Measured(**entry[1])
 
     return ask

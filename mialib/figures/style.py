@@ -108,9 +108,11 @@ def label_points(axes, points, texts, colors, size=7) -> None:
     places = ends[:, None] + offsets  # of a text's middle: (points, sides and gaps, x and y)
 
     cost = np.tile(0.3 * (gaps - 4), (len(points), 1))
-    for middles, radius, bad in _obstacles(axes, scale):
-        cost += bad * _overlap(places[:, :, None], middles, half[:, None] + radius).sum(-1)
     low, high = axes.bbox.get_points() * scale
+    for middles, radius, bad in _obstacles(
+        axes, scale, low - 1, high + 1
+    ):  # what lies on the edge is seen whole
+        cost += bad * _overlap(places[:, :, None], middles, half[:, None] + radius).sum(-1)
     cost += 20 * ((places - half < low) | (places + half > high)).any(-1)
     # a text nearer to another point would be taken for that one's
     away = np.linalg.norm(np.maximum(np.abs(places[:, :, None] - ends) - half[:, None], 0), axis=-1)
@@ -139,17 +141,20 @@ def ink(color) -> str:
     return "black" if linear @ LUMINANCE > 0.179 else "white"
 
 
-def _obstacles(axes, scale):
-    """What a text should not cover: middles (m, 2), half the size, and how bad it is to cover one."""
+def _obstacles(axes, scale, low, high):
+    """What a text should not cover: middles (m, 2), half the size, and how bad it is to cover one.
+
+    low, high: corners (2,) of what is visible; a line counts as far as it is seen.
+    """
     for line in axes.get_lines():
         corners = line.get_transform().transform(line.get_xydata()) * scale
         if line.get_linestyle() != "None":
-            yield _along(corners), 0.5, 1
+            yield _along(corners, low, high), 0.5, 1
         if line.get_marker() != "None":
             yield corners, 3.5, 20
     for bars in axes.collections:
         for segment in bars.get_segments():
-            yield _along(axes.transData.transform(segment) * scale), 0.5, 0.3
+            yield _along(axes.transData.transform(segment) * scale, low, high), 0.5, 0.3
 
 
 def _overlap(places, others, reach) -> np.ndarray:
@@ -157,8 +162,30 @@ def _overlap(places, others, reach) -> np.ndarray:
     return (np.abs(places - others) < reach).all(-1)
 
 
-def _along(corners) -> np.ndarray:
-    """Points (m, 2) about three apart on the line through these corners (n, 2)."""
+def _along(corners, low, high) -> np.ndarray:
+    """Points (m, 2) about three apart on what a box shows of the line through these corners (n, 2)."""
+    if ((corners >= low) & (corners <= high)).all():
+        return _sampled(corners)
+    pieces = _clipped(corners, low, high)
+    return np.concatenate([_sampled(piece) for piece in pieces]) if len(pieces) else np.empty((0, 2))
+
+
+def _clipped(corners, low, high) -> np.ndarray:
+    """The pieces (m, 2 ends, 2) of the line through these corners (n, 2) that lie in a box; one with a nan is none.
+
+    Each is found by the shares of its segment at which that enters and leaves the box (Liang and Barsky 1984).
+    """
+    corners = np.clip(corners, -1e12, 1e12)  # a logarithm's end of the world
+    begin, step = corners[:-1], np.diff(corners, axis=0)
+    step[step == 0] = 1e-9  # level or upright, to be divided by
+    one, other = (low - begin) / step, (high - begin) / step
+    enter = np.minimum(one, other).max(1).clip(min=0)[:, None]
+    leave = np.maximum(one, other).min(1).clip(max=1)[:, None]
+    seen = (enter < leave)[:, 0]
+    return np.stack([begin + enter * step, begin + leave * step], axis=1)[seen]
+
+
+def _sampled(corners) -> np.ndarray:
     length = np.concatenate([[0], np.hypot(*np.diff(corners, axis=0).T).cumsum()])
     steps = np.linspace(0, length[-1], 2 + int(length[-1] / 3))
     return np.column_stack([np.interp(steps, length, ends) for ends in corners.T])

@@ -1,9 +1,11 @@
 from . import claims as claims
+from . import discretion as discretion
 from . import files as files
 from . import overview as overview
 from . import tables as tables
 from . import vocabulary as vocabulary
 from .claims import Claim as Claim
+from .discretion import without_places as without_places
 from .files import load as load
 from .files import provenance as provenance
 from .files import save as save

@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 
 from mialib import REPO_ROOT, store
+from mialib.reporting.discretion import without_places
 from mialib.study import COLUMNS, aggregate
 from mialib.study.rows import TEXTS, finite
 
@@ -42,6 +43,8 @@ def save(
 ) -> Path:
     """Write rows.csv.gz, margins.npz and metrics.json into a folder, which is made; return the path of the last.
 
+    Absolute paths, say of a data set of one's own, are shortened (`without_places`).
+
     Args:
         rows: one for each measurement; the means over targets are made of those that name one.
         claims: the table of `claims.compare`, None without claims.
@@ -58,17 +61,17 @@ def save(
                 f"rows[{index}] lacks columns {sorted(set(COLUMNS) - item.keys())} and has unknown ones"
                 f" {sorted(item.keys() - set(COLUMNS))}; make it with study.tidy_row"
             )
-    rows = [{name: finite(name, value) for name, value in item.items()} for item in rows]
+    rows = without_places([{name: finite(name, value) for name, value in item.items()} for item in rows])
     records = {} if claims is None else claims[list(CLAIM_COLUMNS)].to_dict("index")
     for record in records.values():  # null where there is none, or it is infinite
         record |= {name: record[name] if math.isfinite(record[name]) else None for name in ("margin", "p")}
     content = {
         "notebook": notebook,
         "run": run,
-        "parameters": parameters,
+        "parameters": without_places(parameters),
         "provenance": provenance,
         "aggregates": aggregate([row for row in rows if row["target"] is not None]),
-        "claims": records,
+        "claims": without_places(records),
     }
     text = "{\n" + ",\n".join(f'"{name}": {_section(name, content[name])}' for name in _SECTIONS) + "\n}\n"
     store.write(folder / ROWS, _table(rows))

@@ -78,21 +78,26 @@ def fit(
             whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a single member, DP-SGD
             of a model with BatchNorm.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
+        OSError: a cached model that cannot be read, a cache that is no folder and where none can be made. Into one
+            that can only be read nothing is written, with a warning.
     """
     hooks = Hooks(objective, descent or Shuffling(), compress, constraint, opponent, augment)
     order = _Order(make_model, data, split, recipe, hooks, start)
     order.check()
     cache = cache or Store()
-    keys, curves = order.keys(), {f"{name}_accuracy" for name in watch}
-    done = {i: entry for i, key in enumerate(keys) if (entry := cache.get(key)) and curves <= entry[1].keys()}
+    keys, shapes, curves = order.keys(), order.shapes(), {f"{name}_accuracy" for name in watch}
+    found = {i: entry for i, key in enumerate(keys) if (entry := cache.get(key, shapes))}
+    done = {i: entry for i, entry in found.items() if curves <= entry[1].keys()}
     missing = [i for i in range(len(split)) if i not in done]
     if missing:
+        keeps = cache.ready()  # before hours of work, not after them
         together = order.launch_bound() if batched is None else batched
         shards = [missing] if together and not hooks.descent.alone else [[i] for i in missing]
         with progress.bar(len(missing) * recipe.epochs, what, "epoch") as bar:
             for shard, entries in order.train(shards, watch, bar):
                 for i, entry in zip(shard, entries, strict=True):
-                    cache.put(keys[i], *entry)
+                    if keeps:
+                        cache.put(keys[i], *entry)
                     done[i] = entry
     return order.assemble([done[i] for i in range(len(split))], keys)
 
@@ -179,6 +184,13 @@ class _Order:
             )
             for i in range(len(self.split))
         ]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the tensors that the store keeps of a model."""
+        if self.start is not None:
+            return {name: t.shape[1:] for name, t in (self.start.params | self.start.buffers).items()}
+        module = population.skeleton(self.make_model)
+        return {name: t.shape for name, t in (*module.named_parameters(), *module.named_buffers())}
 
     def launch_bound(self) -> bool:
         """vmap where launch cost dominates (CUDA, small networks), one by one where arithmetic does (any CPU).

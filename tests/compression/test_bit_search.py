@@ -70,6 +70,16 @@ def test_what_was_measured_is_remembered_with_its_time(tmp_path):
     assert len(measure.asked) == 2 * asked
 
 
+def test_what_is_no_measurement_is_measured_again(tmp_path):
+    measure, store = Known(), Store(tmp_path)
+    bits = dict.fromkeys("abc", 8)
+    first = bit_search.remembered(measure, store)(bits)
+    key = next(tmp_path.glob("*/*.json")).stem
+    store.put(key, {}, {"leak": 0.5})
+    again = bit_search.remembered(measure, store)(bits)
+    assert len(measure.asked) == 2 and again[:2] == first[:2] and store.get(key)[1] == again._asdict()
+
+
 def test_without_tolerance_only_free_steps_are_taken():
     found = bit_search.search(["a", "b", "c"], CHOICES, Known(), tolerance=0.0)
     assert found.bits == {"a": 2, "b": 8, "c": 8}

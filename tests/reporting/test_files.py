@@ -39,6 +39,21 @@ def test_bare_decisions_have_no_low_fpr_figures_in_the_saved_file(tmp_path):
     assert values["auc"] == metrics.auc(member, decisions).value
 
 
+def test_no_file_names_a_place_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIALIB_DATA", str(tmp_path / "data"))
+    place = f"folder:{tmp_path}/data/alice"
+    row = study.tidy_row("auc", 0.5, variant=place, attack="nn", target=0)
+    path = save(tmp_path / "run", [row], parameters={"dataset": place, "more": [place]})
+    content = reporting.load(path)
+    assert content["parameters"] == {
+        "dataset": "folder:$MIALIB_DATA/alice",
+        "more": ["folder:$MIALIB_DATA/alice"],
+    }
+    assert content["rows"][0]["variant"] == "folder:$MIALIB_DATA/alice"
+    written = path.read_text() + gzip.decompress((path.parent / "rows.csv.gz").read_bytes()).decode()
+    assert str(tmp_path) not in written
+
+
 # Rows
 
 

@@ -1,9 +1,12 @@
 """The engine: it agrees with itself wherever it runs, refuses what does not fit, and computes nothing twice."""
 
+import errno
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -276,6 +279,60 @@ def test_a_corrupt_entry_is_named_set_aside_and_trained_again(toy, split, cache_
     assert entry.with_name(entry.name + ".corrupt").exists()
     training.fit(mlp, toy, split, RECIPE)  # mended: no warning, which would be an error here
     assert len(trained_seeds) == 1
+
+
+@pytest.mark.parametrize("damage", ["another shape", "missing tensor", "null record"])
+def test_an_entry_of_right_checksums_and_wrong_content_is_trained_again(
+    toy, split, cache_root, trained_seeds, damage
+):
+    first, store = training.fit(mlp, toy, split, RECIPE, batched=False), Store()
+    key = first.keys[1]
+    tensors, record = store.get(key)
+    name = next(iter(tensors))
+    if damage == "missing tensor":
+        del tensors[name]
+    elif damage == "another shape":
+        tensors[name] = torch.zeros(1)
+    store.put(key, tensors, record)
+    if damage == "null record":
+        path = Path(cache_root) / key[:2] / f"{key}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"record": None}))
+    trained_seeds.clear()
+    with pytest.warns(UserWarning, match=f"{key}.*corrupt"):
+        again = training.fit(mlp, toy, split, RECIPE, batched=False)
+    assert trained_seeds == [[int(split.seeds[1])]]
+    assert_same(first, again)
+
+
+def test_what_a_read_only_cache_holds_is_used_and_the_rest_is_trained_and_not_kept(
+    toy, split, cache_root, trained_seeds, monkeypatch
+):
+    first = training.fit(mlp, toy, split, RECIPE, batched=False)
+    entry = Path(cache_root) / first.keys[1][:2] / f"{first.keys[1]}.safetensors"
+    entry.write_bytes(b"cut")
+    trained_seeds.clear()
+
+    def fail(*args, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    for name in ("mkstemp", "TemporaryFile"):
+        monkeypatch.setattr(tempfile, name, fail)
+    with pytest.warns(UserWarning) as said:
+        again = training.fit(mlp, toy, split, RECIPE, batched=False)
+    assert trained_seeds == [[int(split.seeds[1])]]
+    assert_same(first, again)
+    assert entry.read_bytes() == b"cut"
+    assert ["cannot be set aside" in str(said[0].message), "MIALIB_CACHE" in str(said[1].message)] == [
+        True
+    ] * 2
+    assert len(said) == 2  # said once and before work, not again for each model
+
+
+def test_without_any_cache_nothing_is_trained(toy, split, trained_seeds):
+    with pytest.raises(OSError, match="MIALIB_CACHE"):
+        training.fit(mlp, toy, split, RECIPE, cache=Store("/proc/mialib"))
+    assert not trained_seeds
 
 
 class Interrupting:

@@ -1,0 +1,51 @@
+"""Where the files of this machine lie, and whether they can be written there, asked before work and not after it.
+
+Each place is an environment variable, in which `~` is the home folder; an error names the variable that moves it.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pooch
+
+
+def at(path: str | Path, variable: str) -> Path:
+    """The path, `~` in it replaced.
+
+    Raises:
+        ValueError: there is no such home folder; it names `variable`, which the path came from or could come from.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} cannot be found: {error} Set {variable} to the full path of a folder that you can write to"
+        ) from error
+
+
+def cache_root() -> Path:
+    """Where trained models are kept: the environment variable `MIALIB_CACHE`, else a folder of the user's cache."""
+    chosen = os.environ.get("MIALIB_CACHE") or Path(pooch.os_cache("mialib")) / "models"
+    return at(chosen, "MIALIB_CACHE")
+
+
+def writable(folder: Path, advice: str) -> None:
+    """Try to write into the folder, or where it would be made; nothing is left behind.
+
+    Raises:
+        OSError: that fails. Its message ends with `advice`, say "set MIALIB_CACHE to another folder".
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise told(error, f"{folder} cannot be written to ({error.strerror or error}); {advice}") from error
+
+
+def told(error: OSError, text: str) -> OSError:
+    """The same error in these words."""
+    made = type(error)(text)
+    made.errno = error.errno
+    return made
