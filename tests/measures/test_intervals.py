@@ -59,10 +59,13 @@ def test_verdicts_on_noise_are_rarely_wrong(n):
 
 @pytest.mark.slow
 def test_at_most_three_per_cent_of_verdicts_on_noise_are_wrong():
+    """Half an hour. Of Holm's line five, of both sides; three tied targets often have no spread at all: see the table."""
     found = coverage.wrong(LONG, n_jobs=2)
-    assert found[["above", "below"]].max().max() <= 0.03 + 3 * math.sqrt(0.025 / LONG), found[
-        found.above > 0.03
-    ]
+    found = found[(found["noise"] != "tied") | (found["targets"] > 3)]
+    allowed = np.where(found["rule"].str.contains("Holm"), 0.05, 0.03)
+    allowed = allowed + 3 * np.sqrt(allowed * (1 - allowed) / LONG)
+    worse = (found[["above", "below"]].max(axis=1) > allowed).to_numpy()
+    assert len(found) > 80 and not worse.any(), found[worse]
 
 
 @pytest.mark.slow
