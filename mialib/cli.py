@@ -63,15 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
             )
             print(faces.build(options.kind, options.archive, options.root / "faces"))
             return 0
-    except (ValueError, OSError) as error:
-        print(f"mialib: {error}", file=sys.stderr)
-        return 2
-    checked, problems = _checked(options.files, options.jobs)
-    for problem in problems:  # all of all files, before the first of them runs for hours
-        print(f"mialib: {problem}", file=sys.stderr)
-    if problems:
-        return 2
-    try:
+        checked, problems = _checked(options.files, options.jobs)
+        for problem in problems:  # all of all files, before the first of them runs for hours
+            print(f"mialib: {problem}", file=sys.stderr)
+        if problems:
+            return 2
         root = REPO_ROOT / "outputs" if options.keep else outputs_root()
         for _, notebook, parameters in checked:
             places.writable(
@@ -181,14 +177,14 @@ def _checked(paths: list[Path], jobs: int | None) -> tuple[Checked, list[str]]:
     except params.Refused as error:
         problems += error.problems
         instead = {}
-    places: dict[tuple[Path, str], Path] = {}
+    written: dict[tuple[Path, str], Path] = {}  # notebook and run -> the file that asks for it
     for path in paths:
         try:
             notebook = _notebook(path)
         except (ValueError, OSError) as error:
             problems.append(f"{path}: {error}")
             continue
-        if (first := places.setdefault((notebook, path.stem), path)) is not path:
+        if (first := written.setdefault((notebook, path.stem), path)) is not path:
             problems.append(f"{path}: its results would replace those of {first}: both are run {path.stem!r}")
         try:
             checked.append((path, notebook, _parameters(path, notebook, instead)))

@@ -24,9 +24,8 @@ from torch import Tensor
 
 from mialib import places
 
-TRIES = (
-    3  # readings before an entry counts as unreadable, or as corrupt: another process may be writing it anew
-)
+# readings before an entry counts as unreadable, or as corrupt: another process may be writing it anew
+TRIES = 3
 PAUSE = 0.1  # seconds before the second, twice that before the third
 _ADVICE = (
     "set the environment variable MIALIB_CACHE (or the argument `root`) to a folder that you can write to"

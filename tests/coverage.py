@@ -53,22 +53,25 @@ class Scores:
         return np.arange(2 * n) < n, plain - self._cut
 
     @property
+    def _law(self):
+        return stats.t(3) if self.kind == "heavy-tailed" else stats.norm
+
+    @property
     def _cut(self) -> float:
         return self.shift / 2 + 0.01  # a decision that no tie sits on
 
     def roc(self, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         """The population's false- and true-positive rates, from high thresholds to low, at a share of the shift."""
-        law = stats.t(3) if self.kind == "heavy-tailed" else stats.norm
         # rounding to halves puts everything between two odd quarters on one value
         cuts = (
             np.arange(-12, 16, 0.5) + 0.25
             if self.kind == "tied"
-            else law.isf(np.linspace(1e-7, 1 - 1e-7, 400_001))
+            else self._law.isf(np.linspace(1e-7, 1 - 1e-7, 400_001))
         )
         cuts = np.sort(cuts)[::-1]
         ends = np.array([0.0]), np.array([1.0])
         return tuple(
-            np.concatenate([ends[0], law.sf(cuts - at), ends[1]]) for at in (0.0, share * self.shift)
+            np.concatenate([ends[0], self._law.sf(cuts - at), ends[1]]) for at in (0.0, share * self.shift)
         )
 
     def area(self, share: float = 1.0) -> float:
@@ -77,9 +80,8 @@ class Scores:
 
     def rates(self, share: float = 1.0) -> tuple[float, float]:
         """False- and true-positive rate of the decision."""
-        law = stats.t(3) if self.kind == "heavy-tailed" else stats.norm
         cut = math.ceil(2 * self._cut) / 2 - 0.25 if self.kind == "tied" else self._cut
-        return float(law.sf(cut)), float(law.sf(cut - share * self.shift))
+        return float(self._law.sf(cut)), float(self._law.sf(cut - share * self.shift))
 
     def tpr_at(self, fpr: float) -> float:
         false, true = self.roc()

@@ -93,9 +93,8 @@ def redrawn(notebook: str, redraws: int) -> list[dict[str, list]]:
     for number in range(redraws):
         began = time.perf_counter()
         with scored_by(number), _judged() as tables:
-            _execute(
-                cells, {"n_jobs": 1} if number else {}
-            )  # in the end all is known, and workers cost more than they do
+            # once all is known, workers cost more than they do
+            _execute(cells, {"n_jobs": 1} if number else {})
         found.append(
             {
                 key: [row["claim"], row["ours"], row["verdict"]]
@@ -147,10 +146,10 @@ def scored_by(number: int):
             return
         roles = self.roles
         rows = []
-        for target, index, member in zip(roles.targets, roles.index[roles.targets], roles.truth, strict=True):
+        for target, index, truth in zip(roles.targets, roles.index[roles.targets], roles.truth, strict=True):
             generator = streams.generator(number, int(roles.split.seeds[target]), "null control")
             drawn = torch.rand(len(pool), generator=generator)[index]
-            rows.append(drawn.argsort().argsort() < member.sum())
+            rows.append(drawn.argsort().argsort() < truth.sum())
         self.roles = replace(roles, truth=torch.stack(rows))
 
     with mock.patch.object(Study, "__init__", redrawing):

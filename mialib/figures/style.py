@@ -109,9 +109,8 @@ def label_points(axes, points, texts, colors, size=7) -> None:
 
     cost = np.tile(0.3 * (gaps - 4), (len(points), 1))
     low, high = axes.bbox.get_points() * scale
-    for middles, radius, bad in _obstacles(
-        axes, scale, low - 1, high + 1
-    ):  # what lies on the edge is seen whole
+    seen = low - 1, high + 1  # what lies on the edge is seen whole
+    for middles, radius, bad in _obstacles(axes, scale, *seen):
         cost += bad * _overlap(places[:, :, None], middles, half[:, None] + radius).sum(-1)
     cost += 20 * ((places - half < low) | (places + half > high)).any(-1)
     # a text nearer to another point would be taken for that one's

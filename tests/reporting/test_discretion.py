@@ -91,7 +91,8 @@ def test_places_that_are_nowhere_are_no_reason_to_fail(monkeypatch):
 
 
 def test_stored_results_name_no_place(machine):
-    homes = [b"/home/", b"/root/", b"/Users/", b"/tmp/", b"site-packages/", os.fsencode(REPO_ROOT)]
+    homes = [f"/{name}/".encode() for name in ("home", "root", "Users", "tmp")]
+    homes += [b"site-packages/", os.fsencode(REPO_ROOT)]
     stored = [path for name in ("outputs", "notebooks") for path in Path(REPO_ROOT / name).rglob("*")]
     texts = [
         path for path in stored if path.suffix in (".ipynb", ".json", ".md") and ".local" not in path.parts
