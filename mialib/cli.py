@@ -2,10 +2,15 @@
 
 `mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
 `outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
+
+What takes seconds to import is imported where it is used, so that a signal meets `_stoppable` from the start.
 """
 
 import argparse
+import json
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -14,18 +19,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
-import papermill
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+from mialib import REPO_ROOT, environment, outputs_root, params, reporting, stored_root
 
-from mialib import REPO_ROOT, environment, outputs_root, params, reporting, store
-from mialib.data import faces, own
-from mialib.reporting import overview, tables
+# what a run leaves in its folder beside the executed notebook
+_RESULTS = ("metrics.json", "rows.csv.gz", "margins.npz", "figures/*.png")
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not known everywhere
+_PATIENCE = 8.0  # seconds for a kernel to end by itself; jupyter_client kills it after five
+_WITHOUT_INFLUENCE = ("data_root", "device", "n_jobs")  # parameters that tell where a run computes, not what
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to stop; asyncio lets no other exception but this kind through at once."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.status = 128 + number
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0 done, 1 a run failed, 2 bad input."""
+    """Entry point.
+
+    Returns:
+        The exit status: 0 done, 1 a run failed, 2 bad input, 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP.
+    """
+    try:
+        with _stoppable():
+            return _command(arguments)
+    except Stopped as stopped:
+        _say_stopped()
+        return stopped.status
+
+
+def _command(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="mialib", description=__doc__.split("\n\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute a notebook with the parameters of a YAML file")
@@ -39,34 +64,45 @@ def main(arguments: list[str] | None = None) -> int:
         help="write into outputs/ itself, over the results that are stored there",
     )
     commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
+    init = commands.add_parser("init", help="copy notebooks/ and params/ into a folder of your own")
+    init.add_argument("folder", type=Path)
     commands.add_parser("overview", help="write outputs/README.md: the results of all runs on one page")
     build = commands.add_parser("faces", help="build a face data set from its original archive")
-    build.add_argument("kind", choices=faces.FILES, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
+    build.add_argument("kind", type=_faces, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
     build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
     build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
     options = parser.parse_args(arguments)
     try:
         if options.command == "list":
             return _list()
+        if options.command == "init":
+            return _init(options.folder)
         if options.command == "overview":
-            stored = Path(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs")
+            from mialib import store
+            from mialib.reporting import overview
+
+            stored = Path(os.environ.get("MIALIB_OUTPUTS") or stored_root())
             page = stored / "README.md"
             store.write(page, overview.results_page(stored).encode())
             print(page)
             return 0
         if options.command == "faces":
+            from mialib.data import faces
+
             print(faces.build(options.kind, options.archive, options.root / "faces"))
             return 0
     except (ValueError, OSError) as error:
         print(f"mialib: {error}", file=sys.stderr)
         return 2
-    checked, problems = _checked(options.files, options.jobs)
+    from mialib.data import own
+
+    checked, problems = _checked([_found(path) for path in options.files], options.jobs)
     for problem in problems:  # all of all files, before the first of them runs for hours
         print(f"mialib: {problem}", file=sys.stderr)
     if problems:
         return 2
     statuses = []
-    root = REPO_ROOT / "outputs" if options.keep else outputs_root()
+    root = stored_root() if options.keep else outputs_root()
     for path, notebook, parameters in checked:
         with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
             statuses.append(execute(notebook, parameters))
@@ -74,10 +110,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def execute(notebook: Path, parameters: dict) -> int:
-    """Run one notebook; 0, or 1 after printing the failing cell's error."""
+    """Run one notebook; 0, or 1 after printing the failing cell's error.
+
+    The folder's earlier results go first, so that all that lies there belongs to one run.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    from mialib import running
+
     folder = outputs_root() / notebook.stem / parameters["run"]
     executed = folder / "executed.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (path for pattern in _RESULTS for path in folder.glob(pattern)):
+        path.unlink()
     print(f"{notebook.stem}, run {parameters['run']!r} -> {folder}", flush=True)
     try:
         with _progress():
@@ -85,7 +132,9 @@ def execute(notebook: Path, parameters: dict) -> int:
                 str(notebook),
                 str(executed),
                 parameters,
-                kernel_name="python3",
+                kernel_name="python3",  # papermill asks for a name, and the notebook may have none
+                language="python",
+                kernel_manager_class=running.Kernel,
                 log_output=False,
                 progress_bar=True,
             )
@@ -99,7 +148,9 @@ def execute(notebook: Path, parameters: dict) -> int:
             file=sys.stderr,
         )
         return 1
-    except DeadKernelError:
+    except RuntimeError as error:
+        if not isinstance(error, DeadKernelError) and "Kernel died" not in str(error):
+            raise
         print(
             f"\nmialib: the notebook's kernel died, most likely for want of memory; see {executed}.",
             file=sys.stderr,
@@ -109,7 +160,11 @@ def execute(notebook: Path, parameters: dict) -> int:
             file=sys.stderr,
         )
         return 1
+    finally:
+        _relink(executed, notebook.parent)
     _without_home(executed)
+    from mialib.reporting import tables
+
     print(tables.headline(reporting.load(folder / "metrics.json")))
     print(
         f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}"
@@ -119,10 +174,42 @@ def execute(notebook: Path, parameters: dict) -> int:
 
 def _without_home(executed: Path) -> None:
     """papermill notes both paths as it was given them; where somebody's checkout lies is nobody's business."""
+    import nbformat
+
+    from mialib import store
+
     notebook = nbformat.read(executed, as_version=4)
     for name in ("input_path", "output_path"):
         notebook.metadata.papermill[name] = os.path.relpath(notebook.metadata.papermill[name], REPO_ROOT)
     store.write(executed, nbformat.writes(notebook).encode())
+
+
+def _relink(executed: Path, source: Path) -> None:
+    """Make the links of an executed notebook, whole or not, work where it lies; they start from the folder `source`."""
+    import nbformat
+
+    from mialib import running
+
+    try:
+        notebook = nbformat.read(executed, as_version=4)
+    except (OSError, ValueError):  # stopped before it was written, or while it was
+        return
+    running.relink(notebook, source, executed.parent)
+    nbformat.write(notebook, executed)
+
+
+def _found(path: Path) -> Path:
+    """A parameter file as `mialib list` names it, from whichever folder."""
+    named = REPO_ROOT / path
+    return named if named.is_file() and not os.path.lexists(path) else path
+
+
+def _faces(name: str) -> str:
+    from mialib.data import faces
+
+    if name not in faces.FILES:
+        raise argparse.ArgumentTypeError(f"unknown faces {name!r}; there are {', '.join(faces.FILES)}")
+    return name
 
 
 def _notebook(path: Path) -> Path:
@@ -191,13 +278,92 @@ def _parameters(path: Path, notebook: Path, instead: dict) -> dict:
 
 
 def _list() -> int:
-    print("* has results in outputs/, or of your own in outputs/.local/; the note is the file's first line")
-    roots = REPO_ROOT / "outputs", outputs_root()
+    print(
+        "* has results in outputs/ of the parameters that the file has now, - of others only; "
+        "the note is the file's first line"
+    )
     for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
-        done = any((root / path.parent.name / path.stem / "metrics.json").exists() for root in roots)
         note = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ")
-        print(f"{'*' if done else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")
+        print(f"{_mark(path)} {str(path.relative_to(REPO_ROOT)):48} {note}")
     return 0
+
+
+def _mark(path: Path) -> str:
+    """What results a parameter file has, stored or the user's own: * current, - of other parameters only, else blank."""
+    found = []
+    for root in {stored_root(), outputs_root()}:
+        try:
+            found.append(json.loads((root / path.parent.name / path.stem / "metrics.json").read_bytes()))
+        except (OSError, ValueError):  # none, or none that can be read
+            pass
+    if not found:
+        return " "
+    try:
+        values = params.checking.declared(_notebook(path)) | params.yaml_files.read(path)[0]
+    except (OSError, ValueError):  # the file has become one that cannot be run
+        return "-"
+    wanted = _influential(values | {"run": path.stem})
+    return "*" if any(_influential(content["parameters"]) == wanted for content in found) else "-"
+
+
+def _influential(parameters: dict) -> dict:
+    return {name: value for name, value in parameters.items() if name not in _WITHOUT_INFLUENCE}
+
+
+def _init(folder: Path) -> int:
+    """Copy the notebooks and their parameters into a folder, where they can be changed and run."""
+    names = "notebooks", "params"
+    for path in (folder / name for name in names):
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} is there already; name a folder without it")
+    for name in names:
+        leave = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(REPO_ROOT / name, folder / name, ignore=leave, copy_function=shutil.copyfile)
+    print(f"{folder} has notebooks/ and params/ now; in it, 'mialib list' shows what can be run")
+    return 0
+
+
+def _say_stopped() -> None:
+    print("mialib: stopped; start again to go on", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Signals that end a command raise `Stopped`, once, so that the kernel is ended too; the next ends it at once.
+
+    A signal that is ignored (nohup) stays so. What does not end in time is left: a kernel ends when its command is gone,
+    and workers end with their kernel.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    leaving = []
+
+    def leave(status: int) -> None:
+        _say_stopped()
+        os._exit(status)
+
+    def stop(number: int, frame) -> None:
+        stopped = Stopped(number)
+        if leaving:
+            leave(stopped.status)
+        leaving.append(threading.Timer(_PATIENCE, leave, [stopped.status]))
+        leaving[0].daemon = True
+        leaving[0].start()
+        raise stopped
+
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    heard = [number for number in numbers if before[number] not in (signal.SIG_IGN, None)]
+    for number in heard:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for timer in leaving:
+            timer.cancel()
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 @contextmanager

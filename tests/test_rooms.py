@@ -96,7 +96,10 @@ def test_no_public_function_has_the_name_of_its_module(path):
     "path",
     [
         *FILES,
-        *(PACKAGE / f"{name}.py" for name in ("store", "hashing", "reach", "streams", "progress", "cli")),
+        *(
+            PACKAGE / f"{name}.py"
+            for name in ("store", "hashing", "reach", "streams", "progress", "running", "cli")
+        ),
     ],
     ids=name_of,
 )
@@ -115,6 +118,9 @@ def test_importing_the_package_imports_neither_torch_nor_a_room():
 def test_types_and_stubs_travel_with_the_package():
     project = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["package-data"]["mialib"] == ["py.typed", "**/*.pyi"]
+    listed = project["tool"]["setuptools"]["packages"]
+    shipped = ["mialib.repository.notebooks", "mialib.repository.params"]
+    assert sorted(listed) == sorted(["mialib", *(f"mialib.{room}" for room in ROOMS), *shipped])
     assert (PACKAGE / "py.typed").exists()
 
 
@@ -127,7 +133,7 @@ def test_the_top_level_is_as_agreed():
         pytest.skip("not a git checkout")
     assert shown == {"pyproject.toml", "README.md", "notebooks", "mialib", "params", "tests", "outputs"}
     assert {path.name for path in PACKAGE.glob("*.py")} == {
-        f"{n}.py" for n in ("__init__", "store", "hashing", "reach", "streams", "progress", "cli")
+        f"{n}.py" for n in ("__init__", "store", "hashing", "reach", "streams", "progress", "running", "cli")
     }
     assert set(mialib.__all__) == {
         *ROOMS,
@@ -136,5 +142,6 @@ def test_the_top_level_is_as_agreed():
         "reach",
         "streams",
         "progress",
+        "running",
         "cli",
     }
