@@ -29,15 +29,15 @@ sys.exit(cli.main([]))
 PARAMETERS = 'epochs: int = 1\nrun: str = "none"'  # on its first line IPython takes `run` for its magic
 WORK = """
 import os, pathlib, time
-from joblib import Parallel, delayed
-from mialib import training
+from joblib import Parallel, delayed, parallel_config
+from mialib.training import workers
 
 def work():
     pathlib.Path(f"worker{os.getpid()}").touch()
     time.sleep(100)
 
 pathlib.Path(f"kernel{os.getpid()}").touch()
-training.use_processes(2)
+parallel_config(backend="loky", n_jobs=2, **workers.tied())  # as training.use_processes, without torch
 _ = Parallel()(delayed(work)() for _ in range(2))
 """
 

@@ -3,7 +3,6 @@
 The loop itself is in `loop.py`; this file decides which models need it and where they run.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -106,13 +105,7 @@ def use_processes(n_jobs: int) -> None:
     `joblib.parallel_config(backend=...)` afterwards.
     """
     torch.set_num_threads(1)
-    joblib.parallel_config(
-        backend="loky",
-        n_jobs=n_jobs,
-        inner_max_num_threads=1,
-        initializer=workers.end_with,
-        initargs=(os.getpid(),),
-    )
+    joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied())
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,14 @@ A kernel that is killed cannot tell its workers: they would finish what they com
 import os
 import threading
 import time
+from typing import Any
 
 _PACE = 1.0  # seconds between two looks
+
+
+def tied() -> dict[str, Any]:
+    """What `joblib.parallel_config(backend="loky", ...)` has to know, so that workers end with the calling process."""
+    return {"initializer": end_with, "initargs": (os.getpid(),)}
 
 
 def end_with(parent: int) -> None:
