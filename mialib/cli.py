@@ -8,6 +8,7 @@ What takes seconds to import is imported where it is used, so that a signal meet
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from mialib import REPO_ROOT, environment, outputs_root, params, reporting, stor
 # what a run leaves in its folder beside the executed notebook
 _RESULTS = ("metrics.json", "rows.csv.gz", "margins.npz", "figures/*.png")
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not known everywhere
+_LOGGERS = ("asyncio", "papermill")  # they report the end of a kernel that was ended
 _PATIENCE = 8.0  # seconds for a kernel to end by itself; jupyter_client kills it after five
 _WITHOUT_INFLUENCE = ("data_root", "device", "n_jobs")  # parameters that tell where a run computes, not what
 
@@ -350,6 +352,8 @@ def _stoppable() -> Iterator[None]:
         leaving.append(threading.Timer(_PATIENCE, leave, [stopped.status]))
         leaving[0].daemon = True
         leaving[0].start()
+        for name in _LOGGERS:
+            logging.getLogger(name).disabled = True
         raise stopped
 
     numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]

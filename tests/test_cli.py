@@ -1,6 +1,7 @@
 """The command line: bad input is refused before any work, and a run leaves results or a message."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -388,6 +389,8 @@ def test_a_signal_ends_the_command_with_one_line_and_its_status(
     if signal.getsignal(number) is signal.SIG_IGN:
         monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
     before = signal.getsignal(number)
+    for logger in cli._LOGGERS:
+        monkeypatch.setattr(logging.getLogger(logger), "disabled", False)  # and again after the test
     monkeypatch.setattr(cli, "execute", lambda *args: os.kill(os.getpid(), number))
     assert cli.main(["run", str(repository("epochs: 1"))]) == status
     assert capsys.readouterr().err == "mialib: stopped; start again to go on\n"
