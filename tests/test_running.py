@@ -186,3 +186,16 @@ def test_links_work_where_the_notebook_lies(tmp_path, before, after):
 def test_links_that_work_stay_as_they_are(tmp_path):
     once = relinked("[a](a.ipynb)", tmp_path)
     assert relinked(once, tmp_path) == once
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((REPO_ROOT / "outputs").glob("*/*/executed.ipynb")),
+    ids=lambda path: "/".join(path.parts[-3:-1]),
+)
+def test_links_of_stored_notebooks_lead_somewhere(path):
+    cells = nbformat.read(path, 4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    targets = {target.partition("#")[0] for _, target in running._LINK.findall(text) if ":" not in target}
+    lost = {target for target in targets if target.endswith(running._FILES)}
+    assert {target for target in lost if not (path.parent / target).exists()} == set()
