@@ -5,8 +5,8 @@ The data's way is one way, and the rooms tell it in this order; a room imports f
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
 The last room, `params`, says what notebooks may ask of the others. Beside them stand `places` (of files), `store`, `hashing` and
-`reach` (nothing is computed twice), `streams` (of random numbers), `progress` and `cli`. A room is imported when it is first
-used; what it says aloud stands in its `__init__.pyi`.
+`reach` (nothing is computed twice), `streams` (of random numbers), `progress`, `running` (of notebooks) and `cli`. A room is
+imported when it is first used; what it says aloud stands in its `__init__.pyi`.
 """
 
 import os
@@ -31,22 +31,56 @@ ROOMS = (
     "figures",
     "params",
 )
-REPO_ROOT = Path(__file__).resolve().parents[1]  # notebooks/, params/ and outputs/ stand beside the package
+_PACKAGE = Path(__file__).resolve().parent
+_SHIPPED = _PACKAGE / "repository"  # where an installation has notebooks/ and params/
+
+
+def _root() -> Path:
+    """The folder of notebooks/ and params/.
+
+    That of the package in a checkout. For an installation the nearest one around the working folder that has them, a copy
+    by `mialib init` or a checkout, else what came with the package.
+    """
+    if (_PACKAGE.parent / "pyproject.toml").is_file():
+        return _PACKAGE.parent
+    names = [path.name for path in (_SHIPPED / "notebooks").glob("*.ipynb")]
+    try:
+        here = Path.cwd()
+    except OSError:  # the working folder was removed
+        return _SHIPPED
+    for place in (here, *here.parents):
+        if (place / "params").is_dir() and any((place / "notebooks" / name).is_file() for name in names):
+            return place
+    return _SHIPPED
+
+
+REPO_ROOT = _root()
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=(*ROOMS, "places", "store", "hashing", "reach", "streams", "progress", "cli"),
+    submodules=(*ROOMS, "places", "store", "hashing", "reach", "streams", "progress", "running", "cli"),
 )
 
 
-def outputs_root() -> Path:
+def stored_root() -> Path:
+    """Where results lie that are kept: outputs/ beside the notebooks; of the working folder, for those of an installation."""
+    return (Path.cwd() if REPO_ROOT == _SHIPPED else REPO_ROOT) / "outputs"
+
+
+def outputs_root(otherwise: Path | None = None) -> Path:
     """Where runs leave their results: the environment variable `MIALIB_OUTPUTS`, else outputs/.local of the repository.
 
-    git ignores that folder, so that whoever runs a notebook leaves the stored results in outputs/ as they are.
+    git ignores that folder, so that whoever runs a notebook leaves the stored results in outputs/ as they are. Outside a
+    repository nothing is stored, and results go to outputs/ itself.
+
+    Args:
+        otherwise: another folder for where the variable is not set.
     """
     from mialib import places  # when first asked: importing the package imports none of its files
 
-    return places.at(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs" / ".local", "MIALIB_OUTPUTS")
+    if otherwise is None:
+        otherwise = stored_root() / (".local" if (REPO_ROOT / "pyproject.toml").is_file() else "")
+    return places.at(os.environ.get("MIALIB_OUTPUTS") or otherwise, "MIALIB_OUTPUTS")
 
 
 @contextmanager

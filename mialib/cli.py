@@ -2,32 +2,54 @@
 
 `mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
 `outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
+
+What takes seconds to import is imported where it is used, so that a signal meets `_stoppable` from the start.
 """
 
 import argparse
+import json
+import logging
 import os
+import shutil
+import signal
 import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
-import papermill
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
+from mialib import REPO_ROOT, environment, outputs_root, params, stored_root
 
-from mialib import REPO_ROOT, environment, outputs_root, params, places, reporting, store
-from mialib.data import faces, own
-from mialib.reporting import overview, tables
-
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not known everywhere
+_LOGGERS = ("asyncio", "papermill")  # they report the end of a kernel that was ended
+_PATIENCE = 8.0  # seconds for a kernel to end by itself; jupyter_client kills it after five
 _ANOTHER = "a folder that you can write to"
+_WITHOUT_INFLUENCE = ("data_root", "device", "n_jobs")  # parameters that tell where a run computes, not what
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to stop; asyncio lets no other exception but this kind through at once."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.status = 128 + number
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0 done, 1 a run failed, 2 bad input."""
+    """Entry point.
+
+    Returns:
+        The exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used, 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP.
+    """
+    try:
+        with _stoppable():
+            return _command(arguments)
+    except Stopped as stopped:
+        _say_stopped()
+        return stopped.status
+
+
+def _command(arguments: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="mialib", description=__doc__.split("\n\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="execute a notebook with the parameters of a YAML file")
@@ -41,110 +63,34 @@ def main(arguments: list[str] | None = None) -> int:
         help="write into outputs/ itself, over the results that are stored there",
     )
     commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
+    init = commands.add_parser("init", help="copy notebooks/ and params/ into a folder of your own")
+    init.add_argument("folder", type=Path)
     commands.add_parser("overview", help="write outputs/README.md: the results of all runs on one page")
     build = commands.add_parser("faces", help="build a face data set from its original archive")
-    build.add_argument("kind", choices=faces.FILES, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
+    build.add_argument("kind", type=_face_set, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
     build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
     build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
-    options = parser.parse_args(arguments)
+    options = vars(parser.parse_args(arguments))
+    command = COMMANDS[options.pop("command")]
     try:
-        if options.command == "list":
-            return _list()
-        if options.command == "overview":
-            stored = places.at(os.environ.get("MIALIB_OUTPUTS") or REPO_ROOT / "outputs", "MIALIB_OUTPUTS")
-            places.writable(stored, f"set MIALIB_OUTPUTS to {_ANOTHER}")
-            page = stored / "README.md"
-            store.write(page, overview.results_page(stored).encode())
-            print(page)
-            return 0
-        if options.command == "faces":
-            places.writable(
-                options.root / "faces", f"give {_ANOTHER} as the data root, and as MIALIB_DATA later"
-            )
-            print(faces.build(options.kind, options.archive, options.root / "faces"))
-            return 0
-        checked, problems = _checked(options.files, options.jobs)
-        for problem in problems:  # all of all files, before the first of them runs for hours
-            print(f"mialib: {problem}", file=sys.stderr)
-        if problems:
-            return 2
-        root = REPO_ROOT / "outputs" if options.keep else outputs_root()
-        for _, notebook, parameters in checked:
-            places.writable(
-                root / notebook.stem / parameters["run"],
-                f"{'leave out --keep and ' if options.keep else ''}set MIALIB_OUTPUTS to {_ANOTHER}",
-            )
-        store.Store().ready()
+        return command(**options)
     except (ValueError, OSError) as error:
         print(f"mialib: {error}", file=sys.stderr)
         return 2
-    statuses = []
-    for path, notebook, parameters in checked:
-        with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
-            statuses.append(execute(notebook, parameters))
-    return max(statuses)
 
 
-def execute(notebook: Path, parameters: dict) -> int:
-    """Run one notebook; 0, or 1 after printing the failing cell's error."""
-    folder = outputs_root() / notebook.stem / parameters["run"]
-    executed, cache = folder / "executed.ipynb", store.Store()
-    folder.mkdir(parents=True, exist_ok=True)
-    store.sweep(folder)
-    before = cache.entries()
-    print(f"{notebook.stem}, run {parameters['run']!r} -> {folder}", flush=True)
-    try:
-        with _progress():
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters,
-                kernel_name="python3",
-                log_output=False,
-                progress_bar=True,
-            )
-    except PapermillExecutionError as error:
-        print(
-            f"\nmialib: cell {error.exec_count} of {notebook.name} failed: {error.ename}: {error.evalue}\n"
-            f"The notebook up to there: {executed}. {_gained(cache, before)}",
-            file=sys.stderr,
-        )
-        return 1
-    except DeadKernelError:
-        print(
-            f"\nmialib: the notebook's kernel died, most likely for want of memory; see {executed}.\n"
-            f"{_gained(cache, before)} Fewer processes (--jobs 1) need less memory.",
-            file=sys.stderr,
-        )
-        return 1
-    finally:
-        if executed.exists():
-            _discreet(executed)
-    print(tables.headline(reporting.load(folder / "metrics.json")))
-    print(
-        f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}"
-    )
-    return 0
+def _found(path: Path) -> Path:
+    """A parameter file as `mialib list` names it, from whichever folder."""
+    named = REPO_ROOT / path
+    return named if named.is_file() and not os.path.lexists(path) else path
 
 
-def _gained(cache: store.Store, before: dict[str, int]) -> str:
-    """What a run that failed leaves to the next one, as it is seen in the cache."""
-    count = len(cache.entries().items() - before.items())
-    if not count:
-        return f"It put nothing into the cache, {cache.root}."
-    entries = "one entry" if count == 1 else f"{count} entries"
-    return f"It put {entries} into the cache, {cache.root}: start again to go on from there."
+def _face_set(name: str) -> str:
+    from mialib.data import faces
 
-
-def _discreet(executed: Path) -> None:
-    """Where somebody's checkout, cache and home lie is nobody's business: not in tracebacks and warnings either."""
-    notebook = nbformat.read(executed, as_version=4)
-    noted = notebook.metadata.get("papermill", {})
-    for name in ("input_path", "output_path"):  # papermill notes them as it was given them
-        if (path := Path(noted.get(name) or "")).is_relative_to(REPO_ROOT):
-            noted[name] = str(path.relative_to(REPO_ROOT))
-    notebook = nbformat.from_dict(reporting.without_places(notebook))
-    store.write(executed, nbformat.writes(notebook).encode())
+    if name not in faces.FILES:
+        raise argparse.ArgumentTypeError(f"unknown faces {name!r}; there are {', '.join(faces.FILES)}")
+    return name
 
 
 def _notebook(path: Path) -> Path:
@@ -213,37 +159,136 @@ def _parameters(path: Path, notebook: Path, instead: dict) -> dict:
 
 
 def _list() -> int:
-    print("* has results in outputs/, or of your own in outputs/.local/; the note is the file's first line")
-    roots = REPO_ROOT / "outputs", outputs_root()
+    print(
+        "* has results in outputs/ of the parameters that the file has now, - of others only; "
+        "the note is the file's first line"
+    )
     for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
-        done = any((root / path.parent.name / path.stem / "metrics.json").exists() for root in roots)
         note = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ")
-        print(f"{'*' if done else ' '} {str(path.relative_to(REPO_ROOT)):48} {note}")
+        print(f"{_mark(path)} {str(path.relative_to(REPO_ROOT)):48} {note}")
     return 0
 
 
-@contextmanager
-def _progress() -> Iterator[None]:
-    """Show on the terminal what the notebook's kernel writes to the progress file."""
-    over = threading.Event()
-
-    def follow(path: str):
-        with open(path) as file:
-            while not over.is_set():
-                sys.stderr.write(file.read())
-                sys.stderr.flush()
-                time.sleep(0.3)
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "progress")
-        Path(path).touch()
-        thread = threading.Thread(target=follow, args=(path,), daemon=True)
-        thread.start()
+def _mark(path: Path) -> str:
+    """What results a parameter file has, stored or the user's own: * current, - of other parameters only, else blank."""
+    found = []
+    for root in {stored_root(), outputs_root()}:
         try:
-            # the kernel's connection file lies in the home folder otherwise, and there may be none
-            runtime = os.environ.get("JUPYTER_RUNTIME_DIR") or folder
-            with environment(MIALIB_PROGRESS=path, JUPYTER_RUNTIME_DIR=runtime):
-                yield
-        finally:
-            over.set()
-            thread.join()
+            found.append(json.loads((root / path.parent.name / path.stem / "metrics.json").read_bytes()))
+        except (OSError, ValueError):  # none, or none that can be read
+            pass
+    if not found:
+        return " "
+    try:
+        values = params.checking.declared(_notebook(path)) | params.yaml_files.read(path)[0]
+    except (OSError, ValueError):  # the file has become one that cannot be run
+        return "-"
+    wanted = _influential(values | {"run": path.stem})
+    return "*" if any(_influential(content["parameters"]) == wanted for content in found) else "-"
+
+
+def _influential(parameters: dict) -> dict:
+    return {name: value for name, value in parameters.items() if name not in _WITHOUT_INFLUENCE}
+
+
+def _run(files: list[Path], jobs: int | None, keep: bool) -> int:
+    from mialib import places, running, store
+    from mialib.data import own
+
+    checked, problems = _checked([_found(path) for path in files], jobs)
+    for problem in problems:  # all of all files, before the first of them runs for hours
+        print(f"mialib: {problem}", file=sys.stderr)
+    if problems:
+        return 2
+    root = stored_root() if keep else outputs_root()
+    advice = f"{'leave out --keep and ' if keep else ''}set MIALIB_OUTPUTS to {_ANOTHER}"
+    for _, notebook, parameters in checked:
+        places.writable(root / notebook.stem / parameters["run"], advice)
+    store.Store().ready()
+    statuses = []
+    for path, notebook, parameters in checked:
+        with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
+            statuses.append(running.execute(notebook, parameters))
+    return max(statuses)
+
+
+def _overview() -> int:
+    from mialib import places, store
+    from mialib.reporting import overview
+
+    stored = outputs_root(stored_root())
+    places.writable(stored, f"set MIALIB_OUTPUTS to {_ANOTHER}")
+    page = stored / "README.md"
+    store.write(page, overview.results_page(stored).encode())
+    print(page)
+    return 0
+
+
+def _faces(kind: str, archive: Path, root: Path) -> int:
+    from mialib import places
+    from mialib.data import faces
+
+    places.writable(root / "faces", f"give {_ANOTHER} as the data root, and as MIALIB_DATA later")
+    print(faces.build(kind, archive, root / "faces"))
+    return 0
+
+
+def _init(folder: Path) -> int:
+    """Copy the notebooks and their parameters into a folder, where they can be changed and run."""
+    names = "notebooks", "params"
+    for path in (folder / name for name in names):
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} is there already; name a folder without it")
+    for name in names:
+        leave = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(REPO_ROOT / name, folder / name, ignore=leave, copy_function=shutil.copyfile)
+    print(f"{folder} has notebooks/ and params/ now; in it, 'mialib list' shows what can be run")
+    return 0
+
+
+COMMANDS = {"run": _run, "list": _list, "init": _init, "overview": _overview, "faces": _faces}
+
+
+def _say_stopped() -> None:
+    print("mialib: stopped; start again to go on", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Signals that end a command raise `Stopped`, once, so that the kernel is ended too; the next ends it at once.
+
+    A signal that is ignored (nohup) stays so. What does not end in time is left: a kernel ends when its command is gone,
+    and workers end with their kernel.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    leaving = []
+
+    def leave(status: int) -> None:
+        _say_stopped()
+        os._exit(status)
+
+    def stop(number: int, frame) -> None:
+        stopped = Stopped(number)
+        if leaving:
+            leave(stopped.status)
+        leaving.append(threading.Timer(_PATIENCE, leave, [stopped.status]))
+        leaving[0].daemon = True
+        leaving[0].start()
+        for name in _LOGGERS:
+            logging.getLogger(name).disabled = True
+        raise stopped
+
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    heard = [number for number in numbers if before[number] not in (signal.SIG_IGN, None)]
+    for number in heard:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for timer in leaving:
+            timer.cancel()
+        for number in heard:
+            signal.signal(number, before[number])

@@ -1,17 +1,25 @@
 """The command line: bad input is refused before any work, and a run leaves results or a message."""
 
 import getpass
+import json
+import logging
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import torch
 from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
 
-from mialib import REPO_ROOT, cli, reporting
+import mialib
+from mialib import REPO_ROOT, cli, reporting, running
 from mialib.data import faces
+from mialib.reporting import files
 from mialib.store import Store
 from mialib.study import COLUMNS
 
@@ -30,7 +38,7 @@ def repository(tmp_path, monkeypatch):
             "lines = [','.join('' if cell is None else str(cell) for cell in line) for line in (row, row.values())]\n"
             "(folder / 'rows.csv.gz').write_bytes(gzip.compress('\\n'.join(lines).encode()))\n"
             "claim = dict(claim='it works', source='', paper='', ours='', verdict='reproduced')\n"
-            "content = dict(notebook='small', run=run, parameters={}, provenance={}, aggregates=[], claims={'it': claim})\n"
+            "content = dict(notebook='small', run=run, parameters=dict(run=run, epochs=epochs), provenance={}, aggregates=[], claims={'it': claim})\n"
             "(folder / 'metrics.json').write_text(json.dumps(content))\n"
             "assert os.environ['MIALIB_PROGRESS']\n"
         ),
@@ -51,7 +59,9 @@ def repository(tmp_path, monkeypatch):
     nbformat.write(
         nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "small.ipynb"
     )
-    monkeypatch.setattr(cli, "REPO_ROOT", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    for module in (cli, mialib, running):
+        monkeypatch.setattr(module, "REPO_ROOT", tmp_path)
 
     def write(text, name="first", notebook="small"):
         path = tmp_path / "params" / notebook / f"{name}.yaml"
@@ -65,7 +75,7 @@ def repository(tmp_path, monkeypatch):
 @pytest.fixture
 def nothing_runs(monkeypatch):
     calls = []
-    monkeypatch.setattr(cli, "execute", lambda *args: calls.append(args) or 0)
+    monkeypatch.setattr(running, "execute", lambda *args: calls.append(args) or 0)
     yield
     assert not calls and not list(Path(os.environ["MIALIB_OUTPUTS"]).iterdir())
 
@@ -129,7 +139,7 @@ def test_a_file_whose_name_is_no_folder_below_its_own_runs_nothing(repository, n
 
 def test_1e_4_is_a_number(repository, monkeypatch):
     calls = []
-    monkeypatch.setattr(cli, "execute", lambda notebook, values: calls.append(values["lr"]) or 0)
+    monkeypatch.setattr(running, "execute", lambda notebook, values: calls.append(values["lr"]) or 0)
     monkeypatch.setattr(cli, "REPO_ROOT", REPO_ROOT)
     assert cli.main(["run", str(repository("lr: 1e-4", notebook="yuan2022_pruning"))]) == 0
     assert calls == [0.0001]
@@ -150,7 +160,7 @@ def test_a_link_as_mounted_configurations_are_is_for_the_folder_that_it_stands_i
 ):
     runs = []
     monkeypatch.setattr(
-        cli, "execute", lambda notebook, values: runs.append((notebook.stem, values["run"])) or 0
+        running, "execute", lambda notebook, values: runs.append((notebook.stem, values["run"])) or 0
     )
     (tmp_path / "..2024_01_01").mkdir()
     (tmp_path / "..2024_01_01" / "mounted.yaml").write_text("epochs: 2")
@@ -199,7 +209,9 @@ def test_jobs_must_be_positive(repository, nothing_runs, capsys):
 
 def test_an_empty_file_runs_the_defaults(repository, monkeypatch):
     calls = []
-    monkeypatch.setattr(cli, "execute", lambda notebook, values: calls.append((notebook.name, values)) or 0)
+    monkeypatch.setattr(
+        running, "execute", lambda notebook, values: calls.append((notebook.name, values)) or 0
+    )
     assert cli.main(["run", str(repository("")), "--jobs", "3"]) == 0
     assert calls == [("small.ipynb", {"run": "first", "n_jobs": 3})]
 
@@ -259,7 +271,7 @@ def test_what_a_run_on_a_damaged_cache_writes_names_no_place_and_no_user(reposit
 def test_outputs_that_cannot_be_written_are_refused_before_work(
     repository, capsys, monkeypatch, tmp_path, keep
 ):
-    monkeypatch.setattr(cli, "execute", None)  # is not called
+    monkeypatch.setattr(running, "execute", None)  # is not called
     path = repository("epochs: 1")
     (tmp_path / "outputs").write_text("a file")
     monkeypatch.setenv("MIALIB_OUTPUTS", str(tmp_path / "outputs" / "mine"))
@@ -332,7 +344,7 @@ def test_one_failure_among_several_runs_is_the_exit_status(repository, monkeypat
         done.append(parameters["run"])
         return int(parameters["epochs"] == 7)
 
-    monkeypatch.setattr(cli, "execute", execute)
+    monkeypatch.setattr(running, "execute", execute)
     files = [str(repository(f"epochs: {epochs}", name)) for name, epochs in (("bad", 7), ("good", 2))]
     assert cli.main(["run", *files]) == 1
     assert done == ["bad", "good"]  # the others run all the same
@@ -342,7 +354,7 @@ def test_a_kernel_that_died_exits_with_1_and_advice(repository, monkeypatch, cap
     def die(*args, **options):
         raise DeadKernelError("Kernel died")
 
-    monkeypatch.setattr(cli.papermill, "execute_notebook", die)
+    monkeypatch.setattr(papermill, "execute_notebook", die)
     assert cli.main(["run", str(repository("epochs: 1"))]) == 1
     message = capsys.readouterr().err
     assert "the notebook's kernel died, most likely for want of memory" in message and "--jobs 1" in message
@@ -380,11 +392,139 @@ def test_an_archive_that_cannot_be_read_exits_with_2(tmp_path, capsys):
 def test_stored_results_stay_as_they_are_unless_they_are_to_be_kept(repository, monkeypatch, tmp_path):
     monkeypatch.delenv("MIALIB_OUTPUTS")
     places = []
-    monkeypatch.setattr(cli, "execute", lambda *args: places.append(cli.outputs_root()) or 0)
+    monkeypatch.setattr(running, "execute", lambda *args: places.append(cli.outputs_root()) or 0)
     path = str(repository("epochs: 1"))
     assert cli.main(["run", path]) == cli.main(["run", "--keep", path]) == 0
     assert "MIALIB_OUTPUTS" not in os.environ
     monkeypatch.setenv("MIALIB_OUTPUTS", str(tmp_path / "mine"))
     assert cli.main(["run", path]) == 0
-    # the fixture has put another repository in the command's place
-    assert places == [REPO_ROOT / "outputs" / ".local", tmp_path / "outputs", tmp_path / "mine"]
+    assert places == [tmp_path / "outputs" / ".local", tmp_path / "outputs", tmp_path / "mine"]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [".venv/x", "mialib.egg-info/x", "build/x", "mialib/__pycache__/x", "outputs/.local/a/b/metrics.json"],
+)
+def test_a_clean_checkout_stays_clean_after_an_installation_and_a_run(place):
+    if not (REPO_ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    assert subprocess.run(["git", "check-ignore", "-q", place], cwd=REPO_ROOT).returncode == 0
+
+
+# What stands in a run's folder belongs together
+
+
+@pytest.fixture
+def results():
+    """Writes the metrics of a run of `small`; gives its folder."""
+
+    def write(run="first", **parameters):
+        folder = Path(os.environ["MIALIB_OUTPUTS"]) / "small" / run
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.json").write_text(json.dumps({"parameters": {"run": run} | parameters}))
+        return folder
+
+    return write
+
+
+def test_after_a_failure_no_earlier_results_stand_beside_the_failed_notebook(
+    repository, results, monkeypatch
+):
+    def fail(source, executed, *args, **options):
+        nbformat.write(nbformat.v4.new_notebook(), executed)
+        raise PapermillExecutionError(1, 1, "", "ValueError", "so far", [])
+
+    monkeypatch.setattr(papermill, "execute_notebook", fail)
+    folder = results(epochs=1)
+    (folder / "figures").mkdir()
+    for name in (files.ROWS, files.MARGINS, "figures/roc.png", "notes.txt"):
+        (folder / name).touch()
+    assert cli.main(["run", str(repository("epochs: 1"))]) == 1
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left == {"executed.ipynb", "notes.txt"}  # what is the user's own stays
+
+
+@pytest.mark.parametrize(
+    ("found", "mark"),
+    [
+        ({"epochs": 2}, "*"),
+        ({"epochs": 2, "n_jobs": 7, "device": "cuda"}, "*"),  # which change no result
+        ({"epochs": 3}, "-"),  # the file said so once
+        ({"epochs": 2, "lr": 0.1}, "-"),  # the notebook had one parameter more
+    ],
+)
+def test_the_list_marks_results_of_the_parameters_that_the_file_has_now(
+    repository, results, capsys, found, mark
+):
+    repository("epochs: 2")
+    results(**found)
+    assert cli.main(["list"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[0] == mark
+
+
+def test_links_of_an_executed_notebook_work_where_it_lies_failed_ones_too(repository, monkeypatch):
+    def fail(source, executed, *args, **options):
+        cells = [nbformat.v4.new_markdown_cell("[again](small.ipynb)")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), executed)
+        raise PapermillExecutionError(1, 1, "", "ValueError", "so far", [])
+
+    monkeypatch.setattr(papermill, "execute_notebook", fail)
+    assert cli.main(["run", str(repository("epochs: 1"))]) == 1
+    executed = Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "first" / "executed.ipynb"
+    target = nbformat.read(executed, 4).cells[0].source.removeprefix("[again](").removesuffix(")")
+    assert (executed.parent / target).samefile(cli.REPO_ROOT / "notebooks" / "small.ipynb")
+
+
+# Signals; `test_running.py` sends them to whole runs
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_command_with_one_line_and_its_status(
+    repository, monkeypatch, capsys, name, status
+):
+    number = getattr(signal, name)
+    if signal.getsignal(number) is signal.SIG_IGN:
+        monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
+    before = signal.getsignal(number)
+    for logger in cli._LOGGERS:
+        monkeypatch.setattr(logging.getLogger(logger), "disabled", False)  # and again after the test
+    monkeypatch.setattr(running, "execute", lambda *args: os.kill(os.getpid(), number))
+    assert cli.main(["run", str(repository("epochs: 1"))]) == status
+    assert capsys.readouterr().err == "mialib: stopped; start again to go on\n"
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so(repository, monkeypatch):
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(running, "execute", lambda *args: os.kill(os.getpid(), signal.SIGHUP) or 0)
+        assert cli.main(["run", str(repository("epochs: 1"))]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# From elsewhere
+
+
+def test_a_file_is_found_as_the_list_names_it_from_any_folder(repository, monkeypatch, tmp_path, capsys):
+    runs = []
+    monkeypatch.setattr(running, "execute", lambda notebook, values: runs.append(values["run"]) or 0)
+    repository("epochs: 1")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(["list"]) == 0
+    named = capsys.readouterr().out.splitlines()[1].split()[0]
+    assert cli.main(["run", named]) == 0 and runs == ["first"]
+
+
+def test_notebooks_and_parameters_are_copied_once(repository, tmp_path, capsys):
+    repository("epochs: 3")
+    mine = tmp_path / "mine"
+    assert cli.main(["init", str(mine)]) == 0
+    assert (mine / "params" / "small" / "first.yaml").read_text() == "epochs: 3"
+    assert (mine / "notebooks" / "small.ipynb").is_file()
+    (mine / "params" / "small" / "first.yaml").write_text("epochs: 4")
+    assert cli.main(["init", str(mine)]) == 2
+    assert f"mialib: {mine / 'notebooks'} is there already" in capsys.readouterr().err
+    assert (mine / "params" / "small" / "first.yaml").read_text() == "epochs: 4"

@@ -17,6 +17,7 @@ PACKAGE = REPO_ROOT / "mialib"
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
 # what every room may use
 FILES_BESIDE = ("places", "store", "hashing", "reach", "streams", "progress")
+DOORS = ("running", "cli")  # which may use every room
 FOUNDATIONS = {*FILES_BESIDE, "REPO_ROOT", "outputs_root", "environment"}
 READERS = [path for folder in ("mialib", "tests") for path in sorted((REPO_ROOT / folder).rglob("*.py"))]
 
@@ -97,7 +98,7 @@ def test_no_public_function_has_the_name_of_its_module(path):
     "path",
     [
         *FILES,
-        *(PACKAGE / f"{name}.py" for name in (*FILES_BESIDE, "cli")),
+        *(PACKAGE / f"{name}.py" for name in (*FILES_BESIDE, *DOORS)),
     ],
     ids=name_of,
 )
@@ -116,6 +117,9 @@ def test_importing_the_package_imports_neither_torch_nor_a_room():
 def test_types_and_stubs_travel_with_the_package():
     project = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["package-data"]["mialib"] == ["py.typed", "**/*.pyi"]
+    listed = project["tool"]["setuptools"]["packages"]
+    shipped = ["mialib.repository.notebooks", "mialib.repository.params"]
+    assert sorted(listed) == sorted(["mialib", *(f"mialib.{room}" for room in ROOMS), *shipped])
     assert (PACKAGE / "py.typed").exists()
 
 
@@ -128,6 +132,6 @@ def test_the_top_level_is_as_agreed():
         pytest.skip("not a git checkout")
     assert shown == {"pyproject.toml", "README.md", "notebooks", "mialib", "params", "tests", "outputs"}
     assert {path.name for path in PACKAGE.glob("*.py")} == {
-        f"{n}.py" for n in ("__init__", *FILES_BESIDE, "cli")
+        f"{n}.py" for n in ("__init__", *FILES_BESIDE, *DOORS)
     }
-    assert set(mialib.__all__) == {*ROOMS, *FILES_BESIDE, "cli"}
+    assert set(mialib.__all__) == {*ROOMS, *FILES_BESIDE, *DOORS}

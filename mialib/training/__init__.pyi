@@ -7,6 +7,7 @@ from . import loop as loop
 from . import objectives as objectives
 from . import population as population
 from . import recipe as recipe
+from . import workers as workers
 from .augment import Blurred as Blurred
 from .augment import FlipAndShift as FlipAndShift
 from .fitting import fit as fit

@@ -15,7 +15,7 @@ from torch import nn
 from mialib import hashing, progress
 from mialib.data import Dataset, Splits
 from mialib.store import Store
-from mialib.training import loop, population
+from mialib.training import loop, population, workers
 from mialib.training.descent import Shuffling
 from mialib.training.hooks import (
     Augment,
@@ -106,10 +106,11 @@ def use_processes(n_jobs: int) -> None:
     """From here on, train in `n_jobs` processes of one thread each.
 
     Small networks gain nothing from threads, and threads that wait for a busy core cost them ten times their own work.
-    For other places (Dask, a cluster) call `joblib.parallel_config(backend=...)` afterwards.
+    They end with this process, however it ends. For other places (Dask, a cluster) call
+    `joblib.parallel_config(backend=...)` afterwards.
     """
     torch.set_num_threads(1)
-    joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1)
+    joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied())
 
 
 @dataclass(frozen=True)

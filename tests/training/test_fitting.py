@@ -24,7 +24,7 @@ from mialib.defenses import losses
 from mialib.measures import metrics
 from mialib.models import classifiers
 from mialib.store import Store
-from mialib.training import Recipe, loop, population
+from mialib.training import Recipe, loop, population, workers
 from tests.models.test_classifiers import CNN
 from tests.training.test_checkpoints import RESTLESS
 from tests.training.test_loop import Opponent, ZeroFirstBias, shift
@@ -135,6 +135,13 @@ def test_processes_have_one_thread_each(threads):
         training.use_processes(3)
         assert torch.get_num_threads() == 1 and joblib.effective_n_jobs(None) == 3
     assert joblib.effective_n_jobs(None) == 1
+
+
+def test_processes_end_with_the_one_that_asked_for_them(threads, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(joblib, "parallel_config", asked.update)
+    training.use_processes(2)
+    assert asked["initializer"] is workers.end_with and asked["initargs"] == (os.getpid(),)
 
 
 # Bad input
