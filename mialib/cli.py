@@ -23,7 +23,6 @@ from mialib import REPO_ROOT, environment, outputs_root, params, stored_root
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not known everywhere
 _LOGGERS = ("asyncio", "papermill")  # they report the end of a kernel that was ended
 _PATIENCE = 8.0  # seconds for a kernel to end by itself; jupyter_client kills it after five
-_ANOTHER = "a folder that you can write to"
 _WITHOUT_INFLUENCE = ("data_root", "device", "n_jobs")  # parameters that tell where a run computes, not what
 
 
@@ -201,7 +200,7 @@ def _run(files: list[Path], jobs: int | None, keep: bool) -> int:
     if problems:
         return 2
     root = stored_root() if keep else outputs_root()
-    advice = f"{'leave out --keep and ' if keep else ''}set MIALIB_OUTPUTS to {_ANOTHER}"
+    advice = f"{'leave out --keep and ' if keep else ''}{places.elsewhere('MIALIB_OUTPUTS')}"
     for _, notebook, parameters in checked:
         places.writable(root / notebook.stem / parameters["run"], advice)
     store.Store().ready()
@@ -217,7 +216,7 @@ def _overview() -> int:
     from mialib.reporting import overview
 
     stored = outputs_root(stored_root())
-    places.writable(stored, f"set MIALIB_OUTPUTS to {_ANOTHER}")
+    places.writable(stored, places.elsewhere("MIALIB_OUTPUTS"))
     page = stored / "README.md"
     store.write(page, overview.results_page(stored).encode())
     print(page)
@@ -228,7 +227,9 @@ def _faces(kind: str, archive: Path, root: Path) -> int:
     from mialib import places
     from mialib.data import faces
 
-    places.writable(root / "faces", f"give {_ANOTHER} as the data root, and as MIALIB_DATA later")
+    places.writable(
+        root / "faces", "give a folder that you can write to as the data root, and as MIALIB_DATA later"
+    )
     print(faces.build(kind, archive, root / "faces"))
     return 0
 

@@ -20,7 +20,7 @@ def at(path: str | Path, variable: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f"{path} cannot be found: {error} Set {variable} to the full path of a folder that you can write to"
+            f"{path} cannot be found ({str(error).rstrip('.')}); {elsewhere(variable)}, by its full path"
         ) from error
 
 
@@ -28,6 +28,11 @@ def cache_root() -> Path:
     """Where trained models are kept: the environment variable `MIALIB_CACHE`, else a folder of the user's cache."""
     chosen = os.environ.get("MIALIB_CACHE") or Path(pooch.os_cache("mialib")) / "models"
     return at(chosen, "MIALIB_CACHE")
+
+
+def elsewhere(variable: str) -> str:
+    """What to do where a place cannot be used."""
+    return f"set {variable} to a folder that you can write to"
 
 
 def writable(folder: Path, advice: str) -> None:

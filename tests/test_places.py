@@ -7,9 +7,14 @@ import pytest
 
 import mialib
 from mialib import places, progress
+from mialib.data import download
 from mialib.store import Store
 
-PLACES = {"MIALIB_CACHE": lambda: Store().root, "MIALIB_OUTPUTS": mialib.outputs_root}
+PLACES = {
+    "MIALIB_CACHE": lambda: Store().root,
+    "MIALIB_OUTPUTS": mialib.outputs_root,
+    "MIALIB_DATA": download.data_root,
+}
 
 
 @pytest.mark.parametrize("variable", PLACES)
@@ -30,14 +35,14 @@ def test_the_home_folder_is_understood_in_the_place_of_progress(monkeypatch, tmp
 @pytest.mark.parametrize("variable", PLACES)
 def test_a_home_folder_that_is_nowhere_names_the_variable(monkeypatch, variable):
     monkeypatch.setenv(variable, "~nobody-of-this-name/mine")
-    with pytest.raises(ValueError, match=f"~nobody-of-this-name/mine cannot be found.*Set {variable} to"):
+    with pytest.raises(ValueError, match=f"~nobody-of-this-name/mine cannot be found.*set {variable} to"):
         PLACES[variable]()
 
 
 def test_without_a_home_folder_the_cache_needs_its_variable(monkeypatch):
     monkeypatch.delenv("MIALIB_CACHE")
     monkeypatch.setattr(places.pooch, "os_cache", lambda name: Path("~nobody-of-this-name/.cache") / name)
-    with pytest.raises(ValueError, match="Set MIALIB_CACHE to"):
+    with pytest.raises(ValueError, match="set MIALIB_CACHE to"):
         Store()
 
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mialib.data.tensors import must_be_tensor
+
 TOLERANCE = 1e-3  # of a row's sum: posteriors saved in half precision pass, or ten of them in four digits
 LIMIT = 1000.0  # log-odds; beyond what a trained model's logits say, finite so that inf - inf never arises
 
@@ -52,13 +54,14 @@ def checked(log_posteriors: Tensor, labels: Tensor) -> Tensor:
 
 def check_labels(values: Tensor, labels: Tensor, name: str) -> None:
     """Raises ValueError for labels that are none of values (..., n, c), which the message calls `name`."""
+    must_be_tensor(name, values)
+    must_be_tensor("labels", labels)
     if values.ndim < 2 or labels.shape != values.shape[:-1]:
         raise ValueError(
             f"labels must have the shape of {name} without its last axis (classes), "
             f"found labels {tuple(labels.shape)} and {name} {tuple(values.shape)}"
         )
-    if labels.dtype != torch.int64:
-        raise ValueError(f"labels must be int64, found {labels.dtype}")
+    must_be_tensor("labels", labels, torch.int64)
     if labels.numel() and not (labels.min() >= 0 and labels.max() < values.shape[-1]):
         raise ValueError(
             f"labels must lie in [0, {values.shape[-1]}), "

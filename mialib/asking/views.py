@@ -11,6 +11,7 @@ from mialib.asking import posteriors
 from mialib.asking.answers import log_posteriors, sensitivity
 from mialib.asking.doors import Door, Guarded, served_by
 from mialib.data import Dataset
+from mialib.data.tensors import must_be_tensor
 from mialib.training import Population, pick
 from mialib.training.hooks import OutputDefense
 
@@ -42,9 +43,11 @@ class Views:
     _valid: tuple[Tensor | None, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self):
+        must_be_tensor("log_posteriors", self.log_posteriors, torch.float64, "views: ")
+        must_be_tensor("labels", self.labels, torch.int64, "views: ")
+        if self.sensitivity is not None:
+            must_be_tensor("sensitivity", self.sensitivity, torch.float64, "views: ")
         m, n, _ = self.log_posteriors.shape
-        if self.log_posteriors.dtype != torch.float64:
-            raise ValueError(f"views: log_posteriors must be float64, found {self.log_posteriors.dtype}")
         if self.labels.shape != (m, n):
             raise ValueError(
                 f"views: labels must be {(m, n)} as the log-posteriors, found {tuple(self.labels.shape)}"

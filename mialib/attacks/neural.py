@@ -138,7 +138,7 @@ class NeuralAttack:
         )
 
     def _rows(self, views: Views, member: Tensor) -> Dataset:
-        signals.check_member(member, views.labels, f"{self.name}: membership")
+        signals.check_member(member, views.labels, "membership", f"{self.name}: ")
         x = self.features(views).flatten(0, 1).contiguous()
         return Dataset.of_features(self.name, x, member.flatten().long(), 2)
 

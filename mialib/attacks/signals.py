@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mialib.asking.posteriors import LIMIT, check_labels, checked, log_odds, true_class
+from mialib.data.tensors import must_be_tensor
 
 BLOCK = 1024  # rows; 135,000 x 100 posteriors take a quarter of the time of one piece
 NEGLIGIBLE = -40.0  # e**-40 is below float64's resolution beside 1: log(-log1p(-e**q)) and q agree
@@ -126,16 +127,16 @@ def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
     return _gap(-sensitivity, labels, member)
 
 
-def check_member(member: Tensor, labels: Tensor, name: str = "member") -> None:
-    """Raises ValueError, with `name` for it, where `member` is not bool in the shape of the labels, or of no model."""
-    if member.dtype != torch.bool or member.shape != labels.shape:
+def check_member(member: Tensor, labels: Tensor, name: str = "member", where: str = "") -> None:
+    """Raises ValueError, which calls it `name` and begins with `where`, where `member` is not bool in the shape of the labels, or of no model."""
+    must_be_tensor(name, member, torch.bool, where)
+    if member.shape != labels.shape:
         raise ValueError(
-            f"{name} must be bool of shape {tuple(labels.shape)} as the labels, "
-            f"found {member.dtype} {tuple(member.shape)}"
+            f"{where}{name} must have the shape of the labels, {tuple(labels.shape)}, found {tuple(member.shape)}"
         )
     if not len(labels):
         raise ValueError(
-            f"{name} is of no model, and there is nothing to learn from: train shadow models (n_shadows), or learn from "
+            f"{where}{name} is of no model, and there is nothing to learn from: train shadow models (n_shadows), or learn from "
             'the half of the target\'s members that is known, study.attack(..., knowing="half")'
         )
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from mialib.asking import Views
 from mialib.attacks import signals
+from mialib.data.tensors import must_be_tensor
 
 
 def best_threshold(signal: Tensor, member: Tensor) -> Tensor:
@@ -159,13 +160,17 @@ def _best_by_class(signal: Tensor, member: Tensor, labels: Tensor, num_classes: 
 
 
 def _flat(signal: Tensor, member: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    for name, value, dtype in (
+        ("signal", signal, None),
+        ("member", member, torch.bool),
+        ("labels", labels, torch.int64),
+    ):
+        must_be_tensor(name, value, dtype)
     if signal.ndim != 1 or member.shape != signal.shape or labels.shape != signal.shape:
         raise ValueError(
             f"signal, member and labels must have one shape (n,), found {tuple(signal.shape)}, "
             f"{tuple(member.shape)} and {tuple(labels.shape)}: flatten the models' axis"
         )
-    if member.dtype != torch.bool:
-        raise ValueError(f"member must be bool, 1 = member, found {member.dtype}")
     if not signal.isfinite().all():
         raise ValueError(
             "signal must be finite, found nan or infinity: clamp it, or look for a model that diverged"

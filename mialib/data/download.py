@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pooch
 
+from mialib import places
 from mialib.data import archives
 from mialib.store import write
 
@@ -47,9 +48,13 @@ class Source:
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Folder of the data files: the argument, else $MIALIB_DATA, else the user's cache. Not created here."""
+    """Folder of the data files: the argument, else $MIALIB_DATA, else the user's cache. Not created here.
+
+    Raises:
+        ValueError: there is no home folder that its `~` could mean.
+    """
     chosen = root or os.environ.get(ENVIRONMENT_VARIABLE) or pooch.os_cache("mialib")
-    return Path(chosen).expanduser().resolve()
+    return places.at(chosen, ENVIRONMENT_VARIABLE).resolve()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import torch
 
-_TURNS = {torch.int64: "long", torch.float32: "float", torch.bool: "bool"}
+_TURNS = {torch.int64: "long", torch.float32: "float", torch.float64: "double", torch.bool: "bool"}
 
 
 def must_be_tensor(name: str, value: object, dtype: torch.dtype | None = None, where: str = "") -> None:

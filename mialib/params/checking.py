@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mialib import outputs_root, places, store
 from mialib.data import own
 from mialib.params import fits, relations, vocabulary, yaml_files
 from mialib.params.vocabulary import nearest, shown
@@ -30,7 +31,8 @@ class Refused(ValueError):
 
 
 def check(namespace: Mapping[str, Any], **words: Collection[str]) -> dict[str, Any]:
-    """The parameters that a notebook declared with annotations, validated; against data and machine too.
+    """The parameters that a notebook declared with annotations, validated; against data and machine too, and the places
+    where it will write.
 
     Args:
         namespace: the notebook's `globals()`; the names annotated in its parameters cell are its parameters.
@@ -42,11 +44,14 @@ def check(namespace: Mapping[str, Any], **words: Collection[str]) -> dict[str, A
 
     Raises:
         Refused: naming each parameter that is wrong, what was found and what is valid.
+        OSError: results cannot be written where they belong (MIALIB_OUTPUTS), or there can be no cache (MIALIB_CACHE).
     """
     names = [name for name in namespace["__annotations__"] if not name.startswith("_")]
     values = {name: namespace[name] for name in names}
     if wrong := _wrong(values, words, fits.problems):
         raise Refused("the parameters cell", wrong)
+    places.writable(outputs_root(), places.elsewhere("MIALIB_OUTPUTS"))
+    store.Store().ready()
     return values
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,11 +53,12 @@ def test_what_is_no_log_posterior_is_refused(given, words):
     [
         (torch.zeros(3, dtype=torch.int64), r"found labels \(3,\) and values \(2, 3, 4\)"),
         (torch.zeros(2, 3, 4, dtype=torch.int64), r"without its last axis \(classes\)"),
-        (torch.zeros(2, 3), "labels must be int64, found torch.float32"),
+        (torch.zeros(2, 3), r"labels is torch.float32, must be torch.int64; pass labels.long\(\)"),
+        (np.zeros((2, 3), dtype=np.int64), "labels is a numpy.ndarray of int64, must be a torch.Tensor"),
         (torch.tensor([[0, 1, 2], [3, 4, 0]]), r"labels must lie in \[0, 4\), found 0 to 4"),
         (torch.tensor([[0, 1, 2], [3, -1, 0]]), "found -1 to 3"),
     ],
-    ids=["too few axes", "too many axes", "type", "too large", "negative"],
+    ids=["too few axes", "too many axes", "type", "an array", "too large", "negative"],
 )
 def test_labels_that_do_not_fit_are_refused_with_the_name_of_what_they_label(labels, words):
     with pytest.raises(ValueError, match=words):

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import joblib
+import numpy as np
 import pytest
 import torch
 
@@ -98,8 +99,14 @@ def test_answers_are_the_views_without_inputs_and_door(toy, steep):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"log_posteriors": torch.zeros(1, 4, 3)}, "must be float64"),
-        ({"labels": torch.zeros(4)}, r"labels must be \(1, 4\)"),
+        ({"log_posteriors": torch.zeros(1, 4, 3)}, r"must be torch.float64; pass log_posteriors.double\(\)"),
+        (
+            {"log_posteriors": np.zeros((1, 4, 3))},
+            "views: log_posteriors is a numpy.ndarray of float64, must be a torch",
+        ),
+        ({"sensitivity": np.zeros((1, 4, 3))}, "views: sensitivity is a numpy.ndarray"),
+        ({"labels": torch.zeros(1, 4)}, r"labels is torch.float32, must be torch.int64"),
+        ({"labels": torch.zeros(4, dtype=torch.int64)}, r"labels must be \(1, 4\)"),
     ],
 )
 def test_views_refuse_what_does_not_fit(changes, words):

@@ -282,7 +282,7 @@ def test_shadows_that_do_not_fit_are_named_before_the_first_question():
     attack = NoiseRobustness()
     with pytest.raises(ValueError, match="shadows.query is needed"):
         attack(target, replace(shadows, query=None), member, 0)
-    with pytest.raises(ValueError, match=r"shape \(2, 10\) as the labels, found .*\(10, 2\)"):
+    with pytest.raises(ValueError, match=r"shape of the labels, \(2, 10\), found \(10, 2\)"):
         attack(target, shadows, member.T, 0)
     with pytest.raises(ValueError, match="probabilities.*found"):
         NoiseRobustness((0.5, 1.5), 2)(replace(target, x=torch.zeros(1, 10, 3)), shadows, member, 0)

@@ -323,9 +323,9 @@ def test_bad_input_is_named():
     other[0, 0] = 1  # one label of one shadow
     with pytest.raises(ValueError, match="labels are not the target's"):
         lira_online(target, Views(shadows.log_posteriors, other), member)
-    with pytest.raises(ValueError, match="shadow_member must be bool of shape"):
+    with pytest.raises(ValueError, match="shadow_member must have the shape"):
         lira_online(target, shadows, member[:4])
-    with pytest.raises(ValueError, match="shadow_member must be bool"):
+    with pytest.raises(ValueError, match="shadow_member is torch.int64, must be torch.bool"):
         lira_online(target, shadows, member.long())
     with pytest.raises(ValueError, match="4 shadows or more.*found 3"):
         lira_online(target, shadows[:3], member[:3])

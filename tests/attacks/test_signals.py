@@ -185,8 +185,11 @@ def test_bad_input_is_named(signal, log_p, labels, message):
 
 def test_gaps_need_a_boolean_mask_in_the_shape_of_the_labels():
     log_p, labels = log_softmax([[0.0, 1.0]]), torch.tensor([0])
-    for member in (torch.tensor([1]), torch.tensor([True, False])):
-        with pytest.raises(ValueError, match="member must be bool of shape"):
+    for member, words in (
+        (torch.tensor([1]), r"member is torch.int64, must be torch.bool; pass member.bool\(\)"),
+        (torch.tensor([True, False]), "member must have the shape of the labels"),
+    ):
+        with pytest.raises(ValueError, match=words):
             signals.confidence_gap(log_p, labels, member)
     with pytest.raises(ValueError, match="labels must have the shape of sensitivity"):
         signals.sensitivity_gap(log_p.exp(), torch.tensor([[0]]), torch.tensor([[True]]))

@@ -201,9 +201,9 @@ def test_bad_input_is_named():
     attack = threshold.confidence
     with pytest.raises(ValueError, match="target must be the views of one model"):
         attack(shadows, shadows, member, 0)
-    with pytest.raises(ValueError, match="shadow_member must be bool"):
+    with pytest.raises(ValueError, match="shadow_member is torch.int64, must be torch.bool"):
         attack(target, shadows, member.long(), 0)
-    with pytest.raises(ValueError, match="shadow_member must be bool of shape"):
+    with pytest.raises(ValueError, match="shadow_member must have the shape"):
         attack(target, shadows, member[:1], 0)
     with pytest.raises(ValueError, match="target must be the views of one model"):
         threshold.gap(shadows)

@@ -45,6 +45,18 @@ def test_check_looks_at_data_and_machine_too():
         assert words in str(found.value)
 
 
+@pytest.mark.parametrize("variable", ["MIALIB_OUTPUTS", "MIALIB_CACHE"])
+def test_check_asks_whether_results_can_be_written_before_there_are_any(monkeypatch, tmp_path, variable):
+    namespace: dict = {}
+    exec("epochs: int = 3", namespace)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "below"))
+    with pytest.raises(
+        OSError, match=f"cannot be written to .*; set .*{variable}.* to a folder that you can write to"
+    ):
+        params.check(namespace)
+
+
 def test_check_takes_the_words_of_a_notebook():
     namespace: dict = {}
     exec("arms: list = ['A', 'D']", namespace)
