@@ -1,0 +1,107 @@
+"""What a run would take, before it is started: its notebook is followed with all work counted and none of it done."""
+
+import ast
+import io
+import json
+import time
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mialib import counting, progress
+from mialib.counting import Counted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was counted of a notebook.
+
+    Args:
+        seconds: that following it took, without what was spent on measuring.
+        cells: of the notebook. ended: the one that the count ended at, and its error; None: it is whole.
+    """
+
+    counted: Counted
+    seconds: float
+    cells: int
+    ended: tuple[int, str] | None = None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A line for each kind of work, and their total: networks, cached, epochs, batch, steps, examples, minutes."""
+        lines = [
+            {"what": what, "networks": one.networks, "cached": one.cached, "epochs": epochs, "batch": batch}
+            | {"steps": one.steps, "examples": one.examples, "minutes": one.seconds / 60}
+            for (what, epochs, batch), one in self.counted.trainings.items()
+        ]
+        lines += [
+            {"what": what, "examples": one.examples, "minutes": one.seconds / 60}
+            for what, one in self.counted.questions.items()
+        ]
+        lines.append({"what": "statistics, at least", "minutes": self.seconds / 60})
+        table = pd.DataFrame(lines)
+        total = {name: table[name].sum() for name in ("networks", "cached", "steps", "minutes") if name in table}
+        return pd.concat([table, pd.DataFrame([{"what": "total"} | total])], ignore_index=True)
+
+    @property
+    def bytes(self) -> int:
+        """That the networks to be trained take in the cache."""
+        return sum(one.bytes for one in self.counted.trainings.values())
+
+    def __str__(self) -> str:
+        table = self.table
+        whole = {name: "{:,.0f}".format for name in table.columns if name not in ("what", "minutes")}
+        text = table.to_string(
+            index=False, na_rep="", formatters=whole | {"minutes": "{:.1f}".format}, justify="right"
+        )
+        text += f"\n{_sized(self.bytes)} more in the cache"
+        if self.ended is not None:
+            number, error = self.ended
+            text += f"\ncounted up to cell {number} of {self.cells}, which fails without results: {error}"
+        return text
+
+
+def plan(notebook: Path, parameters: dict) -> Plan:
+    """Follow a notebook to its end, or to the cell that cannot go on without results.
+
+    Args:
+        parameters: checked ones, instead of the notebook's own.
+
+    Raises:
+        FileNotFoundError, ValueError: its data are not at hand, or cannot be used.
+    """
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    namespace: dict = {"__name__": "__main__"}
+    began, ended = time.perf_counter(), None
+    with counting.counting(parameters.get("n_jobs", 1)) as counted, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of means over nothing
+        for number, cell in progress.follow(list(enumerate(cells, start=1)), notebook.stem, "cell"):
+            if cell["cell_type"] != "code":
+                continue
+            try:
+                with redirect_stdout(io.StringIO()):
+                    exec(_compiled("".join(cell["source"]), number), namespace)
+            except counting.NoData as error:
+                raise FileNotFoundError(str(error)) from error
+            except Exception as error:
+                ended = number, f"{type(error).__name__}: {error}"
+                break
+            if "parameters" in cell["metadata"].get("tags", []):
+                namespace |= parameters
+    return Plan(counted, time.perf_counter() - began - counted.measuring, len(cells), ended)
+
+
+def _compiled(source: str, number: int):
+    lines = [line for line in source.splitlines() if not line.startswith("%")]  # magics are of a kernel
+    return compile(ast.parse("\n".join(lines)), f"<cell {number}>", "exec")
+
+
+def _sized(count: int) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
