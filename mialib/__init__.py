@@ -5,7 +5,8 @@ The data's way is one way, and the rooms tell it in this order; a room imports f
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
 The last room, `params`, says what notebooks may ask of the others. Beside them stand `places` (of files), `store`, `hashing` and
-`reach` (nothing is computed twice), `streams` (of random numbers), `progress`, `running` (of notebooks) and `cli`. A room is
+`reach` (nothing is computed twice), `streams` (of random numbers), `progress`, `running` (of notebooks), `planning` (of runs, whose work
+`counting` counts) and `cli`. A room is
 imported when it is first used; what it says aloud stands in its `__init__.pyi`.
 """
 
@@ -58,7 +59,7 @@ REPO_ROOT = _root()
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=(*ROOMS, "places", "store", "hashing", "reach", "streams", "progress", "running", "cli"),
+    submodules=(*ROOMS, "places", "store", "hashing", "reach", "streams", "progress", "running", "counting", "planning", "cli"),
 )
 
 

@@ -1,4 +1,4 @@
-"""The command `mialib`: run notebooks with parameters, list what can be run, build data sets.
+"""The command `mialib`: run notebooks with parameters, plan or list what can be run, build data sets.
 
 `mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
 `outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
@@ -61,6 +61,9 @@ def _command(arguments: list[str] | None) -> int:
         action="store_true",
         help="write into outputs/ itself, over the results that are stored there",
     )
+    plan = commands.add_parser("plan", help="count what a run would train and ask, and how long it would take")
+    plan.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
+    plan.add_argument("--jobs", type=int, metavar="N", help="processes that it would train in, as of run")
     commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
     init = commands.add_parser("init", help="copy notebooks/ and params/ into a folder of your own")
     init.add_argument("folder", type=Path)
@@ -211,6 +214,25 @@ def _run(files: list[Path], jobs: int | None, keep: bool) -> int:
     return max(statuses)
 
 
+def _plan(files: list[Path], jobs: int | None) -> int:
+    from mialib import planning
+    from mialib.data import own
+
+    checked, problems = _checked([_found(path) for path in files], jobs)
+    for problem in problems:
+        print(f"mialib: {problem}", file=sys.stderr)
+    if problems:
+        return 2
+    statuses = []
+    for path, notebook, parameters in checked:
+        print(f"{notebook.stem}, run {parameters['run']!r}", flush=True)
+        with own.beside(path.parent):
+            made = planning.plan(notebook, parameters)
+        print(f"{made}\n")
+        statuses.append(0 if made.ended is None else 1)
+    return max(statuses)
+
+
 def _overview() -> int:
     from mialib import places, store
     from mialib.reporting import overview
@@ -247,7 +269,7 @@ def _init(folder: Path) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "list": _list, "init": _init, "overview": _overview, "faces": _faces}
+COMMANDS = {"run": _run, "plan": _plan, "list": _list, "init": _init, "overview": _overview, "faces": _faces}
 
 
 def _say_stopped() -> None:

@@ -30,18 +30,23 @@ import mialib
 from mialib import asking, hashing, store, streams, training
 from mialib.asking import answers, doors
 from mialib.attacks import averaging
-from mialib.compression import bit_search, int8, int8_networks, pruning, recalibration
+from mialib.attacks.blindmi import BlindMIDiff
+from mialib.attacks.neural import NeuralAttack
+from mialib.attacks.threshold import ThresholdAttack
+from mialib.compression import bit_search, int8, int8_networks, pruning, recalibration, size
 from mialib.compression.bit_search import Found
 from mialib.data import Dataset, Splits, datasets, download
 from mialib.defenses import memguard
 from mialib.params import checking
 from mialib.reporting import files
 from mialib.store import Store
-from mialib.study import attackers
+from mialib.study import attackers, rows
 from mialib.training import Population, Recipe, fitting, loop, pick, population
 
 TIMED = 0.5  # seconds of steps that are measured for each kind of training
 DEAR = 0.2  # seconds: a step that takes longer stands for other objectives of its architecture too
+SCORED = 1000  # candidates that attacks are scored on
+QUESTIONS = "questions of attackers"
 SEARCHED = 512  # answers that the search for noise is timed on
 
 
@@ -83,11 +88,13 @@ class Counted:
         trainings: by (what, epochs, batch size), in the order of their first training.
         questions: by what is asked.
         measuring: seconds that were spent on real steps and answers, to know how long they take.
+        spared: seconds that scoring all candidates would have taken longer than scoring some.
     """
 
     trainings: dict[tuple[str, int, int], Training] = field(default_factory=dict)
     questions: dict[str, Questions] = field(default_factory=dict)
     measuring: float = 0.0
+    spared: float = 0.0
 
     def training(self, what: str, recipe: Recipe) -> Training:
         return self.trainings.setdefault((what, recipe.epochs, recipe.batch_size), Training())
@@ -143,14 +150,21 @@ def counting(jobs: int = 1) -> Iterator[Counted]:
         fitting.use_processes: _nothing,
         int8.compare: lambda *_: pd.DataFrame(),
         int8_networks.to_int8: lambda networks, *_: networks,
+        rows.attack_rows: partial(counter.of_some, rows.attack_rows),
         memguard.noise_search: partial(counter.noise_search, memguard.noise_search),
+        population.pick: partial(_picked, population.pick),
+        pruning.achieved_sparsity: partial(_achieved, pruning.achieved_sparsity),
         pruning.mask: partial(_alike, pruning.mask),
         recalibration.batchnorm: counter.batchnorm,
         recalibration.clips: partial(counter.clips, recalibration.clips),
+        size.sizes: partial(_sizes, size.sizes),
         store._set_aside: lambda *_: "a plan leaves it where it is",
     }
     methods = [
         (doors.Door, "__call__", lambda door, x: counter.door(door, x)),
+        (NeuralAttack, "judge", lambda attack, *asked: counter.judge(attack, *asked)),
+        (BlindMIDiff, "__call__", lambda attack, target, *_: counter.blindly(attack, target)),
+        (ThresholdAttack, "__call__", _method(counter.thresholds, ThresholdAttack.__call__)),
         (Store, "ready", lambda _: False),
         (Store, "put", _nothing),
     ]
@@ -205,8 +219,8 @@ class _Counter:
         """In place of training: untrained networks, or those in the cache if all are there."""
         recipe, keys = order.recipe, order.keys()
         wanted = {f"{name}_accuracy" for name in watch}
-        shapes = order.shapes()
-        found = {i: entry for i, key in enumerate(keys) if (entry := cache.get(key, shapes))}
+        shapes = order.shapes() if cache.root.is_dir() else None
+        found = {i: entry for i, key in enumerate(keys) if shapes and (entry := cache.get(key, shapes))}
         found = {i: entry for i, entry in found.items() if wanted <= entry[1].keys()}
         missing = [i for i, key in enumerate(keys) if i not in found and key not in self.seen]
         if missing or any(keys[i] not in self.seen for i in found):
@@ -238,7 +252,8 @@ class _Counter:
             counted.networks += 1
             counted.steps += epochs * steps
             counted.examples += epochs * examples
-        together = order.launch_bound() if batched is None else batched
+        on_cpu = order.data.x.device.type == "cpu"  # where networks learn one by one, whatever they are
+        together = batched if batched is not None else not on_cpu and order.launch_bound()
         shards = [missing] if together and not order.hooks.descent.alone else [[i] for i in missing]
         with self._measuring():
             seconds = self.pace.training(order, shards[0], watch)
@@ -254,7 +269,7 @@ class _Counter:
         hooks = order.hooks[[0]]
         params = first.params if hooks.compress is None else hooks.compress(first.params)
         params, buffers = (
-            {name: tensor.detach().expand(k, *tensor.shape[1:]) for name, tensor in tensors.items()}
+            {name: _of_all(tensor.detach(), k) for name, tensor in tensors.items()}
             for tensors in (params, first.buffers)
         )
         bound = None if hooks.constraint is None else hooks.constraint.begin(first.params)
@@ -300,7 +315,7 @@ class _Counter:
             memory = None if door.memory is None else door.memory[i]
             question = None if memory is None else hashlib.blake2b(own.cpu().contiguous().numpy()).digest()
             if memory is None or question not in memory:
-                asked = self._asked(door.population, own[:2], len(own), "questions of attackers", alone=True)
+                asked = self._asked(door.population, own[:2], len(own), QUESTIONS, alone=True)
                 answer = _said(door.population, i, _place(own.cpu()), asked.shape)
                 if memory is None:
                     said.append(answer)
@@ -319,11 +334,63 @@ class _Counter:
         while isinstance(door, doors.Guarded):
             door = door.door
         if isinstance(door, doors.Door):
-            x = views.x[0][:2]
-            self._asked(door.population, x, m * n * queries, "questions of attackers", alone=True)
-        rows = torch.arange(n)
+            # what is asked again of the same networks, behind whatever defence, is remembered
+            drawn = [cell.cell_contents for cell in change.__closure__ or ()]
+            question = repr((n, queries, change.__qualname__, drawn, seed))
+            memory = door.memory or [{} for _ in range(m)]
+            new = sum(question not in one for one in memory)
+            for one in memory:
+                one[question] = None
+            if new:
+                self._asked(door.population, _two(views), new * n * queries, QUESTIONS, alone=True)
+        own = torch.arange(n)
         every = [views.log_posteriors[i].expand(queries, -1, -1) for i in range(m)]
-        return torch.stack([summary(one, i, rows) for i, one in enumerate(every)])
+        return torch.stack([summary(one, i, own) for i, one in enumerate(every)])
+
+    def judge(self, attack: NeuralAttack, networks: Population, targets: asking.Views) -> Tensor:
+        """In place of `NeuralAttack.judge`."""
+        m, n = targets.labels.shape
+        two = torch.arange(2).expand(m, -1) % n
+        x = attack.features(targets.rows(two)).flatten(0, 1)[:2]
+        asked = self._asked(networks, x, len(networks) * m * n, "answers")
+        places = targets.log_posteriors.clamp(min=-1e3).sum(-1).float()
+        said = [[_said(networks, i, own, asked.shape) for i in range(len(networks))] for own in places]
+        logits = torch.stack([torch.stack(own) for own in said]).double()
+        return logits[..., 1] - logits[..., 0]
+
+    def blindly(self, attack: BlindMIDiff, target: asking.Views) -> Tensor:
+        """In place of `BlindMIDiff.__call__`: whoever is surer of the label than of most is a member."""
+        attack._check(target)
+        if isinstance(target.query, doors.Door):
+            self._asked(target.query.population, _two(target), attack.probes, QUESTIONS, alone=True)
+        sure = target.log_posteriors[0].amax(-1)
+        return torch.where(sure > sure.median(), 1.0, -1.0).double()
+
+    def thresholds(
+        self,
+        margins: Callable,
+        attack: ThresholdAttack,
+        target: asking.Views,
+        shadows: asking.Views,
+        member: Tensor,
+        seed: int = 0,
+    ) -> Tensor:
+        """The thresholds that some of the shadows' candidates say."""
+        began, n = time.process_time(), member.shape[1]
+        if n > SCORED:
+            own = torch.arange(SCORED).expand(len(member), -1)
+            shadows, member = replace(shadows, x=None).rows(own), member[:, :SCORED]
+        found = margins(attack, target, shadows, member, seed)
+        self.counted.spared += (time.process_time() - began) * max(0, n / SCORED - 1)
+        return found
+
+    def of_some(self, rows_of: Callable, member, margin, *args, **columns) -> list[dict]:
+        """In place of `attack_rows`: those of some of the candidates."""
+        began, n = time.process_time(), len(member)
+        few = slice(SCORED) if len(set(member[:SCORED])) == 2 else slice(None)
+        found = rows_of(member[few], margin[few], *args, **columns)
+        self.counted.spared += (time.process_time() - began) * (n / len(member[few]) - 1)
+        return found
 
     def batchnorm(self, models: Population, data: Dataset, index: Tensor) -> Population:
         self._asked(models, data.inputs(index[0, :2]), index.numel(), "calibration", alone=True)
@@ -342,7 +409,7 @@ class _Counter:
         with self._measuring():  # two examples of one network: the ranges are its own, and untrained anyway
             made = measured(models[0:1], data, index[:1, :2], bits, last)
         ranges = made.buffers.keys() - models.buffers.keys()
-        alike = {name: made.buffers[name].expand(len(models), *made.buffers[name].shape[1:]) for name in ranges}
+        alike = {name: _of_all(made.buffers[name], len(models)) for name in ranges}
         return replace(models, make_model=made.make_model, buffers=models.buffers | alike, keys=[])
 
     def noise_search(self, search: Callable, score: Callable, log_posteriors: Tensor) -> Tensor:
@@ -381,9 +448,9 @@ class _Counter:
 
     @contextmanager
     def _measuring(self) -> Iterator[None]:
-        began = time.perf_counter()
+        began = time.process_time()
         yield
-        self.counted.measuring += time.perf_counter() - began
+        self.counted.measuring += time.process_time() - began
 
 
 class _Pace:
@@ -494,6 +561,11 @@ def _share(split: Splits, share: float) -> Splits:
     return Splits(*kept, split.seeds)
 
 
+def _two(views: asking.Views) -> Tensor:
+    """The inputs of two candidates of the first model, (2, ...)."""
+    return views[[0]].rows(torch.arange(2)[None] % views.labels.shape[1]).x[0]
+
+
 def _kind(hook) -> str:
     """Hooks of one kind take equally long, however strong they are."""
     while isinstance(hook, partial):
@@ -527,10 +599,48 @@ def _said(networks: Population, i: int, places: Tensor, shape: torch.Size) -> Te
 
 def _alike(mask: Callable, networks: Population, method: str, sparsity: float):
     """Masks of networks that are all the same memory: those of the first."""
-    if any(tensor.stride(0) for tensor in networks.params.values() if len(tensor) > 1):
+    if not _shared(networks.params):
         return mask(networks, method, sparsity)
     kept = mask(networks[0:1], method, sparsity).kept
-    return pruning.Masks({name: one.expand(len(networks), *one.shape[1:]) for name, one in kept.items()})
+    return pruning.Masks({name: _of_all(one, len(networks)) for name, one in kept.items()})
+
+
+def _picked(pick: Callable, per_model, models: slice | list[int]):
+    """As `population.pick`; of networks that are all the same memory no copy is made."""
+    if not (isinstance(per_model, dict) and isinstance(models, list)):
+        return pick(per_model, models)
+    return {
+        name: _of_all(one[:1], len(models)) if models and _shared({name: one}) else one[models]
+        for name, one in per_model.items()
+    }
+
+
+def _shared(tensors: dict[str, Tensor]) -> bool:
+    """Whether all models of them are the same memory."""
+    return all(one.stride(0) == 0 or len(one) == 1 for one in tensors.values() if one.ndim > 1)
+
+
+def _of_all(one: Tensor, k: int) -> Tensor:
+    """A tensor (1, ...) of one model for k of them, (k, ...): the same memory, but for single numbers."""
+    return one.expand(k, *one.shape[1:]) if one.ndim > 1 else one.repeat(k)
+
+
+def _achieved(sparsity: Callable, tensors):
+    of = tensors.kept if isinstance(tensors, pruning.Masks) else tensors
+    if not _shared(of):
+        return sparsity(tensors)
+    k, one = len(next(iter(of.values()))), sparsity({name: tensor[:1] for name, tensor in of.items()})
+    return pruning.Sparsity({name: each.expand(k) for name, each in one.layers.items()}, one.overall.expand(k))
+
+
+def _sizes(sizes: Callable, params: dict[str, Tensor], *options) -> list:
+    if not params or not _shared(params):
+        return sizes(params, *options)
+    return sizes({name: tensor[:1] for name, tensor in params.items()}, *options) * len(next(iter(params.values())))
+
+
+def _method(stand_in: Callable, original: Callable) -> Callable:
+    return lambda one, *args, **options: stand_in(original, one, *args, **options)
 
 
 def _at_hand(load: Callable, *args, **options) -> Dataset:

@@ -20,7 +20,7 @@ class Plan:
     """What was counted of a notebook.
 
     Args:
-        seconds: that following it took, without what was spent on measuring.
+        seconds: of this process's work in following it, without what was spent on measuring.
         cells: of the notebook. ended: the one that the count ended at, and its error; None: it is whole.
     """
 
@@ -41,7 +41,7 @@ class Plan:
             {"what": what, "examples": one.examples, "minutes": one.seconds / 60}
             for what, one in self.counted.questions.items()
         ]
-        lines.append({"what": "statistics, at least", "minutes": self.seconds / 60})
+        lines.append({"what": "statistics, at least", "minutes": (self.seconds + self.counted.spared) / 60})
         table = pd.DataFrame(lines)
         total = {name: table[name].sum() for name in ("networks", "cached", "steps", "minutes") if name in table}
         return pd.concat([table, pd.DataFrame([{"what": "total"} | total])], ignore_index=True)
@@ -75,7 +75,7 @@ def plan(notebook: Path, parameters: dict) -> Plan:
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     namespace: dict = {"__name__": "__main__"}
-    began, ended = time.perf_counter(), None
+    began, ended = time.process_time(), None
     with counting.counting(parameters.get("n_jobs", 1)) as counted, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of means over nothing
         for number, cell in progress.follow(list(enumerate(cells, start=1)), notebook.stem, "cell"):
@@ -91,7 +91,7 @@ def plan(notebook: Path, parameters: dict) -> Plan:
                 break
             if "parameters" in cell["metadata"].get("tags", []):
                 namespace |= parameters
-    return Plan(counted, time.perf_counter() - began - counted.measuring, len(cells), ended)
+    return Plan(counted, time.process_time() - began - counted.measuring, len(cells), ended)
 
 
 def _compiled(source: str, number: int):
