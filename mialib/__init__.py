@@ -59,7 +59,19 @@ REPO_ROOT = _root()
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=(*ROOMS, "places", "store", "hashing", "reach", "streams", "progress", "running", "counting", "planning", "cli"),
+    submodules=(
+        *ROOMS,
+        "places",
+        "store",
+        "hashing",
+        "reach",
+        "streams",
+        "progress",
+        "running",
+        "counting",
+        "planning",
+        "cli",
+    ),
 )
 
 

@@ -61,7 +61,9 @@ def _command(arguments: list[str] | None) -> int:
         action="store_true",
         help="write into outputs/ itself, over the results that are stored there",
     )
-    plan = commands.add_parser("plan", help="count what a run would train and ask, and how long it would take")
+    plan = commands.add_parser(
+        "plan", help="count what a run would train and ask, and how long it would take"
+    )
     plan.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
     plan.add_argument("--jobs", type=int, metavar="N", help="processes that it would train in, as of run")
     commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
@@ -226,8 +228,13 @@ def _plan(files: list[Path], jobs: int | None) -> int:
     statuses = []
     for path, notebook, parameters in checked:
         print(f"{notebook.stem}, run {parameters['run']!r}", flush=True)
-        with own.beside(path.parent):
-            made = planning.plan(notebook, parameters)
+        try:
+            with own.beside(path.parent):
+                made = planning.plan(notebook, parameters)
+        except (ValueError, OSError) as error:
+            print(f"mialib: {path}: {error}", file=sys.stderr)
+            statuses.append(2)
+            continue
         print(f"{made}\n")
         statuses.append(0 if made.ended is None else 1)
     return max(statuses)

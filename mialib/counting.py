@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 import mialib
-from mialib import asking, hashing, store, streams, training
+from mialib import asking, hashing, reach, store, streams
 from mialib.asking import answers, doors
 from mialib.attacks import averaging
 from mialib.attacks.blindmi import BlindMIDiff
@@ -35,7 +35,7 @@ from mialib.attacks.neural import NeuralAttack
 from mialib.attacks.threshold import ThresholdAttack
 from mialib.compression import bit_search, int8, int8_networks, pruning, recalibration, size
 from mialib.compression.bit_search import Found
-from mialib.data import Dataset, Splits, datasets, download
+from mialib.data import Dataset, Splits, datasets, download, outlines
 from mialib.defenses import memguard
 from mialib.params import checking
 from mialib.reporting import files
@@ -88,6 +88,7 @@ class Counted:
         trainings: by (what, epochs, batch size), in the order of their first training.
         questions: by what is asked.
         measuring: seconds that were spent on real steps and answers, to know how long they take.
+        missing: files of the data that are not at hand, noise of the published size standing in for them.
         spared: seconds that scoring all candidates would have taken longer than scoring some.
     """
 
@@ -95,6 +96,7 @@ class Counted:
     questions: dict[str, Questions] = field(default_factory=dict)
     measuring: float = 0.0
     spared: float = 0.0
+    missing: list[str] = field(default_factory=list)
 
     def training(self, what: str, recipe: Recipe) -> Training:
         return self.trainings.setdefault((what, recipe.epochs, recipe.batch_size), Training())
@@ -145,7 +147,7 @@ def counting(jobs: int = 1) -> Iterator[Counted]:
         attackers.train: partial(counter.pooled, attackers.train),
         bit_search.search: partial(counter.search, bit_search.search),
         checking.check: _declared,
-        datasets.load: partial(_at_hand, datasets.load),
+        datasets.load: partial(counter.load, datasets.load),
         files.save: _nothing,
         fitting.use_processes: _nothing,
         int8.compare: lambda *_: pd.DataFrame(),
@@ -212,6 +214,18 @@ class _Counter:
         self.shared = False  # whether the trainings of several calls share out the processes
         self.allocation: Counted | None = None  # what one of a bit search costs
         self.of_search = 0.0  # seconds for the noise of one answer
+
+    def load(self, load: Callable, name: str, root: str | None = None, **options) -> Dataset:
+        """What is at hand; else noise of the published size, and a note of what is missing."""
+        try:
+            with download.offline():
+                return load(name, root, **options)
+        except FileNotFoundError as error:
+            noise = outlines.published(name, **options)
+            if noise is None:
+                raise NoData(f"{error}\nHow large {name} is cannot be known without it") from error
+            self.counted.missing.append(str(error).partition("\n")[0])
+            return noise
 
     def fit(
         self, order: fitting._Order, cache: Store, watch: tuple[str, ...], what: str, batched: bool | None
@@ -458,7 +472,9 @@ class _Pace:
 
     def __init__(self):
         self.steps: dict[str, tuple[float, float]] = {}  # kind -> seconds to set up, seconds an example
-        self.dear: dict[str, tuple[float, float]] = {}  # the same of what takes long, by architecture and batch
+        self.dear: dict[
+            str, tuple[float, float]
+        ] = {}  # the same of what takes long, by architecture and batch
         self.answers: dict[str, SimpleNamespace] = {}
 
     def training(self, order: fitting._Order, shard: list[int], watch: tuple[str, ...]) -> float:
@@ -567,10 +583,9 @@ def _two(views: asking.Views) -> Tensor:
 
 
 def _kind(hook) -> str:
-    """Hooks of one kind take equally long, however strong they are."""
-    while isinstance(hook, partial):
-        hook = hook.func
-    return getattr(hook, "__qualname__", type(hook).__qualname__)
+    """What it is made of: hooks of one kind take equally long, however strong they are."""
+    made_of = {getattr(part, "__qualname__", type(part).__qualname__) for part in reach.parts(hook)}
+    return str(sorted(made_of))
 
 
 def _places(data: Dataset) -> Tensor:
@@ -630,25 +645,21 @@ def _achieved(sparsity: Callable, tensors):
     if not _shared(of):
         return sparsity(tensors)
     k, one = len(next(iter(of.values()))), sparsity({name: tensor[:1] for name, tensor in of.items()})
-    return pruning.Sparsity({name: each.expand(k) for name, each in one.layers.items()}, one.overall.expand(k))
+    return pruning.Sparsity(
+        {name: each.expand(k) for name, each in one.layers.items()}, one.overall.expand(k)
+    )
 
 
 def _sizes(sizes: Callable, params: dict[str, Tensor], *options) -> list:
     if not params or not _shared(params):
         return sizes(params, *options)
-    return sizes({name: tensor[:1] for name, tensor in params.items()}, *options) * len(next(iter(params.values())))
+    return sizes({name: tensor[:1] for name, tensor in params.items()}, *options) * len(
+        next(iter(params.values()))
+    )
 
 
 def _method(stand_in: Callable, original: Callable) -> Callable:
     return lambda one, *args, **options: stand_in(original, one, *args, **options)
-
-
-def _at_hand(load: Callable, *args, **options) -> Dataset:
-    try:
-        with download.offline():
-            return load(*args, **options)
-    except FileNotFoundError as error:
-        raise NoData(str(error)) from error
 
 
 def _declared(namespace: dict, **words) -> dict:

@@ -43,7 +43,9 @@ class Plan:
         ]
         lines.append({"what": "statistics, at least", "minutes": (self.seconds + self.counted.spared) / 60})
         table = pd.DataFrame(lines)
-        total = {name: table[name].sum() for name in ("networks", "cached", "steps", "minutes") if name in table}
+        total = {
+            name: table[name].sum() for name in ("networks", "cached", "steps", "minutes") if name in table
+        }
         return pd.concat([table, pd.DataFrame([{"what": "total"} | total])], ignore_index=True)
 
     @property
@@ -58,6 +60,8 @@ class Plan:
             index=False, na_rep="", formatters=whole | {"minutes": "{:.1f}".format}, justify="right"
         )
         text += f"\n{_sized(self.bytes)} more in the cache"
+        for file in self.counted.missing:
+            text += f"\ncounted with noise of the published size: {file}"
         if self.ended is not None:
             number, error = self.ended
             text += f"\ncounted up to cell {number} of {self.cells}, which fails without results: {error}"

@@ -1,14 +1,29 @@
 """The outline of a data set: how many examples of which shape and class there are, before it is loaded and used."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mialib import streams
 from mialib.data import datasets, download, own
 from mialib.data.datasets import Dataset
 from mialib.data.loaders import LOADERS, Raw, image_folder
+
+# examples, shape and classes of sets that are the same for everybody, as their publishers give them
+PUBLISHED = {
+    "mnist": (70_000, (1, 28, 28), 10),
+    "fashion_mnist": (70_000, (1, 28, 28), 10),
+    "svhn": (99_289, (3, 32, 32), 10),
+    "cifar10": (60_000, (3, 32, 32), 10),
+    "cifar100": (60_000, (3, 32, 32), 100),
+    "chmnist": (5_000, (3, 32, 32), 8),
+    "location": (5_010, (446,), 30),
+    "purchase100": (197_324, (600,), 100),
+    "texas100": (67_330, (6_169,), 100),
+}
 
 
 def of(
@@ -42,6 +57,27 @@ def of(
     if subset is not None:
         y = y[datasets.stratified_index(y, classes, subset, seed)]
     return _blank(name, shape, y, classes)
+
+
+def published(
+    name: str, *, subset: int | None = None, side: int | None = None, seed: int = 0
+) -> Dataset | None:
+    """What stands in for a set of `PUBLISHED` that is not at hand, of the same size: noise, equally many of each class.
+
+    None for other sets. Raises ValueError as `load` does.
+    """
+    if name not in PUBLISHED:
+        return None
+    n, shape, classes = PUBLISHED[name]
+    y = torch.arange(n) % classes
+    if subset is not None:
+        y = y[datasets.stratified_index(y, classes, subset, seed)]
+    highest = 256 if len(shape) == 3 else 2
+    x = torch.randint(highest, (len(y), *shape), dtype=torch.uint8, generator=streams.generator(0, "outline"))
+    if len(shape) == 1 and 4 * x.numel() < datasets.FLOAT_FEATURES_LIMIT:
+        x = x.float()
+    noise = replace(_blank(name, shape, y, classes), x=x)
+    return noise if side is None else datasets.resized(noise, side)
 
 
 def _raw(name: str, root: Path, side: int | None) -> Raw:
