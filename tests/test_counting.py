@@ -11,7 +11,7 @@ from mialib.asking import Door, answers
 from mialib.attacks import averaging
 from mialib.compression import bit_search
 from mialib.data import loaders, splits
-from mialib.defenses.differential_privacy import DPSGD
+from mialib.defenses.differential_privacy import DPSGD, group_norm
 from mialib.store import Store
 from mialib.study import choices
 from mialib.training import Recipe, fitting, population
@@ -62,7 +62,7 @@ def test_what_lies_in_the_cache_is_loaded_and_not_counted(digits, split, make_mo
 def test_batches_that_vary_are_drawn(digits, split, make_model):
     with counting.counting() as counted:
         private = {"descent": DPSGD(1.0)}
-        training.fit(make_model, digits, split, Recipe(2, 10), what="private", **private)
+        training.fit(group_norm(make_model), digits, split, Recipe(2, 10), what="private", **private)
     one = counted.trainings["private", 2, 10]
     assert one.steps == 3 * 2 * 4 and one.examples % 2 == 0 and 120 <= one.examples <= 360
 
