@@ -1,6 +1,7 @@
 """Work is counted and none of it done; afterwards everything is as it was."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -136,12 +137,22 @@ def test_a_search_counts_all_its_allocations(digits, split, make_model, toleranc
 
 
 def test_all_is_as_it_was_afterwards():
+    def addresses():
+        modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "mialib"}
+        return {
+            (name, key): id(value) for name, module in modules.items() for key, value in vars(module).items()
+        }
+
+    with counting.counting():  # what is imported with it
+        pass
+    everywhere = addresses()
     before = answers.logits, asking.views.sensitivity, Door.__call__, Store.put, Store.ready, mialib.figures
     threads = torch.get_num_threads()
     with pytest.raises(KeyError), counting.counting():
         assert asking.views.sensitivity is not before[1] and mialib.figures is not before[-1]
         raise KeyError
     after = answers.logits, asking.views.sensitivity, Door.__call__, Store.put, Store.ready, mialib.figures
+    assert addresses() == everywhere
     assert after == before and fitting.INSTEAD.get() is None and torch.get_num_threads() == threads
 
 

@@ -127,6 +127,7 @@ def test_what_is_counted_is_what_a_run_leaves_in_the_cache(name, values, file, c
     assert made.bytes == size
     if name == "wang2020_compression":  # no training in it depends on answers: all is found again
         again = planning.plan(notebook, wanted)
+        assert again.ended is None
         assert sum(one.networks for one in again.counted.trainings.values()) == 0
         assert sum(one.cached for one in again.counted.trainings.values()) == len(entries)
 
