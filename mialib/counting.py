@@ -43,6 +43,7 @@ from mialib.store import Store
 from mialib.study import attackers, rows
 from mialib.training import Population, Recipe, fitting, loop, pick, population
 
+SMALL = 1_000_000  # parameters: an output defence
 TIMED = 0.5  # seconds of steps that are measured for each kind of training
 DEAR = 0.2  # seconds: a step that takes longer stands for other objectives of its architecture too
 SCORED = 1000  # candidates that attacks are scored on
@@ -282,6 +283,11 @@ class _Counter:
         first = (order.start or self.fresh[name])[0:1].to(order.data.x.device)
         hooks = order.hooks[[0]]
         params = first.params if hooks.compress is None else hooks.compress(first.params)
+        if (
+            sum(t.numel() for t in params.values()) < SMALL
+        ):  # these answer themselves, and no two trainings alike
+            nudge = 1 + int(keys[0][:4], 16) / 1e7
+            params = {name: tensor * nudge for name, tensor in params.items()}
         params, buffers = (
             {name: _of_all(tensor.detach(), k) for name, tensor in tensors.items()}
             for tensors in (params, first.buffers)

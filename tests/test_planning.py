@@ -82,15 +82,6 @@ COMPRESSION = {
     "admm_iterations": 2,
     "retrain_epochs": 1,
 }
-DEFENSES = {
-    "n_train": 20,
-    "n_targets": 1,
-    "n_shadows": 1,
-    "epochs": 2,
-    "fine_tune_epochs": 1,
-    "attack_epochs": 1,
-}
-DEFENSES |= {"samia_epochs": 1, "trainings": 1, "dp_noises": [1.0], "ppb_strengths": [4.0], "n_jobs": 1}
 INVERSION = {
     "epochs": 2,
     "n_targets": 1,
@@ -107,7 +98,6 @@ INVERSION |= {"decoder_epochs": 1, "game_epochs": 1, "n_jobs": 1}
     ("name", "values"),
     [
         ("wang2020_compression", COMPRESSION),
-        ("yuan2022_defenses", DEFENSES),
         ("yang2020_inversion", INVERSION),
     ],
 )
