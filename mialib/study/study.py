@@ -211,9 +211,8 @@ class Study:
         met = [one for one in met if believing is None or one.believed != one.arm]
         attackers.check(met, suite, {key: known for key, (known, _) in self._margins.items()})
         with progress.bar(2, "attacks", "half") as shown:  # the networks learn, then all judge
-            attackers.train(met, suite)
+            learned = attackers.train(met, suite)
             shown.update()
-            learned: dict[str, dict] = defaultdict(dict)
             for one in progress.follow(met, "arms", "arm"):
                 for name, attack in suite.items():
                     if (one, name) not in self._margins:
