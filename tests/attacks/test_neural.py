@@ -169,6 +169,16 @@ def test_one_population_takes_the_steps_of_each_alone(tmp_path, trained_seeds):
         assert largest_difference(one, found[i - 1]) > 1e-3, i
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_one_population_on_cuda_takes_the_steps_of_each_on_the_cpu(tmp_path):
+    taught, recipe = lessons(30, 30), replace(QUICK, optimizer="sgd")
+    attack = neural.NeuralAttack("samia", neural.samia_features, samia_without_dropout, recipe, trainings=2)
+    there = replace(attack, device="cuda", batched=True, cache=Store(tmp_path / "cuda")).fit_all(taught)
+    for one, other in zip(there, alone(attack, taught, tmp_path), strict=True):
+        assert one.device.type == "cuda" and largest_difference(one.to("cpu"), other) < 1e-4
+
+
 def test_whoever_trains_beside_it_a_network_is_the_same_entry(trained_seeds):
     one, two, three = lessons(30, 30, 30)
     attack = neural.attacks(QUICK, trainings=2, batched=True)["samia"]
