@@ -24,10 +24,9 @@ from mialib.attacks.neural import NeuralAttack
 from mialib.data import Dataset, splits
 from mialib.models import attack_networks
 from mialib.store import Store
-from mialib.training import Recipe, loop
+from mialib.training import Recipe, cross_entropy, loop
 from mialib.training.descent import Shuffling
 from mialib.training.hooks import Hooks
-from mialib.training.objectives import cross_entropy
 
 LESSONS, TRAININGS, CLASSES, BATCH = 9, 3, 10, 128
 ROWS = 135_000  # CIFAR-10: 27,000 candidates of five shadow models

@@ -9,6 +9,7 @@ import torch
 from mialib import training
 from mialib.attacks import likelihood, neural, threshold
 from mialib.data import splits
+from mialib.measures import metrics
 from mialib.store import Store
 from mialib.study import Attacker, Study, attackers
 from mialib.training import Recipe, loop, population
@@ -184,8 +185,14 @@ def test_over_several_processes_each_network_is_a_task(made, trainings, monkeypa
 def test_what_was_learned_is_not_asked_of_the_store_again(made, trainings, monkeypatch):
     monkeypatch.setattr(Store, "put", lambda *_: None)  # a store that keeps nothing
     made.made("a")
-    made.attack({"nn": neural.attacks(QUICK, trainings=2)["nn"]})
+    suite = {"nn": neural.attacks(QUICK, trainings=2)["nn"]}
+    made.attack(suite)
     assert len(trainings) == 2
+    made.attack(suite, measures={"median": lambda member, margin: metrics.Estimate(0.0)})
+    assert len(trainings) == 2 and len(made.values(made.arms["a"], "median", "nn")) == 2
+    made.made("b", seed=10)
+    made.attack(suite)  # a is known
+    assert len(trainings) == 4
 
 
 def test_under_the_known_half_every_target_has_networks_of_its_own(made, trainings):
