@@ -8,6 +8,7 @@ import torch
 
 from mialib import data
 from mialib.data import Dataset
+from mialib.training import fitting, loop
 
 torch.set_num_threads(1)
 
@@ -49,3 +50,17 @@ def toy():
 @pytest.fixture(scope="session")
 def digits():
     return data.load("digits")
+
+
+@pytest.fixture
+def trained_seeds(monkeypatch):
+    """The seeds of the models that the loop was asked to train, call by call."""
+    real, calls = loop.train, []
+    assert fitting.fit  # reads the loop's code, before it is another
+
+    def spy(*args, split, **options):
+        calls.append(split.seeds.tolist())
+        return real(*args, split=split, **options)
+
+    monkeypatch.setattr(loop, "train", spy)
+    return calls

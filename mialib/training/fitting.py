@@ -13,7 +13,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import nn
 
 from mialib import hashing, progress
-from mialib.data import Dataset, Splits
+from mialib.data import Dataset, Splits, joined
 from mialib.store import Store
 from mialib.training import loop, population, workers
 from mialib.training.descent import Shuffling
@@ -173,18 +173,22 @@ class _Order:
         code = hashing.sources(*_CODE, self.make_model, *vars(self.hooks).values())
         return [
             hashing.key(
-                data=self.data.fingerprint,
-                member=self.split.member[i],
-                reserve=self.split.reserve[i] if self.reserve_matters else None,
-                seed=int(self.split.seeds[i]),
+                data=fingerprint,
+                member=own.member[0],
+                reserve=own.reserve[0] if self.reserve_matters else None,
+                seed=int(own.seeds[0]),
                 architecture=self.make_model,
                 recipe=self.recipe,
                 start=_origin(self.start, i),
                 code=code,
                 **vars(self.hooks[[i]]),
             )
-            for i in range(len(self.split))
+            for i, (fingerprint, own) in enumerate(self.parts())
         ]
+
+    def parts(self) -> list[tuple[str, Splits]]:
+        """What each model sees of the data, see `joined.own_part`: who trains beside it makes no difference to it."""
+        return [joined.own_part(self.data, self.split[[i]]) for i in range(len(self.split))]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the tensors that the store keeps of a model."""
@@ -234,11 +238,28 @@ class _Order:
         }
         params = {name: stacked.pop(name) for name in names}
         records = [record for _, record in entries]
-        return Population(self.make_model, params, stacked, records, keys, self.split.fingerprints())
+        trained_on = [name for _, own in self.parts() for name in own.fingerprints()]
+        return Population(self.make_model, params, stacked, records, keys, trained_on)
 
 
 def _numbered(number: int, run: Callable, tick: Callable | None, **job) -> tuple[int, list[Entry]]:
-    return number, run(**job, tick=tick)
+    return number, _as_many_at_once(partial(run, tick=tick), **job)
+
+
+def _as_many_at_once(run: Callable, split: Splits, hooks: Hooks, start: Population | None) -> list[Entry]:
+    """Train all models at once; where the device's memory does not hold them, one half after the other."""
+    try:
+        return run(split=split, hooks=hooks, start=start)
+    except torch.OutOfMemoryError:  # the first step finds out, so no work is lost
+        if len(split) == 1:
+            raise
+    cut = len(split) // 2  # outside the handler, whose exception still holds what did not fit
+    halves = slice(None, cut), slice(cut, None)
+    return [
+        entry
+        for half in halves
+        for entry in _as_many_at_once(run, split[half], hooks[half], pick(start, half))
+    ]
 
 
 def _origin(start: Population | None, i: int):

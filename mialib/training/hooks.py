@@ -6,7 +6,7 @@ model, `population.pick`; all others serve every model alike. A hook is a module
 one, or a frozen dataclass, so that `hashing.describe` can tell two apart.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -196,3 +196,19 @@ class NetworkAttack(Protocol[ViewsT]):
 
     def judge(self, networks: Population, targets: ViewsT) -> Tensor:
         """Margins float64 (targets, trainings, n)."""
+
+
+@runtime_checkable
+class PopulationAttack(NetworkAttack[ViewsT], Protocol[ViewsT]):
+    """A `NetworkAttack` whose networks of several lessons can learn at once, as one population.
+
+    together: they are to, in this process, as on a CUDA device; else each is a task for as many processes as joblib is
+        set to.
+    """
+
+    together: bool
+
+    def fit_all(
+        self, lessons: Sequence[tuple[ViewsT, Tensor]], seeds: list[int] | None = None
+    ) -> list[Population]:
+        """What `fit` gives for each of the lessons, (shadows, shadow_member)."""
