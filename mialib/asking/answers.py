@@ -18,7 +18,7 @@ from mialib.data import Dataset
 from mialib.training import Population
 from mialib.training.population import at_once, in_batches
 
-ROWS = 512  # examples at a time
+ROWS = 512  # examples at a time on a CPU
 TOGETHER = 8  # models that are asked the same noise, once made; each is held in memory meanwhile
 # numbers of noise at a time, float32: 64 MiB on a CPU, 512 MiB elsewhere
 _NOISE = {"cpu": 2**24}
@@ -113,10 +113,12 @@ def _of_each(
 
 
 def _logits(modules: list[nn.Module], data: Dataset, index: Tensor) -> Tensor:
+    size = ROWS if data.x.device.type == "cpu" else at_once(data.x)
     with torch.no_grad(), full_precision():
         return torch.stack(
             [
-                torch.cat([in_batches(module, data.inputs(rows)).cpu() for rows in own.split(ROWS)])
+                # brought to the CPU at the end: the host waits for the device once a model
+                torch.cat([in_batches(module, data.inputs(rows)) for rows in own.split(size)]).cpu()
                 for module, own in zip(modules, index, strict=True)
             ]
         )

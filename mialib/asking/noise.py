@@ -18,7 +18,7 @@ _ROUNDS = 10
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _STEPS = 0x9E3779B9, 0xBB67AE85  # what each round adds to the two words of the key: golden ratio, sqrt(3) - 1
 # counters at a time: on a CPU what a round reads and writes stays in the cache, elsewhere few calls keep the device busy
-_COUNTERS = {"cpu": 2**14}
+_COUNTERS = {"cpu": 2**15}
 _COUNTERS_ELSEWHERE = 2**22
 
 
@@ -63,11 +63,17 @@ def philox(counter: Sequence[Tensor], key: Sequence[int]) -> tuple[Tensor, ...]:
     left, right = key
     for _ in range(_ROUNDS):
         of_a, of_c = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a = (of_c >> 32).bitwise_xor(b ^ left).bitwise_and_(WORD)
-        c = (of_a >> 32).bitwise_xor(d ^ right).bitwise_and_(WORD)
+        a, c = _mixed(of_c, b, left), _mixed(of_a, d, right)
         b, d = of_c, of_a
         left, right = (left + _STEPS[0]) & WORD, (right + _STEPS[1]) & WORD
     return a, b & WORD, c, d & WORD
+
+
+def _mixed(product: Tensor, word: Tensor, key: int) -> Tensor:
+    """The high word of a product, exclusive or another word and one of the key."""
+    high = product >> 32
+    high = high.bitwise_xor_(word) if high.shape == word.shape else high ^ word
+    return high.bitwise_xor_(key).bitwise_and_(WORD)
 
 
 def _box_muller(words: Sequence[Tensor], out: Tensor) -> None:
