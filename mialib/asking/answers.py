@@ -5,8 +5,6 @@ divides a difference of posteriors by 1e-3 and would drown in rounding otherwise
 c classes; `index` is int64 (m, n), each model's own rows of the data set, or (n,), the same for all.
 """
 
-from contextlib import contextmanager
-
 import torch
 from joblib import Parallel, delayed
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from mialib import progress, streams
 from mialib.data import Dataset
 from mialib.training import Population
 from mialib.training.population import in_batches
+from mialib.training.precision import arithmetic
 
 ROWS = 512  # examples at a time; fixed, so that the noise of the sensitivity does not depend on memory
 
@@ -90,14 +89,6 @@ def _sensitivity(
     return torch.cat(sensitivities)
 
 
-@contextmanager
 def full_precision():
     """float32 means float32: no TF32 in convolutions or matrix products, whatever the caller has set."""
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])
+    return arithmetic("float32")

@@ -4,6 +4,7 @@ x is (k models, b, c, h, w), normalised; every picture gets a change of its own.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,7 @@ class Blurred:
     """
 
     factors: tuple[int, ...] = (1, 2, 4, 8)
+    captured: ClassVar[bool] = False  # how many pictures get which factor is drawn
 
     def __post_init__(self):
         if not self.factors or min(self.factors) < 1:
