@@ -51,7 +51,7 @@ class DPSGD:
     noise: float
     clip: float = 1.0
     alone: ClassVar[bool] = True
-    captured: ClassVar[bool] = False  # batches differ in size
+    captured: ClassVar[bool] = False  # batches differ in size, and the noise has a stream of its own
 
     def __post_init__(self):
         if not 0 <= self.noise < math.inf:

@@ -4,6 +4,7 @@ Shapes: k models, b examples a batch, c classes. Tensors of all models are stack
 SGD works element by element, so models trained together take the very steps they would take alone.
 """
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -191,9 +192,9 @@ class Shard:
 
         Raises FloatingPointError for a loss that is not finite.
         """
-        losses, stopped = torch.stack([self.curves["loss"][-1], self.best.stopped.float()]).cpu()
+        losses, stopped = torch.stack([self.curves["loss"][-1], self.best.stopped.float()]).tolist()
         _check_finite(losses, self.split, epoch, self.rate(epoch))
-        return bool(stopped.all())
+        return all(stopped)
 
     def accuracy(self, examples: list[Tensor]) -> Tensor:
         """Share of each model's own examples (one index tensor a model) that it gets right, (k,) on their device."""
@@ -258,12 +259,11 @@ def _rows(mask: Tensor, device: torch.device) -> list[Tensor]:
     return [row.nonzero()[:, 0].to(device) for row in mask]
 
 
-def _check_finite(losses: Tensor, split: Splits, epoch: int, lr: float) -> None:
-    finite = losses.isfinite()
-    if not bool(finite.all()):
-        i = int((~finite).nonzero()[0])
+def _check_finite(losses: list[float], split: Splits, epoch: int, lr: float) -> None:
+    lost = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
+    if lost:
         raise FloatingPointError(
-            f"loss of the model with seed {int(split.seeds[i])} became {float(losses[i])} in epoch {epoch} at learning "
+            f"loss of the model with seed {int(split.seeds[lost[0]])} became {losses[lost[0]]} in epoch {epoch} at learning "
             f"rate {lr:g}; lower the learning rate or the strength of the objective. Models already finished are cached"
         )
 
