@@ -55,7 +55,7 @@ EDITS = [
     ("models.classifiers", '"small_cnn": 8', '"small_cnn": 9', set()),
     ("training.loop", "# dropout draws", "# what dropout draws", set()),
     ("training.loop", "Train the models of one shard together", "Train them", set()),
-    ("training.loop", "losses: Tensor, split: Splits", "losses, split", set()),
+    ("training.loop", "losses: list[float], split: Splits", "losses, split", set()),
     ("data.splits", "0.45 * len(order)", "0.44 * len(order)", set()),
     ("defenses.losses", "def flattening", "def flattened", set()),
     ("defenses.keyed", "STEP = 0.01", "STEP = 0.02", set()),
