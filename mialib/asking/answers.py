@@ -6,7 +6,6 @@ c classes; `index` is int64 (m, n), each model's own rows of the data set, or (n
 """
 
 import math
-from contextlib import contextmanager
 
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
@@ -17,6 +16,7 @@ from mialib.asking import noise
 from mialib.data import Dataset
 from mialib.training import Population
 from mialib.training.population import at_once, in_batches
+from mialib.training.precision import arithmetic
 
 ROWS = 512  # examples at a time on a CPU
 TOGETHER = 8  # models that are asked the same noise, once made; each is held in memory meanwhile
@@ -114,7 +114,7 @@ def _of_each(
 
 def _logits(modules: list[nn.Module], data: Dataset, index: Tensor) -> Tensor:
     size = ROWS if data.x.device.type == "cpu" else at_once(data.x)
-    with torch.no_grad(), full_precision():
+    with torch.no_grad(), arithmetic("float32"):
         return torch.stack(
             [
                 # brought to the CPU at the end: the host waits for the device once a model
@@ -150,7 +150,7 @@ def _sensitivity(
     before = clean.to(device).exp()
     moved = torch.empty_like(before)
     waiting: list[Tensor | None] = [None] * len(modules)  # too few to be asked at once
-    with torch.no_grad(), full_precision():
+    with torch.no_grad(), arithmetic("float32"):
         for number, rows in enumerate(blocks):
             noisy = noise.normal(key, rows, queries, shape).mul_(epsilon).add_(data.inputs(rows)[:, None])
             for i, module in enumerate(modules):
@@ -167,16 +167,3 @@ def _sensitivity(
                     after = torch.cat(parts).double().softmax(1).view(count, queries, -1)
                     moved[i, asked] = (after - before[i, asked, None]).abs().sum(1) / (queries * epsilon)
     return moved.cpu()
-
-
-@contextmanager
-def full_precision():
-    """float32 means float32: no TF32 in convolutions or matrix products, whatever the caller has set."""
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])

@@ -51,6 +51,7 @@ class DPSGD:
     noise: float
     clip: float = 1.0
     alone: ClassVar[bool] = True
+    captured: ClassVar[bool] = False  # batches differ in size, and the noise has a stream of its own
 
     def __post_init__(self):
         if not 0 <= self.noise < math.inf:
@@ -73,16 +74,16 @@ class DPSGD:
             )
 
     def begin(self, members: Tensor, batch_size: int, seeds: list[int]):
-        (pool,), (seed,) = members, seeds
+        (pool,), (seed,) = members.cpu(), seeds
         draws = streams.generator(seed, "Poisson draws")
         # of its own: noise made of the numbers that drew the batch would say who is in it
-        noise = streams.generator(seed, "DP noise", device=pool.device)
+        noise = streams.generator(seed, "DP noise", device=members.device)
         rate = sample_rate(len(pool), batch_size)
 
         def batches():
-            for _ in range(steps_per_epoch(len(pool), batch_size)):
-                drawn = torch.rand(len(pool), generator=draws) < rate
-                yield pool[drawn.to(pool.device)][None]
+            steps = range(steps_per_epoch(len(pool), batch_size))
+            drawn = [pool[torch.rand(len(pool), generator=draws) < rate] for _ in steps]
+            yield from torch.cat(drawn)[None].to(members.device).split([len(one) for one in drawn], dim=1)
 
         return batches, partial(self._private_gradient, expected=rate * len(pool), generator=noise)
 

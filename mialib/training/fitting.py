@@ -17,6 +17,7 @@ from mialib.data import Dataset, Splits, joined
 from mialib.store import Store
 from mialib.training import loop, population, workers
 from mialib.training.descent import Shuffling
+from mialib.training.graphs import Graphs
 from mialib.training.hooks import (
     Augment,
     BatchObjective,
@@ -53,6 +54,7 @@ def fit(
     cache: Store | None = None,
     what: str = "training",
     batched: bool | None = None,
+    graphs: bool | None = None,
 ) -> Population:
     """Train one model for each row of `split`; models already in the cache are loaded, not trained.
 
@@ -68,12 +70,14 @@ def fit(
         what: name on the progress bar.
         batched: all models at once under vmap, or one after the other (in as many processes as
             `joblib.parallel_config(n_jobs=...)` allows); default: the engine's choice.
+        graphs: steps as CUDA graphs (`graphs`), on CUDA only; default: not, until that has been measured. Hooks that
+            cannot be captured run as they are written. The weights are the same to rounding and cached as the same.
 
     Returns:
         The trained models on the data's device, in eval-ready form.
 
     Raises:
-        ValueError: sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, a
+        ValueError: TF32 or graphs on a CPU, sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, a
             constraint together with best-checkpoint selection, an opponent, a constraint or an objective that needs
             whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a single member, DP-SGD
             of a model with BatchNorm.
@@ -84,6 +88,10 @@ def fit(
     hooks = Hooks(objective, descent or Shuffling(), compress, constraint, opponent, augment)
     order = _Order(make_model, data, split, recipe, hooks, start)
     order.check()
+    if graphs and data.x.device.type != "cuda":
+        raise ValueError(
+            f"graphs is True, and the data lie on {data.x.device}; graphs are CUDA's, leave it out"
+        )
     cache = cache or Store()
     keys, shapes, curves = order.keys(), order.shapes(), {f"{name}_accuracy" for name in watch}
     found = {i: entry for i, key in enumerate(keys) if (entry := cache.get(key, shapes))}
@@ -94,7 +102,7 @@ def fit(
         together = order.launch_bound() if batched is None else batched
         shards = [missing] if together and not hooks.descent.alone else [[i] for i in missing]
         with progress.bar(len(missing) * recipe.epochs, what, "epoch") as bar:
-            for shard, entries in order.train(shards, watch, bar):
+            for shard, entries in order.train(shards, watch, bar, Graphs() if graphs else None):
                 for i, entry in zip(shard, entries, strict=True):
                     if keeps:
                         cache.put(keys[i], *entry)
@@ -131,6 +139,8 @@ class _Order:
     def check(self) -> None:
         """Raises ValueError before any work, see `fit`."""
         data, split, hooks = self.data, self.split, self.hooks
+        if self.recipe.precision == "tf32" and data.x.device.type == "cpu":
+            raise ValueError("precision is 'tf32', and that is CUDA's alone; on a CPU take 'float32'")
         if split.member.shape[1] != len(data):
             raise ValueError(
                 f"the split is over {split.member.shape[1]} examples, {data.name} has {len(data)}"
@@ -209,11 +219,11 @@ class _Order:
         return self.data.x.device.type == "cuda" and same_size and size < 1_000_000
 
     def train(
-        self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar
+        self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar, graphs: Graphs | None
     ) -> Iterator[tuple[list[int], list[Entry]]]:
         """The shards as they are done, in as many processes as joblib is set to, each with its models' entries."""
         inside = effective_n_jobs(None) == 1 or len(shards) == 1
-        run = partial(loop.train, self.make_model, self.data, self.recipe, watch=watch)
+        run = partial(loop.train, self.make_model, self.data, self.recipe, watch=watch, graphs=graphs)
         jobs = (
             delayed(_numbered)(
                 number,

@@ -45,6 +45,19 @@ class BatchObjective(Protocol):
     whole_batch: bool
 
 
+@runtime_checkable
+class Capturable(Protocol):
+    """A hook that declares whether its part of a step can be captured in a CUDA graph (`graphs`).
+
+    A captured step is played back: the same kernels on the same tensors, without the host. So it cannot be one that goes
+    by the number of the step, draws on the host, looks at a value, picks rows by a bool mask, or keeps something of its
+    own by other means than writing into a tensor that was there before. Who declares nothing can be captured. Of a
+    constraint the penalty is captured; `follow` runs between the steps, as it is written.
+    """
+
+    captured: bool
+
+
 class Compress(Protocol):
     """What becomes of the parameters before every forward pass, and for good at the end: masks, a quantiser."""
 
@@ -117,6 +130,7 @@ class Descent(Protocol):
     ) -> tuple[Callable[[], Iterator[Tensor]], Backward]:
         """Of members int64 (k, n): a function that gives one epoch's index tensors int64 (k, b), and the gradients.
 
+        All batches of an epoch are drawn before its first step: on the host, and moved to the members' device as one.
         Its random streams derive from the models' `seeds` (k,) and names of its own (`mialib.streams`).
         """
 
@@ -138,6 +152,11 @@ class Hooks:
     constraint: Constraint | None = None
     opponent: Opponent | None = None
     augment: Augment | None = None
+
+    @property
+    def captured(self) -> bool:
+        """Whether a step with all of them can be captured; see `Capturable`."""
+        return all(hook.captured for hook in vars(self).values() if isinstance(hook, Capturable))
 
     def __getitem__(self, models: slice | list[int]) -> "Hooks":
         return Hooks(**{name: pick(hook, models) for name, hook in vars(self).items()})
