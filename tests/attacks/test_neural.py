@@ -155,11 +155,10 @@ def test_errors_name_what_is_wrong(monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_attack_networks_train_on_cuda():
+def test_attack_networks_train_on_cuda(accelerator):
     member, target_member = membership(3, 100), membership(1, 200, seed=9)
     shadows, target = views(3, 100, seed=1, member=member), views(1, 200, seed=2, member=target_member)
-    for attack in neural.attacks(Recipe(8, 32, 3e-3), trainings=1, device="cuda").values():
+    for attack in neural.attacks(Recipe(8, 32, 3e-3), trainings=1, device=accelerator).values():
         margins = attack(target, shadows, member, 0)
         assert margins.device.type == "cpu" and metrics.auc(target_member[0], margins).value > 0.85, (
             attack.name

@@ -256,18 +256,18 @@ def test_epsilon_grows_with_epochs_and_phases_and_falls_with_noise():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_clips_as_the_cpu_does(digits, tmp_path):
+def test_cuda_clips_as_the_cpu_does(digits, tmp_path, accelerator):
     split = splits.target_shadow(len(digits), 1, 1, seed=0, n_train=40)
     recipe = Recipe(epochs=2, batch_size=20, lr=1e-2, optimizer="sgd", momentum=0.0)
     fit = partial(
         training.fit, CNN, split=split, recipe=recipe
     )  # one cache each: it does not ask for the device
     here = fit(digits, descent=DPSGD(0.0, 0.1), cache=Store(tmp_path / "cpu"))
-    there = fit(digits.to("cuda"), descent=DPSGD(0.0, 0.1), cache=Store(tmp_path / "cuda")).to("cpu")
+    moved = digits.to(accelerator)
+    there = fit(moved, descent=DPSGD(0.0, 0.1), cache=Store(tmp_path / "cuda")).to("cpu")
     for name, tensor in here.params.items():
         torch.testing.assert_close(there.params[name], tensor, atol=1e-4, rtol=1e-3)
-    assert fit(digits.to("cuda"), descent=DPSGD(1.0)).records[0]["loss"][-1] < 10
+    assert fit(moved, descent=DPSGD(1.0)).records[0]["loss"][-1] < 10
 
 
 # Bad input
