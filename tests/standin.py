@@ -47,11 +47,9 @@ class OnDevice(torch.Tensor):
         return f"{self.raw!r} on {NAME}"
 
     def numpy(self, **_):
-        raise TypeError(
-            f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor first."
-        )
+        raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() first.")
 
-    def __array__(self, *_, **__):
+    def __array__(self, dtype=None, copy=None):
         return self.numpy()
 
     def tolist(self):
@@ -65,10 +63,10 @@ class OnDevice(torch.Tensor):
         device = kwargs.get("device")
         away = device is not None and torch.device(device).type != NAME
         if device is not None:
-            kwargs["device"] = "cpu"
+            kwargs["device"] = device if away else "cpu"
         result = operation(*_raw(args), **_raw(kwargs))
-        if name in MOVES and away:
-            return result.clone() if result is args[0].raw else result
+        if away:
+            return result
         if name == "copy_" and not isinstance(args[0], cls):
             return args[0]
         wrapped = tree.tree_map_only(torch.Tensor, cls, result)
@@ -81,10 +79,9 @@ def _refuse_mixing(name: str, args: tuple, kwargs: dict) -> None:
     strange = [one for one in given if isinstance(one, torch.Tensor) and not isinstance(one, OnDevice)]
     if name in INDEXING and isinstance(args[0], OnDevice):
         strange = [one for one in strange if all(one is not index for index in args[1])]
-    if any(one.dim() > 0 for one in strange) and any(isinstance(one, OnDevice) for one in given):
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({name})"
-        )
+    strange = [one for one in strange if one.dim() > 0 or name == "stack"]
+    if strange and any(isinstance(one, OnDevice) for one in given):
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got {NAME}:0 and cpu")
 
 
 def _raw(given):
@@ -110,9 +107,7 @@ class _Draws(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         result, generator = function(*args, **(kwargs or {})), (kwargs or {}).get("generator")
         if isinstance(generator, _Generator) and generator.device.type != result.device.type:
-            raise RuntimeError(
-                f"Expected a '{result.device.type}' generator but found '{generator.device.type}'"
-            )
+            raise RuntimeError(f"a generator of {generator.device} was given to a draw on {result.device}")
         return result
 
 

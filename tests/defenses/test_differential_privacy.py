@@ -125,10 +125,24 @@ def test_losses_are_the_objectives_own(toy):
     assert loss.tolist() == pytest.approx(mean_cross_entropy(logits, toy.y[None, :10]).tolist(), abs=1e-6)
 
 
+@pytest.mark.cuda
+def test_cuda_takes_more_at_once_than_a_cpus_cache_holds(toy, monkeypatch, accelerator):
+    start, chunks = initial(mlp, [0]).to(accelerator).params, []
+    monkeypatch.setattr(differential_privacy, "AT_ONCE_ON_CPU", 1)
+    vmap = differential_privacy.vmap
+    monkeypatch.setattr(
+        differential_privacy,
+        "vmap",
+        lambda *one, **options: lambda *given: chunks.append(len(given[1])) or vmap(*one, **options)(*given),
+    )
+    gradients(mlp, DPSGD(0.0, clip=0.3), toy.to(accelerator), start)
+    assert chunks == [10]
+
+
 def test_the_gradient_does_not_depend_on_how_examples_are_grouped(toy, monkeypatch):
     start = initial(mlp, [0]).params
     whole, loss = gradients(mlp, DPSGD(0.0, clip=0.3), toy, start)
-    monkeypatch.setattr(differential_privacy, "AT_ONCE", {"cpu": 3 * sum(t.numel() for t in start.values())})
+    monkeypatch.setattr(differential_privacy, "AT_ONCE_ON_CPU", 3 * sum(t.numel() for t in start.values()))
     parts, loss_of_parts = gradients(mlp, DPSGD(0.0, clip=0.3), toy, start)
     for name, gradient in whole.items():
         torch.testing.assert_close(parts[name], gradient, atol=1e-7, rtol=1e-5)
