@@ -25,8 +25,8 @@ from mialib.training import Batch, Tensors
 from mialib.training.population import skeleton
 
 # Per-example gradients kept at once, in numbers: what stays in a CPU's cache (twice as fast as what does not), half a
-# gigabyte on a GPU.
-AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
+# gigabyte on any accelerator.
+AT_ONCE_ON_CPU, AT_ONCE = 2**22, 2**27
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class DPSGD:
         each = vmap(grad_and_value(loss), in_dims=(None, 0, 0, 0), randomness="different")
         detached = {name: tensor.detach() for name, tensor in params.items()}
         total = {name: torch.zeros_like(tensor) for name, tensor in detached.items()}
-        at_once = AT_ONCE.get(batch.x.device.type, AT_ONCE["cpu"])
+        at_once = AT_ONCE_ON_CPU if batch.x.device.type == "cpu" else AT_ONCE
         chunk, lost = max(1, at_once // sum(t.numel() for t in total.values())), []
         for x, y, index in zip(
             *(part[0].split(chunk) for part in (batch.x, batch.y, batch.index)), strict=True

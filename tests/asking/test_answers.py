@@ -121,10 +121,9 @@ def test_more_queries_than_a_block_has_numbers_work(toy, steep, monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_answers_as_the_cpu_does(toy, steep):
+def test_a_device_answers_as_the_cpu_does(toy, steep, accelerator):
     index = torch.stack([torch.arange(100), torch.arange(20, 120)])
-    here, there = ((steep.to(one), toy.to(one)) for one in ("cpu", "cuda"))
+    here, there = ((steep.to(one), toy.to(one)) for one in ("cpu", accelerator))
     assert torch.allclose(asking.logits(*there, index), asking.logits(*here, index), atol=1e-5)
     # float32 answers differ by some 1e-6, which is divided by epsilon
     found, expected = (asking.sensitivity(*one, index, epsilon=1e-2) for one in (there, here))

@@ -162,11 +162,12 @@ def test_examples_queries_positions_and_keys_are_uncorrelated(many, power):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_gives_the_same_words_and_the_same_numbers_up_to_rounding():
+def test_a_device_gives_the_same_words_and_the_same_numbers_up_to_rounding(accelerator):
     counter = torch.arange(2**16), torch.arange(3)[:, None], torch.tensor(ONES), torch.tensor(5)
-    here, there = (noise.philox([one.to(device) for one in counter], PI[1]) for device in ("cpu", "cuda"))
+    here, there = (
+        noise.philox([one.to(device) for one in counter], PI[1]) for device in ("cpu", accelerator)
+    )
     assert all(torch.equal(one, other.cpu()) for one, other in zip(here, there, strict=True))
     examples = torch.arange(300)
-    there = noise.normal(5, examples.to("cuda"), 10, (3, 8, 8))
+    there = noise.normal(5, examples.to(accelerator), 10, (3, 8, 8))
     torch.testing.assert_close(there.cpu(), noise.normal(5, examples, 10, (3, 8, 8)), rtol=0, atol=5e-6)

@@ -170,13 +170,12 @@ def test_one_population_takes_the_steps_of_each_alone(tmp_path, trained_seeds):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_one_population_on_cuda_takes_the_steps_of_each_on_the_cpu(tmp_path):
+def test_one_population_on_a_device_takes_the_steps_of_each_on_the_cpu(tmp_path, accelerator):
     taught, recipe = lessons(30, 30), replace(QUICK, optimizer="sgd")
     attack = neural.NeuralAttack("samia", neural.samia_features, samia_without_dropout, recipe, trainings=2)
-    there = replace(attack, device="cuda", batched=True, cache=Store(tmp_path / "cuda")).fit_all(taught)
+    there = replace(attack, device=accelerator, batched=True, cache=Store(tmp_path / "there")).fit_all(taught)
     for one, other in zip(there, alone(attack, taught, tmp_path), strict=True):
-        assert one.device.type == "cuda" and largest_difference(one.to("cpu"), other) < 1e-4
+        assert one.device.type == accelerator and largest_difference(one.to("cpu"), other) < 1e-4
 
 
 def test_whoever_trains_beside_it_a_network_is_the_same_entry(trained_seeds):
@@ -246,11 +245,10 @@ def test_errors_name_what_is_wrong(monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_attack_networks_train_on_cuda():
+def test_attack_networks_train_on_cuda(accelerator):
     member, target_member = membership(3, 100), membership(1, 200, seed=9)
     shadows, target = views(3, 100, seed=1, member=member), views(1, 200, seed=2, member=target_member)
-    for attack in neural.attacks(Recipe(8, 32, 3e-3), trainings=1, device="cuda").values():
+    for attack in neural.attacks(Recipe(8, 32, 3e-3), trainings=1, device=accelerator).values():
         margins = attack(target, shadows, member, 0)
         assert margins.device.type == "cpu" and metrics.auc(target_member[0], margins).value > 0.85, (
             attack.name

@@ -141,14 +141,12 @@ def test_two_processes_give_the_result_of_one(toy, split):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("batched", [False, True])
-def test_cuda_equals_the_cpu(toy, split, batched):
+def test_cuda_equals_the_cpu(toy, split, batched, accelerator):
     cpu = training.fit(mlp, toy, split, RECIPE, cache=Store(f"{os.environ['MIALIB_CACHE']}/cpu"))
-    gpu = training.fit(
-        mlp, toy.to("cuda"), split, RECIPE, cache=Store(f"{os.environ['MIALIB_CACHE']}/gpu"), batched=batched
-    )
-    assert gpu.device.type == "cuda"
+    moved, cache = toy.to(accelerator), Store(f"{os.environ['MIALIB_CACHE']}/gpu")
+    gpu = training.fit(mlp, moved, split, RECIPE, cache=cache, batched=batched)
+    assert gpu.device.type == accelerator
     assert largest_difference(cpu, gpu.to("cpu")) < 1e-3
 
 

@@ -178,7 +178,7 @@ AS_THEY_ARE = [name for name in CASES if name not in ("dropout", "DPSGD", "SoftT
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; no stand-in can do this")
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("name", AS_THEY_ARE)
 def test_graphs_on_cuda_equal_steps_as_they_are_written(name, batched, tmp_path):
@@ -190,7 +190,7 @@ def test_graphs_on_cuda_equal_steps_as_they_are_written(name, batched, tmp_path)
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; no stand-in can do this")
 @pytest.mark.parametrize("name", ["cross_entropy", "SGD", "Masks", "ADMM", "Gradual", "MMD"])
 def test_graphs_on_cuda_equal_the_cpu(name, tmp_path):
     case = CASES[name]
@@ -209,7 +209,7 @@ def test_graphs_on_cuda_equal_the_cpu(name, tmp_path):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; no stand-in can do this")
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
 @pytest.mark.parametrize("batched", [False, True])
 def test_graphs_learn_in_every_precision(precision, batched, tmp_path, digits):

@@ -126,7 +126,7 @@ def test_models_train_in_bf16_together_as_they_do_alone(make_model):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; no stand-in can do this")
 def test_float32_is_not_tf32_on_cuda():
     a = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
     x, weight = a.view(1, 64, 32, 32), a[:, :64].contiguous().view(256, 64, 1, 1)
@@ -140,13 +140,12 @@ def test_float32_is_not_tf32_on_cuda():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", precision.PRECISIONS)
 @pytest.mark.parametrize("batched", [False, True])
-def test_models_with_batchnorm_learn_in_every_precision_on_cuda(name, batched, tmp_path):
+def test_models_with_batchnorm_learn_in_every_precision(name, batched, tmp_path, accelerator):
     case = CASES["FlipAndShift"]
     recipe = replace(RECIPE, epochs=20, precision=name)
     found = training.fit(
-        case.make_model, case.data.to("cuda"), SPLIT, recipe, batched=batched, cache=Store(tmp_path)
+        case.make_model, case.data.to(accelerator), SPLIT, recipe, batched=batched, cache=Store(tmp_path)
     )
     assert all(record["loss"][-1] < record["loss"][0] for record in found.records)
