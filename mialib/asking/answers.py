@@ -54,6 +54,9 @@ def sensitivity(
 
     Args:
         clean: `log_posteriors` of the same population and index, f(x), where they are known.
+
+    Raises:
+        ValueError: a `clean` of other models or examples, as far as its shape says so.
     """
     index = index.expand(len(population), -1)
     if clean is None:

@@ -61,6 +61,18 @@ def test_neither_blocks_nor_other_models_change_anything(digits, monkeypatch, ex
     assert torch.equal(asking.sensitivity(three, digits, index), alone)
 
 
+@pytest.mark.parametrize("examples", [1, 7, 10**6])
+def test_as_many_are_asked_at_once_whatever_the_blocks(digits, monkeypatch, examples):
+    """64 pictures at once at most, so 6 examples of 10 queries."""
+    asked, ask = [], answers.in_batches
+    monkeypatch.setattr(answers, "in_batches", lambda module, x: asked.append(len(x)) or ask(module, x))
+    monkeypatch.setitem(answers._NOISE, "cpu", examples * 10 * 64)
+    asking.sensitivity(
+        population.initial(CNN, [0]), digits, torch.arange(50), clean=torch.zeros(1, 50, 10).double()
+    )
+    assert asked == [60] * 8 + [20]
+
+
 def test_an_example_is_moved_alike_in_any_order_and_company(toy, steep):
     whole = asking.sensitivity(steep, toy, torch.arange(120))
     orders = torch.stack(
