@@ -77,7 +77,12 @@ def _command(arguments: list[str] | None) -> int:
     options = vars(parser.parse_args(arguments))
     command = COMMANDS[options.pop("command")]
     try:
-        return command(**options)
+        status = command(**options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads it has seen enough, as in `mialib list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still has to write
+        return 128 + 13
     except (ValueError, OSError) as error:
         print(f"mialib: {error}", file=sys.stderr)
         return 2
@@ -167,9 +172,13 @@ def _list() -> int:
         "* has results in outputs/ of the parameters that the file has now, - of others only; "
         "the note is the file's first line"
     )
-    for path in sorted((REPO_ROOT / "params").glob("*/*.yaml")):
+    files = {
+        path: str(path.relative_to(REPO_ROOT)) for path in sorted((REPO_ROOT / "params").glob("*/*.yaml"))
+    }
+    width = max(map(len, files.values()), default=0)
+    for path, name in files.items():
         note = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ")
-        print(f"{_mark(path)} {str(path.relative_to(REPO_ROOT)):48} {note}")
+        print(f"{_mark(path)} {name:{width}} {note}")
     return 0
 
 

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
@@ -40,6 +40,14 @@ class Kernel(AsyncKernelManager):
         if self._kernel_spec is None:
             self._kernel_spec = KernelSpec(**get_kernel_dict())
         return self._kernel_spec
+
+    async def _async_signal_kernel(self, signum: int) -> None:
+        """Tell the kernel, not its whole group: workers end with it, and one that is just starting would print a traceback."""
+        if os.name == "posix" and self.provisioner.pid:
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(self.provisioner.pid, signum)
+        else:
+            await super()._async_signal_kernel(signum)
 
 
 def execute(notebook: Path, parameters: dict) -> int:

@@ -8,8 +8,31 @@ import torch
 
 from mialib import data
 from mialib.data import Dataset
+from mialib.training import fitting, loop
+from tests import standin
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--standin", action="store_true", help="tests marked cuda run on a stand-in device (tests/standin.py)"
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("standin"):
+        standin.enable()
+
+
+@pytest.fixture(scope="session")
+def accelerator(request):
+    """The device of a test that is marked `cuda`: CUDA, or the stand-in for it with --standin."""
+    if request.config.getoption("standin"):
+        return standin.NAME
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device; tests/test_standin.py runs this test on a stand-in")
+    return "cuda"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,3 +72,17 @@ def toy():
 @pytest.fixture(scope="session")
 def digits():
     return data.load("digits")
+
+
+@pytest.fixture
+def trained_seeds(monkeypatch):
+    """The seeds of the models that the loop was asked to train, call by call."""
+    real, calls = loop.train, []
+    assert fitting.fit  # reads the loop's code, before it is another
+
+    def spy(*args, split, **options):
+        calls.append(split.seeds.tolist())
+        return real(*args, split=split, **options)
+
+    monkeypatch.setattr(loop, "train", spy)
+    return calls

@@ -528,3 +528,11 @@ def test_notebooks_and_parameters_are_copied_once(repository, tmp_path, capsys):
     assert cli.main(["init", str(mine)]) == 2
     assert f"mialib: {mine / 'notebooks'} is there already" in capsys.readouterr().err
     assert (mine / "params" / "small" / "first.yaml").read_text() == "epochs: 4"
+
+
+def test_a_reader_who_has_seen_enough_of_the_list_sees_no_error():
+    command = [sys.executable, "-c", "import sys; from mialib import cli; sys.exit(cli.main(['list']))"]
+    run = subprocess.Popen(command, cwd=REPO_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run.stdout.close()
+    assert run.stderr.read() == ""
+    assert run.wait() == 141

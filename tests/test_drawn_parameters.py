@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from mialib import REPO_ROOT, cli, params
+from mialib import REPO_ROOT, cli, params, running
 from mialib.compression import pruning, quantization, schemes
 
 NOTEBOOKS = {path.stem: path for path in sorted((REPO_ROOT / "notebooks").glob("*.ipynb"))}
@@ -113,7 +113,7 @@ def written(draw):
 def refused_or_run(folder, monkeypatch, examples):
     """Draws files and gives them to `mialib run`; how many were accepted and refused."""
     ran, ended = [], {0: 0, 2: 0}
-    monkeypatch.setattr(cli, "execute", lambda notebook, values: ran.append(values) or 0)
+    monkeypatch.setattr(running, "execute", lambda notebook, values: ran.append(values) or 0)
     monkeypatch.setattr("mialib.data.download.pooch.retrieve", lambda *a, **k: pytest.fail("it downloads"))
 
     @drawing(examples)

@@ -1,5 +1,6 @@
 from . import answers as answers
 from . import doors as doors
+from . import noise as noise
 from . import posteriors as posteriors
 from . import views as views
 from .answers import accuracy as accuracy

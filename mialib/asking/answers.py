@@ -5,23 +5,29 @@ divides a difference of posteriors by 1e-3 and would drown in rounding otherwise
 c classes; `index` is int64 (m, n), each model's own rows of the data set, or (n,), the same for all.
 """
 
-from contextlib import contextmanager
+import math
 
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from torch import Tensor, nn
 
 from mialib import progress, streams
+from mialib.asking import noise
 from mialib.data import Dataset
 from mialib.training import Population
-from mialib.training.population import in_batches
+from mialib.training.population import at_once, in_batches
+from mialib.training.precision import arithmetic
 
-ROWS = 512  # examples at a time; fixed, so that the noise of the sensitivity does not depend on memory
+ROWS = 512  # examples at a time on a CPU
+TOGETHER = 8  # models that are asked the same noise, once made; each is held in memory meanwhile
+# numbers of noise at a time, float32: 64 MiB on a CPU, 512 MiB elsewhere
+_NOISE = {"cpu": 2**24}
+_NOISE_ELSEWHERE = 2**27
 
 
 def logits(population: Population, data: Dataset, index: Tensor) -> Tensor:
     """(m, n, c) float32 on the CPU."""
-    return _of_each(_logits, population, data, index)
+    return _of_each(_logits, population, data, index.expand(len(population), -1))
 
 
 def log_posteriors(population: Population, data: Dataset, index: Tensor) -> Tensor:
@@ -37,14 +43,33 @@ def sensitivity(
     queries: int = 10,
     epsilon: float = 1e-3,
     seed: int = 0,
+    clean: Tensor | None = None,
 ) -> Tensor:
     """How much the posterior moves under tiny input noise, (m, n, c) float64.
 
     s_c(x) = 1 / (queries * epsilon) * sum_j |f_c(x + epsilon u_j) - f_c(x)|, u_j ~ N(0, I) on normalised inputs.
-    Yuan & Zhang 2022; public code mia_prune `base_model.py`. Example number i gets the same noise from every model,
-    so that differences between models are not differences of noise. Costs queries + 1 queries an example.
+    Yuan & Zhang 2022; public code mia_prune `base_model.py`. An example of the data set gets the same noise from every
+    model, on every device and beside whatever other examples, so that differences between models are not differences
+    of noise. Costs `queries` queries an example, and one more where `clean` is not known.
+
+    Args:
+        clean: `log_posteriors` of the same population and index, f(x), where they are known.
+
+    Raises:
+        ValueError: a `clean` of other models or examples, as far as its shape says so.
     """
-    return _of_each(_sensitivity, population, data, index, queries, epsilon, seed)
+    index = index.expand(len(population), -1)
+    if clean is None:
+        clean = log_posteriors(population, data, index)
+    if clean.shape[:2] != index.shape:
+        raise ValueError(
+            f"sensitivity: clean is {tuple(clean.shape)}, must be {(*index.shape, 'c')}: what log_posteriors gives for "
+            "the same population and index"
+        )
+    key = streams.seed(seed, "sensitivity")
+    return _of_each(
+        _sensitivity, population, data, index, clean, together=TOGETHER, options=(queries, epsilon, key)
+    )
 
 
 def accuracy(population: Population, data: Dataset, mask: Tensor) -> Tensor:
@@ -57,47 +82,91 @@ def accuracy(population: Population, data: Dataset, mask: Tensor) -> Tensor:
     return torch.stack(shares)
 
 
-def _of_each(question, population: Population, data: Dataset, index: Tensor, *options) -> Tensor:
-    """question(module, data, own rows, *options) of every model, stacked; in as many processes as joblib is set to."""
-    index = index.expand(len(population), -1).to(data.x.device)
-    several = data.x.device.type == "cpu" and len(population) > 1
+def _of_each(
+    question,
+    population: Population,
+    data: Dataset,
+    index: Tensor,
+    *known: Tensor,
+    together: int = 1,
+    options: tuple = (),
+) -> Tensor:
+    """question(modules, data, own rows (g, n), *known (g, ...), *options) -> (g, n, c) of every model, (m, n, c).
+
+    In as many processes as joblib is set to; each gets up to `together` models at a time.
+    """
+    count, index = len(population), index.to(data.x.device)
+    several = data.x.device.type == "cpu" and count > 1
+    jobs = effective_n_jobs(None) if several else 1
+    size = max(1, min(together, -(-count // jobs)))
+    groups = [list(range(count))[first : first + size] for first in range(0, count, size)]
     run = Parallel(n_jobs=None if several else 1, return_as="generator")
-    answers = run(delayed(question)(population[i], data, index[i], *options) for i in range(len(population)))
-    what = f"queries, {question.__name__.strip('_')}"
-    return torch.stack(list(progress.follow(answers, what, "model", len(population))))
+    answers = run(
+        delayed(question)(
+            [population[i] for i in group], data, index[group], *(one[group] for one in known), *options
+        )
+        for group in groups
+    )
+    with progress.bar(count, f"queries, {question.__name__.strip('_')}", "model") as bar:
+        found = []
+        for one in answers:
+            found.append(one)
+            bar.update(len(one))
+    return torch.cat(found)
 
 
-def _logits(module: nn.Module, data: Dataset, index: Tensor) -> Tensor:
-    with torch.no_grad(), full_precision():
-        return torch.cat([in_batches(module, data.inputs(rows)).cpu() for rows in index.split(ROWS)])
+def _logits(modules: list[nn.Module], data: Dataset, index: Tensor) -> Tensor:
+    size = ROWS if data.x.device.type == "cpu" else at_once(data.x)
+    with torch.no_grad(), arithmetic("float32"):
+        return torch.stack(
+            [
+                # brought to the CPU at the end: the host waits for the device once a model
+                torch.cat([in_batches(module, data.inputs(rows)) for rows in own.split(size)]).cpu()
+                for module, own in zip(modules, index, strict=True)
+            ]
+        )
 
 
 def _sensitivity(
-    module: nn.Module, data: Dataset, index: Tensor, queries: int, epsilon: float, seed: int
+    modules: list[nn.Module],
+    data: Dataset,
+    index: Tensor,
+    clean: Tensor,
+    queries: int,
+    epsilon: float,
+    key: int,
 ) -> Tensor:
-    generator = streams.generator(seed, "sensitivity")  # on the CPU, so that every device gets the same noise
-    sensitivities = []
-    with torch.no_grad(), full_precision():
-        block = max(1, ROWS // queries)
-        for rows in index.split(block):
-            x = data.inputs(rows)
-            clean = in_batches(module, x).double().softmax(1)
-            # a whole block is drawn even for the last rows: an example's noise does not depend on what follows it
-            noise = torch.randn((queries, block, *x.shape[1:]), generator=generator)[:, : len(x)].to(x)
-            noisy = in_batches(module, (x + epsilon * noise).flatten(0, 1))
-            moved = noisy.double().softmax(1).view(queries, *clean.shape) - clean
-            sensitivities.append((moved.abs().sum(0) / (queries * epsilon)).cpu())
-    return torch.cat(sensitivities)
+    """Block after block of all examples that any of the modules is asked about: noise is made once for all of them.
 
-
-@contextmanager
-def full_precision():
-    """float32 means float32: no TF32 in convolutions or matrix products, whatever the caller has set."""
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])
+    What a module is asked at once are its own next examples, whatever the blocks: its answers, whose last bits depend on
+    what is asked at once, do not depend on which modules are asked together.
+    """
+    device, shape = data.x.device, data.x.shape[1:]
+    block = max(1, _NOISE.get(device.type, _NOISE_ELSEWHERE) // (queries * math.prod(shape)))
+    examples, place = index.to(device).unique(return_inverse=True)
+    blocks = examples.split(block)
+    place, order = place.sort(dim=1, stable=True)
+    # of each module's examples, sorted by number, how many come before each block; here the host waits for the device
+    starts = torch.arange(len(blocks) + 1, device=device) * block
+    edges = torch.searchsorted(place, starts.expand(len(place), -1).contiguous()).tolist()
+    step = max(1, at_once(data.x) // queries)
+    before = clean.to(device).exp()
+    moved = torch.empty_like(before)
+    waiting: list[Tensor | None] = [None] * len(modules)  # too few to be asked at once
+    with torch.no_grad(), arithmetic("float32"):
+        for number, rows in enumerate(blocks):
+            noisy = noise.normal(key, rows, queries, shape).mul_(epsilon).add_(data.inputs(rows)[:, None])
+            for i, module in enumerate(modules):
+                first, last = edges[i][number : number + 2]
+                ready = noisy[place[i, first:last] - number * block]
+                if waiting[i] is not None:
+                    first -= len(waiting[i])
+                    ready = torch.cat([waiting[i], ready])
+                count = len(ready) if last == index.shape[1] else len(ready) // step * step
+                waiting[i] = ready[count:].clone()  # a copy, that lets go of the block
+                if count:
+                    asked = order[i, first : first + count]
+                    parts = [in_batches(module, part.flatten(0, 1)) for part in ready[:count].split(step)]
+                    after = torch.cat(parts).double().softmax(1).view(count, queries, -1)
+                    moved[i, asked] = (after - before[i, asked, None]).abs().sum(1) / (queries * epsilon)
+    return moved.cpu()

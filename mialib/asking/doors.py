@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mialib.asking import posteriors
-from mialib.asking.answers import ROWS, full_precision
+from mialib.asking.answers import ROWS
 from mialib.training import Population, pick
 from mialib.training.hooks import OutputDefense
 from mialib.training.population import in_batches
+from mialib.training.precision import arithmetic
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Door:
 
     def _ask(self, module: nn.Module, x: Tensor) -> Tensor:
         device = next(module.parameters(), x).device  # a deployed network has no parameters
-        with full_precision():
+        with arithmetic("float32"):
             return torch.cat([in_batches(module, part.to(device)).cpu() for part in x.split(ROWS)])
 
 

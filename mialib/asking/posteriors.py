@@ -7,7 +7,6 @@ are int64 (..., n). No function changes its inputs.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mialib.data.tensors import must_be_tensor
@@ -85,4 +84,6 @@ def log_odds(log_posteriors: Tensor, index: Tensor, limit: float = LIMIT) -> Ten
 
 def with_label(values: Tensor, labels: Tensor) -> Tensor:
     """[values, one-hot label], what attack networks read: (..., n, c), (..., n) -> (..., n, 2c) in values' type."""
-    return torch.cat([values, F.one_hot(labels, values.shape[-1]).to(values)], dim=-1)
+    # F.one_hot would look for labels that are no class, for which the host has to wait
+    one_hot = torch.zeros_like(values).scatter(-1, labels[..., None], 1.0)
+    return torch.cat([values, one_hot], dim=-1)

@@ -145,7 +145,7 @@ def ask(
     with progress.bar(1 + sensitive, "queries", "question") as bar:
         answers = log_posteriors(population, data, index)
         bar.update()
-        moved = sensitivity(population, data, index, seed=seed) if sensitive else None
+        moved = sensitivity(population, data, index, seed=seed, clean=answers) if sensitive else None
     seen = Views(answers, data.y.cpu()[index], moved)
     if not probes:
         return seen

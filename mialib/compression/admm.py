@@ -82,22 +82,28 @@ class _Splitting:
         self.names = list(admm.project(params).kept)
         self.z = self._project(self._w(params))
         self.u = {name: torch.zeros_like(z) for name, z in self.z.items()}
+        # the penalty reads Z, U and the pull where they lie, so that a captured step follows them
+        self.pull = next(iter(self.z.values())).new_tensor(self.rho / 2)
         self.curves = {name: [] for name in ("residual", *(f"residual {name}" for name in self.names))}
 
     def penalty(self, params: Tensors, step: int) -> Tensor:
         """sum over the layers of rho/2 ||W - Z + U||^2, (k,)."""
         apart = (params[name] - self.z[name] + self.u[name] for name in self.names)
-        return self.rho / 2 * sum(part.square().flatten(1).sum(1) for part in apart)
+        return self.pull * sum(part.square().flatten(1).sum(1) for part in apart)
 
     def follow(self, params: Tensors, step: int) -> Tensors:
         """Z, U and rho move at the end of an iteration; W is left to the optimiser."""
         if (step + 1) % self.admm.every == 0:
             w = self._w(params)
-            self.z = self._project({name: w[name] + self.u[name] for name in self.names})
+            z = self._project({name: w[name] + self.u[name] for name in self.names})
+            for name in self.names:
+                self.z[name].copy_(z[name])
             self._note(w)
-            # U is the dual variable over rho, so it shrinks where rho grows
-            self.u = {n: (self.u[n] + w[n] - self.z[n]) / self.admm.growth for n in self.names}
+            for name in self.names:
+                # U is the dual variable over rho, so it shrinks where rho grows
+                self.u[name].copy_((self.u[name] + w[name] - self.z[name]) / self.admm.growth)
             self.rho *= self.admm.growth
+            self.pull.fill_(self.rho / 2)
         return {}
 
     def _w(self, params: Tensors) -> Tensors:

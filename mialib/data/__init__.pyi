@@ -5,6 +5,7 @@ from . import download as download
 from . import faces as faces
 from . import folders as folders
 from . import formats as formats
+from . import joined as joined
 from . import loaders as loaders
 from . import outlines as outlines
 from . import own as own
@@ -16,4 +17,5 @@ from .datasets import apart as apart
 from .datasets import load as load
 from .datasets import load_image_folder as load_image_folder
 from .datasets import one_of_each as one_of_each
+from .joined import Joined as Joined
 from .splits import Splits as Splits

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -94,6 +95,7 @@ class OneUpdate(descent.Shuffling):
     """
 
     batches: int = 7
+    captured: ClassVar[bool] = False  # it counts the batches that are left
 
     def begin(self, members: Tensor, batch_size: int, seeds: list[int]):
         shuffled, backward = super().begin(members, batch_size, seeds)

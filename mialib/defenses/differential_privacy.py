@@ -25,8 +25,8 @@ from mialib.training import Batch, Tensors
 from mialib.training.population import skeleton
 
 # Per-example gradients kept at once, in numbers: what stays in a CPU's cache (twice as fast as what does not), half a
-# gigabyte on a GPU.
-AT_ONCE = {"cpu": 2**22, "cuda": 2**27}
+# gigabyte on any accelerator.
+AT_ONCE_ON_CPU, AT_ONCE = 2**22, 2**27
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class DPSGD:
     noise: float
     clip: float = 1.0
     alone: ClassVar[bool] = True
+    captured: ClassVar[bool] = False  # batches differ in size, and the noise has a stream of its own
 
     def __post_init__(self):
         if not 0 <= self.noise < math.inf:
@@ -73,16 +74,16 @@ class DPSGD:
             )
 
     def begin(self, members: Tensor, batch_size: int, seeds: list[int]):
-        (pool,), (seed,) = members, seeds
+        (pool,), (seed,) = members.cpu(), seeds
         draws = streams.generator(seed, "Poisson draws")
         # of its own: noise made of the numbers that drew the batch would say who is in it
-        noise = streams.generator(seed, "DP noise", device=pool.device)
+        noise = streams.generator(seed, "DP noise", device=members.device)
         rate = sample_rate(len(pool), batch_size)
 
         def batches():
-            for _ in range(steps_per_epoch(len(pool), batch_size)):
-                drawn = torch.rand(len(pool), generator=draws) < rate
-                yield pool[drawn.to(pool.device)][None]
+            steps = range(steps_per_epoch(len(pool), batch_size))
+            drawn = [pool[torch.rand(len(pool), generator=draws) < rate] for _ in steps]
+            yield from torch.cat(drawn)[None].to(members.device).split([len(one) for one in drawn], dim=1)
 
         return batches, partial(self._private_gradient, expected=rate * len(pool), generator=noise)
 
@@ -95,7 +96,7 @@ class DPSGD:
         each = vmap(grad_and_value(loss), in_dims=(None, 0, 0, 0), randomness="different")
         detached = {name: tensor.detach() for name, tensor in params.items()}
         total = {name: torch.zeros_like(tensor) for name, tensor in detached.items()}
-        at_once = AT_ONCE.get(batch.x.device.type, AT_ONCE["cpu"])
+        at_once = AT_ONCE_ON_CPU if batch.x.device.type == "cpu" else AT_ONCE
         chunk, lost = max(1, at_once // sum(t.numel() for t in total.values())), []
         for x, y, index in zip(
             *(part[0].split(chunk) for part in (batch.x, batch.y, batch.index)), strict=True

@@ -99,6 +99,7 @@ class RelaxLoss:
     upper: float = 1.0
     images: bool = True
     whole_batch: ClassVar[bool] = True  # it holds the mean loss of a batch, not that of an example
+    captured: ClassVar[bool] = False  # its phases go by the number of the step
 
     def __post_init__(self):
         _require(self, "strength", self.strength >= 0, "0 or more")
@@ -170,6 +171,7 @@ class Mixup:
 
     strength: float
     whole_batch: ClassVar[bool] = True  # it mixes examples
+    captured: ClassVar[bool] = False  # share and order are drawn by the number of the step
 
     def __post_init__(self):
         _require(self, "strength", 0 < self.strength < math.inf, "positive and finite (0.1 to 1 are usual)")

@@ -29,7 +29,13 @@ class Player:
         self.buffers = fresh.buffers
         self._learning = population.skeleton(make_model).train()
         self._judging = population.skeleton(make_model).eval()
-        self.optimiser = torch.optim.Adam(self.params.values(), lr=lr, weight_decay=weight_decay, fused=True)
+        self.optimiser = torch.optim.Adam(
+            self.params.values(),
+            lr=lr,
+            weight_decay=weight_decay,
+            fused=True,
+            capturable=device.type == "cuda",
+        )
 
     def learn(self, losses: Callable[[Callable[[Tensor], Tensor]], Tensor]) -> None:
         """One step down losses(answer) -> (k,), where answer(x (k, b, ...)) asks the networks in training mode."""

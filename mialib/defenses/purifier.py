@@ -28,6 +28,7 @@ from mialib.models import attack_networks, decoders
 from mialib.models.layers import initialise
 from mialib.store import Store
 from mialib.training import Batch, Forward, Population, Recipe, Tensors, mean_cross_entropy, pick
+from mialib.training.hooks import Capturable
 from mialib.training.population import in_batches
 
 HELD_OUT = 0.2  # share of the reference set that G does not learn from: there its label loss is measured
@@ -141,6 +142,10 @@ class Games:
     """Several opponents at once: an `opponent` whose penalty is the sum of theirs."""
 
     opponents: tuple
+
+    @property
+    def captured(self) -> bool:
+        return all(one.captured for one in self.opponents if isinstance(one, Capturable))
 
     def __getitem__(self, models: slice | list[int]) -> "Games":
         return Games(tuple(pick(one, models) for one in self.opponents))

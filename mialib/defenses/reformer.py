@@ -157,7 +157,7 @@ class WithNoise:
     latent: int
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(*x.shape[:-1], self.latent, generator=generator)
+        noise = torch.randn(*x.shape[:-1], self.latent, generator=generator, device=generator.device)
         return torch.cat([x, noise.to(x)], dim=-1)
 
 

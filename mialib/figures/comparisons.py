@@ -22,7 +22,7 @@ def class_dots(panels: dict, names=None, reference: float = 0.0) -> Figure:
         Classes are sorted by the first panel's last model, in all panels alike. nan leaves a dot out.
     names: class names (c,); their numbers without.
     """
-    last = np.asarray(list(next(iter(panels.values())).values())[-1], dtype=float)
+    last = metrics.numbers(list(next(iter(panels.values())).values())[-1])
     order = np.argsort(np.where(np.isnan(last), -np.inf, last), kind="stable")
     names = np.asarray(range(len(last)) if names is None else names).astype(str)
     spacing, size = (0.22, 9) if len(last) <= 40 else (0.13, 6)
@@ -31,7 +31,7 @@ def class_dots(panels: dict, names=None, reference: float = 0.0) -> Figure:
     positions = np.arange(len(last))
     for axes, (label, models) in zip(every, panels.items(), strict=True):
         axes.axvline(reference, color=style.FAINT, linewidth=1)
-        values = np.array([np.asarray(value, dtype=float)[order] for value in models.values()])
+        values = np.array([metrics.numbers(value)[order] for value in models.values()])
         ends = np.fmin.reduce(values), np.fmax.reduce(values)
         axes.hlines(positions, *ends, color=style.FAINT, linewidth=0.8)
         for name, value, look in zip(models, values, style.series(len(models)), strict=True):

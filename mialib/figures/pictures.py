@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mialib.figures import style
+from mialib.measures import metrics
 
 PICTURE = 0.8  # inches; width of a picture in `gallery`
 
@@ -38,11 +39,11 @@ def gallery(rows: Mapping, captions: Mapping[str, Sequence[str]] | None = None) 
     """One row of pictures for each name, one above the other, to be compared column by column.
 
     rows: name -> pictures (n, c, h, w) with one or three channels, (n, h, w), or features (n, d), which are drawn as
-        stripes; all in [0, 1], the same n in each row.
+        stripes; all in [0, 1], the same n in each row. Arrays, or tensors on any device.
     captions: name of a row -> n short texts below its pictures, say their errors.
     Raises ValueError for rows of different n, other shapes or values, and captions that fit no row.
     """
-    rows = {name: np.asarray(pictures, dtype=float) for name, pictures in rows.items()}
+    rows = {name: metrics.numbers(pictures) for name, pictures in rows.items()}
     captions = {name: list(texts) for name, texts in (captions or {}).items()}
     count = _check_gallery(rows, captions)
     gap, line = 0.06, 0.19  # between pictures, height of a line of text; the unit is a picture's width

@@ -67,4 +67,4 @@ def divergence(member, values: dict, label="true-class confidence", kind="histog
 def _pool(arrays) -> np.ndarray:
     """One float array (n,) from an array, or from a list of arrays (one for each target)."""
     parts = arrays if isinstance(arrays, (list, tuple)) else [arrays]
-    return np.concatenate([np.ravel(np.asarray(part, dtype=float)) for part in parts])
+    return np.concatenate([np.ravel(metrics.numbers(part)) for part in parts])

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mialib.figures import style
+from mialib.measures import metrics
 
 
 @style.theme()
@@ -65,7 +66,7 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
         raise ValueError("curves is empty; it must hold at least one line")
     if goal is not None and not goal > 0:
         raise ValueError(f"goal is {goal}; a log axis needs one above 0")
-    curves = {name: np.asarray(values, dtype=float) for name, values in curves.items()}
+    curves = {name: metrics.numbers(values) for name, values in curves.items()}
     for name, values in curves.items():
         if values.ndim != 2 or values.size == 0 or (values < 0).any():
             raise ValueError(f"curves[{name!r}], {values.shape}, must be (models, iterations), none below 0")
@@ -104,12 +105,12 @@ def magnitudes(weights: Mapping[str, np.ndarray], kept: int) -> Figure:
         raise ValueError("weights is empty; it must hold at least one state of the layer")
     figure, axes = style.figure(4.6, 3.6)
     for (name, values), look in zip(weights.items(), style.series(len(weights)), strict=True):
-        sorted_ = -np.sort(-np.abs(np.ravel(np.asarray(values, dtype=float))))
+        sorted_ = -np.sort(-np.abs(np.ravel(metrics.numbers(values))))
         sorted_ = sorted_[sorted_ > 0]
         axes.plot(
             np.arange(len(sorted_)) + 1, sorted_, color=look["color"], linestyle=look["linestyle"], label=name
         )
-    largest = max(float(np.abs(np.asarray(values)).max()) for values in weights.values())
+    largest = max(float(np.abs(metrics.numbers(values)).max()) for values in weights.values())
     axes.set_ylim(largest / 1e5, largest * 2)  # what is smaller than that is as good as nothing
     axes.axvline(kept, color="black", **style.DOTTED, label=f"the {kept:,} that stay")
     axes.set(xscale="log", yscale="log", xlabel="rank of the weight", ylabel="magnitude")
@@ -147,7 +148,7 @@ def _by_epoch(title, parts) -> dict:
         raise ValueError(f"curves[{title!r}] holds {sorted(parts)}; it must hold 'train' and 'test'")
     made = {}
     for name, targets in parts.items():
-        sequences = [np.asarray(target, dtype=float) for target in targets]
+        sequences = [metrics.numbers(target) for target in targets]
         if not sequences or any(target.ndim != 1 or len(target) == 0 for target in sequences):
             raise ValueError(f"curves[{title!r}][{name!r}] must hold a number for each epoch of each target")
         values = pd.DataFrame(map(pd.Series, sequences))  # shorter rows end in nan, which the next line skips

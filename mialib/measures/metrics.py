@@ -213,12 +213,17 @@ def share(hits: float, n: float) -> Estimate:
     return Estimate(float(hits / n), *intervals.share(hits, n)) if n else Estimate(math.nan)
 
 
+def numbers(values) -> np.ndarray:
+    """`values` of any shape, an array, list or tensor on any device, as float64."""
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+
+
 def vector(name, values) -> np.ndarray:
-    """`values` (n,), an array, list or tensor on any device, as new float64; `name` is for the error."""
-    values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    """`values` (n,) as new `numbers`; `name` is for the error."""
+    values = numbers(values)
     if values.ndim != 1:
         raise ValueError(f"{name} has shape {values.shape}; it must be one-dimensional")
-    return values.astype(np.float64)
+    return values.copy()
 
 
 def groups(member, margin) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,11 @@ def problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "precision",
             f"precision is 'bf16', and this machine's {chosen.upper()} does not compute in it; take 'float32'",
         )
+    if values.get("precision") == "tf32" and chosen == "cpu":
+        yield (
+            "precision",
+            "precision is 'tf32', and that is CUDA's alone; on this machine's CPU take 'float32'",
+        )
     cores = os.cpu_count() or 1
     most = max(16, PROCESSES_A_CORE * cores)
     if values.get("n_jobs", 0) > most:

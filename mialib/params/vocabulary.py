@@ -19,6 +19,7 @@ from mialib.compression import pruning, quantization, schemes
 from mialib.data import own
 from mialib.data.loaders import LOADERS
 from mialib.models import classifiers
+from mialib.training.precision import PRECISIONS
 
 # BlindMI needs so many candidates, half of which are members
 FEWEST_MEMBERS = blindmi.BlindMIDiff().probes // 2
@@ -99,7 +100,7 @@ class Run(TypedDict, total=False):
     """What the run is called, and where it runs."""
 
     run: Annotated[str, AfterValidator(_run)]
-    precision: Literal["float32", "bf16"]
+    precision: Literal[PRECISIONS]
     device: Literal["auto", "cpu", "cuda"]
     n_jobs: Count
     seed: Annotated[int, Field(ge=0, lt=2**63)]

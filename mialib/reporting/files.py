@@ -11,9 +11,10 @@ import json
 import math
 import platform
 import subprocess
+import tomllib
 import zlib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -163,12 +164,21 @@ def provenance(seconds: float, device) -> dict:
         name = f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
     return {
         "torch": torch.__version__,
-        "mialib": version("mialib"),
+        "mialib": _version(),
         "python": platform.python_version(),
         "device": name,
         "commit": _commit(),
         "seconds": round(float(seconds), 1),
     }
+
+
+def _version() -> str | None:
+    """Of the installed package, else of the checkout that it is imported from; None where neither says it."""
+    try:
+        return version("mialib")
+    except PackageNotFoundError:
+        project = REPO_ROOT / "pyproject.toml"
+        return tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else None
 
 
 def _commit() -> str | None:

@@ -124,7 +124,8 @@ class Asked(Answers):
 
     def _with_sensitivity(self) -> Sides:
         index = self.roles.index[self.models]
-        moved = asking.sensitivity(self.networks, self.roles.data, index, seed=self.roles.seed)
+        seen, seed = self._seen.log_posteriors, self.roles.seed
+        moved = asking.sensitivity(self.networks, self.roles.data, index, seed=seed, clean=seen)
         self._seen = replace(self._seen, sensitivity=moved)
         return self._parts()
 

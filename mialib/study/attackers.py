@@ -1,6 +1,6 @@
 """Attackers of an arm: what they believe in, what they know, what they see and learn from; and what comes of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from mialib.data import splits
 from mialib.measures import metrics
 from mialib.study.arms import Arm
 from mialib.study.rows import attack_rows, class_rows, is_control, named, tidy_row
-from mialib.training.hooks import Attack, DemandingAttack, LearningAttack, NetworkAttack
+from mialib.training.hooks import Attack, DemandingAttack, LearningAttack, NetworkAttack, PopulationAttack
 
 KNOWING = ("shadows", "half")
 
@@ -171,33 +171,58 @@ def _check_half(attacker: Attacker) -> None:
         )
 
 
-def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> None:
-    """Train all attack networks that are not yet in the store, each once, over as many processes as joblib is set to."""
-    networks = [one for one in suite.values() if isinstance(one, NetworkAttack)]
-    networks.sort(key=lambda one: one.name != "samia")  # the longest first, so that processes end together
-    # in one process all trainings at once (on CUDA under vmap), else each as a task of its own
-    together = effective_n_jobs(None) == 1
+def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> dict[str, dict]:
+    """Train all attack networks that are not yet in the store, each once.
+
+    Over as many processes as joblib is set to, each as a task of its own; in a single process, or where an attack's
+    networks learn as one population (`training.hooks.PopulationAttack`), all that an attack needs at once.
+
+    Returns:
+        For each attack what was learned in this process, by lesson; what others learned is in the store.
+    """
+    networks = {name: one for name, one in suite.items() if isinstance(one, NetworkAttack)}
+    lessons = {name: _once(attackers, needs(one)) for name, one in networks.items()}
+    several = effective_n_jobs(None) > 1
+    here = [name for name, one in networks.items() if not several or _together(one)]
+    away = [name for name in networks if name not in here]
+    away.sort(key=lambda name: networks[name].name != "samia")  # the longest first: processes end together
     jobs = [
-        delayed(one.fit)(lesson.shadows.answers(), lesson.member, seeds)
-        for one in networks
-        for lesson in _once(attackers, needs(one))
-        for seeds in ([None] if together else [[seed] for seed in range(one.trainings)])
+        delayed(networks[name].fit)(lesson.shadows.answers(), lesson.member, [seed])
+        for name in away
+        for lesson in lessons[name].values()
+        for seed in range(networks[name].trainings)
     ]
-    done = Parallel(return_as="generator_unordered")(jobs)
-    for _ in progress.follow(done, "attack networks", "fit", len(jobs)):
-        pass
+    learned: dict[str, dict] = {name: {} for name in suite}
+    with progress.bar(len(jobs) + len(here), "attack networks", "fit") as shown:
+        for _ in Parallel(return_as="generator_unordered")(jobs):
+            shown.update()
+        for name in here:
+            found = _fit_all(networks[name], [(one.shadows, one.member) for one in lessons[name].values()])
+            learned[name] = dict(zip(lessons[name], found, strict=True))
+            shown.update()
+    return learned
 
 
-def _once(attackers: Sequence[Attacker], wanted: frozenset[str]) -> Iterator[Lesson]:
-    """All lessons, those that teach the same only once."""
-    return iter({lesson.key: lesson for one in attackers for lesson in one.lessons(wanted)}.values())
+def _together(attack: NetworkAttack[Views]) -> bool:
+    return isinstance(attack, PopulationAttack) and attack.together
+
+
+def _fit_all(attack: NetworkAttack[Views], taught: list[tuple[Views, Tensor]]) -> list:
+    if isinstance(attack, PopulationAttack):
+        return attack.fit_all(taught)
+    return [attack.fit(shadows, member) for shadows, member in taught]
+
+
+def _once(attackers: Sequence[Attacker], wanted: frozenset[str]) -> dict[tuple, Lesson]:
+    """All lessons by what they teach, so that each is there once."""
+    return {lesson.key: lesson for one in attackers for lesson in one.lessons(wanted)}
 
 
 def margins(attacker: Attacker, attack: Attack[Views], learned: dict) -> Tensor:
     """Margins of one attack, float64 (targets, trainings, n).
 
     Args:
-        learned: what was learned from shadows, by lesson: it serves other targets and attackers too.
+        learned: what was learned from shadows, by lesson, `train` to begin with: it serves other targets and attackers too.
     """
     found = []
     for key, targets, shadows, member in attacker.lessons(needs(attack)):

@@ -211,9 +211,9 @@ class Study:
         met = [one for one in met if believing is None or one.believed != one.arm]
         attackers.check(met, suite, {key: known for key, (known, _) in self._margins.items()})
         with progress.bar(2, "attacks", "half") as shown:  # the networks learn, then all judge
-            attackers.train(met, suite)
+            new = [one for one in met if any((one, name) not in self._margins for name in suite)]
+            learned = attackers.train(new, suite)
             shown.update()
-            learned: dict[str, dict] = defaultdict(dict)
             for one in progress.follow(met, "arms", "arm"):
                 for name, attack in suite.items():
                     if (one, name) not in self._margins:

@@ -2,10 +2,12 @@ from . import augment as augment
 from . import checkpoints as checkpoints
 from . import descent as descent
 from . import fitting as fitting
+from . import graphs as graphs
 from . import hooks as hooks
 from . import loop as loop
 from . import objectives as objectives
 from . import population as population
+from . import precision as precision
 from . import recipe as recipe
 from . import workers as workers
 from .augment import Blurred as Blurred

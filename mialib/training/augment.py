@@ -66,11 +66,13 @@ class Blurred:
         pictures = x.flatten(0, 1)
         n, device = len(pictures), generator.device
         which = torch.randint(len(self.factors), (n,), generator=generator, device=device).to(x.device)
-        blurred = torch.empty_like(pictures)
+        blurred = pictures
+        # every factor of every picture: to look who gets which, the host would wait for the device
         for i, factor in enumerate(self.factors):
-            chosen = pictures[which == i]
-            coarse = F.avg_pool2d(chosen, min(factor, *x.shape[-2:])) if factor > 1 else chosen
-            blurred[which == i] = F.interpolate(coarse, x.shape[-2:], mode="bilinear")
+            if factor > 1:
+                coarse = F.avg_pool2d(pictures, min(factor, *x.shape[-2:]))
+                smooth = F.interpolate(coarse, x.shape[-2:], mode="bilinear")
+                blurred = torch.where((which == i)[:, None, None, None], smooth, blurred)
         return blurred.view(x.shape)
 
 

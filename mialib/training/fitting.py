@@ -14,10 +14,11 @@ from joblib import Parallel, delayed, effective_n_jobs
 from torch import nn
 
 from mialib import hashing, progress
-from mialib.data import Dataset, Splits
+from mialib.data import Dataset, Splits, joined
 from mialib.store import Store
 from mialib.training import loop, population, workers
 from mialib.training.descent import Shuffling
+from mialib.training.graphs import Graphs
 from mialib.training.hooks import (
     Augment,
     BatchObjective,
@@ -56,6 +57,7 @@ def fit(
     cache: Store | None = None,
     what: str = "training",
     batched: bool | None = None,
+    graphs: bool | None = None,
 ) -> Population:
     """Train one model for each row of `split`; models already in the cache are loaded, not trained.
 
@@ -71,12 +73,14 @@ def fit(
         what: name on the progress bar.
         batched: all models at once under vmap, or one after the other (in as many processes as
             `joblib.parallel_config(n_jobs=...)` allows); default: the engine's choice.
+        graphs: steps as CUDA graphs (`graphs`), on CUDA only; default: not, until that has been measured. Hooks that
+            cannot be captured run as they are written. The weights are the same to rounding and cached as the same.
 
     Returns:
         The trained models on the data's device, in eval-ready form.
 
     Raises:
-        ValueError: sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, a
+        ValueError: TF32 or graphs on a CPU, sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, a
             constraint together with best-checkpoint selection, an opponent, a constraint or an objective that needs
             whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a single member, DP-SGD
             of a model with BatchNorm.
@@ -87,6 +91,10 @@ def fit(
     hooks = Hooks(objective, descent or Shuffling(), compress, constraint, opponent, augment)
     order = _Order(make_model, data, split, recipe, hooks, start)
     order.check()
+    if graphs and data.x.device.type != "cuda":
+        raise ValueError(
+            f"graphs is True, and the data lie on {data.x.device}; graphs are CUDA's, leave it out"
+        )
     cache = cache or Store()
     if (instead := INSTEAD.get()) is not None:
         return instead(order, cache, watch, what, batched)
@@ -99,7 +107,7 @@ def fit(
         together = order.launch_bound() if batched is None else batched
         shards = [missing] if together and not hooks.descent.alone else [[i] for i in missing]
         with progress.bar(len(missing) * recipe.epochs, what, "epoch") as bar:
-            for shard, entries in order.train(shards, watch, bar):
+            for shard, entries in order.train(shards, watch, bar, Graphs() if graphs else None):
                 for i, entry in zip(shard, entries, strict=True):
                     if keeps:
                         cache.put(keys[i], *entry)
@@ -136,6 +144,8 @@ class _Order:
     def check(self) -> None:
         """Raises ValueError before any work, see `fit`."""
         data, split, hooks = self.data, self.split, self.hooks
+        if self.recipe.precision == "tf32" and data.x.device.type == "cpu":
+            raise ValueError("precision is 'tf32', and that is CUDA's alone; on a CPU take 'float32'")
         if split.member.shape[1] != len(data):
             raise ValueError(
                 f"the split is over {split.member.shape[1]} examples, {data.name} has {len(data)}"
@@ -178,18 +188,22 @@ class _Order:
         code = hashing.sources(*_CODE, self.make_model, *vars(self.hooks).values())
         return [
             hashing.key(
-                data=self.data.fingerprint,
-                member=self.split.member[i],
-                reserve=self.split.reserve[i] if self.reserve_matters else None,
-                seed=int(self.split.seeds[i]),
+                data=fingerprint,
+                member=own.member[0],
+                reserve=own.reserve[0] if self.reserve_matters else None,
+                seed=int(own.seeds[0]),
                 architecture=self.make_model,
                 recipe=self.recipe,
                 start=_origin(self.start, i),
                 code=code,
                 **vars(self.hooks[[i]]),
             )
-            for i in range(len(self.split))
+            for i, (fingerprint, own) in enumerate(self.parts())
         ]
+
+    def parts(self) -> list[tuple[str, Splits]]:
+        """What each model sees of the data, see `joined.own_part`: who trains beside it makes no difference to it."""
+        return [joined.own_part(self.data, self.split[[i]]) for i in range(len(self.split))]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the tensors that the store keeps of a model."""
@@ -210,11 +224,11 @@ class _Order:
         return self.data.x.device.type == "cuda" and same_size and size < 1_000_000
 
     def train(
-        self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar
+        self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar, graphs: Graphs | None
     ) -> Iterator[tuple[list[int], list[Entry]]]:
         """The shards as they are done, in as many processes as joblib is set to, each with its models' entries."""
         inside = effective_n_jobs(None) == 1 or len(shards) == 1
-        run = partial(loop.train, self.make_model, self.data, self.recipe, watch=watch)
+        run = partial(loop.train, self.make_model, self.data, self.recipe, watch=watch, graphs=graphs)
         jobs = (
             delayed(_numbered)(
                 number,
@@ -239,11 +253,28 @@ class _Order:
         }
         params = {name: stacked.pop(name) for name in names}
         records = [record for _, record in entries]
-        return Population(self.make_model, params, stacked, records, keys, self.split.fingerprints())
+        trained_on = [name for _, own in self.parts() for name in own.fingerprints()]
+        return Population(self.make_model, params, stacked, records, keys, trained_on)
 
 
 def _numbered(number: int, run: Callable, tick: Callable | None, **job) -> tuple[int, list[Entry]]:
-    return number, run(**job, tick=tick)
+    return number, _as_many_at_once(partial(run, tick=tick), **job)
+
+
+def _as_many_at_once(run: Callable, split: Splits, hooks: Hooks, start: Population | None) -> list[Entry]:
+    """Train all models at once; where the device's memory does not hold them, one half after the other."""
+    try:
+        return run(split=split, hooks=hooks, start=start)
+    except torch.OutOfMemoryError:  # the first step finds out, so no work is lost
+        if len(split) == 1:
+            raise
+    cut = len(split) // 2  # outside the handler, whose exception still holds what did not fit
+    halves = slice(None, cut), slice(cut, None)
+    return [
+        entry
+        for half in halves
+        for entry in _as_many_at_once(run, split[half], hooks[half], pick(start, half))
+    ]
 
 
 def _origin(start: Population | None, i: int):

@@ -6,7 +6,7 @@ model, `population.pick`; all others serve every model alike. A hook is a module
 one, or a frozen dataclass, so that `hashing.describe` can tell two apart.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -43,6 +43,19 @@ class BatchObjective(Protocol):
     """
 
     whole_batch: bool
+
+
+@runtime_checkable
+class Capturable(Protocol):
+    """A hook that declares whether its part of a step can be captured in a CUDA graph (`graphs`).
+
+    A captured step is played back: the same kernels on the same tensors, without the host. So it cannot be one that goes
+    by the number of the step, draws on the host, looks at a value, picks rows by a bool mask, or keeps something of its
+    own by other means than writing into a tensor that was there before. Who declares nothing can be captured. Of a
+    constraint the penalty is captured; `follow` runs between the steps, as it is written.
+    """
+
+    captured: bool
 
 
 class Compress(Protocol):
@@ -117,6 +130,7 @@ class Descent(Protocol):
     ) -> tuple[Callable[[], Iterator[Tensor]], Backward]:
         """Of members int64 (k, n): a function that gives one epoch's index tensors int64 (k, b), and the gradients.
 
+        All batches of an epoch are drawn before its first step: on the host, and moved to the members' device as one.
         Its random streams derive from the models' `seeds` (k,) and names of its own (`mialib.streams`).
         """
 
@@ -138,6 +152,11 @@ class Hooks:
     constraint: Constraint | None = None
     opponent: Opponent | None = None
     augment: Augment | None = None
+
+    @property
+    def captured(self) -> bool:
+        """Whether a step with all of them can be captured; see `Capturable`."""
+        return all(hook.captured for hook in vars(self).values() if isinstance(hook, Capturable))
 
     def __getitem__(self, models: slice | list[int]) -> "Hooks":
         return Hooks(**{name: pick(hook, models) for name, hook in vars(self).items()})
@@ -196,3 +215,19 @@ class NetworkAttack(Protocol[ViewsT]):
 
     def judge(self, networks: Population, targets: ViewsT) -> Tensor:
         """Margins float64 (targets, trainings, n)."""
+
+
+@runtime_checkable
+class PopulationAttack(NetworkAttack[ViewsT], Protocol[ViewsT]):
+    """A `NetworkAttack` whose networks of several lessons can learn at once, as one population.
+
+    together: they are to, in this process, as on a CUDA device; else each is a task for as many processes as joblib is
+        set to.
+    """
+
+    together: bool
+
+    def fit_all(
+        self, lessons: Sequence[tuple[ViewsT, Tensor]], seeds: list[int] | None = None
+    ) -> list[Population]:
+        """What `fit` gives for each of the lessons, (shadows, shadow_member)."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mialib.training.precision import PRECISIONS
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -15,7 +17,8 @@ class Recipe:
         milestones: epochs at whose start the learning rate is divided by ten.
         select_best: keep the weights of the epoch with the best accuracy on the reserve set, else the last epoch's.
         patience: with select_best, stop after more than this many epochs in a row without a better one; None never.
-        precision: "float32" or "bf16" (autocast; parameters and optimiser stay in float32).
+        precision: "float32", "tf32" (CUDA only) or "bf16" (autocast; parameters and optimiser stay in float32), see
+            `precision`: "float32" is never TF32.
 
     Raises:
         ValueError: a value out of range, with its name.
@@ -46,7 +49,7 @@ class Recipe:
             ("optimizer", self.optimizer in ("adam", "sgd"), "'adam' or 'sgd'"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
             ("patience", self.patience is None or self.select_best, "None unless select_best is set"),
-            ("precision", self.precision in ("float32", "bf16"), "'float32' or 'bf16'"),
+            ("precision", self.precision in PRECISIONS, "'float32', 'tf32' or 'bf16'"),
         ):
             if not valid:
                 raise ValueError(f"recipe: {name} is {getattr(self, name)!r}; it must be {rule}")

@@ -307,9 +307,8 @@ def test_digits_come_back_from_scores_and_not_from_noise(attacked):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_learns_as_the_cpu_does(tmp_path):
-    there = Inversion(SHORT, width=0.05, device="cuda", cache=Store(tmp_path / "cuda"))
+def test_cuda_learns_as_the_cpu_does(tmp_path, accelerator):
+    there = Inversion(SHORT, width=0.05, device=accelerator, cache=Store(tmp_path / "cuda"))
     here = Inversion(SHORT, width=0.05, cache=Store(tmp_path / "cpu"))
     pictures = [attack.rebuild(attack.fit(answers(), tiny()), answers()) for attack in (there, here)]
     torch.testing.assert_close(*pictures, atol=1e-3, rtol=1e-3)

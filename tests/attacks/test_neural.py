@@ -1,15 +1,20 @@
 """Neural attacks: what the networks read, that they learn, and that trainings are told apart and cached."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from mialib import asking
+from mialib import asking, training
 from mialib.asking import Views
 from mialib.attacks import neural
+from mialib.data import splits
 from mialib.measures import metrics
+from mialib.models import attack_networks
+from mialib.store import Store
 from mialib.training import Recipe, loop
+from tests.training.test_population import assert_same, largest_difference
 
 QUICK = Recipe(2, 32, 5e-3)
 NAMES = ["nn", "top3_nn", "nn_class", "samia"]
@@ -122,6 +127,91 @@ def test_training_one_by_one_in_a_fresh_cache_gives_the_same(monkeypatch, tmp_pa
     assert torch.equal(first, attack(target, shadows, member, 1))
 
 
+# Networks of several lessons
+
+
+def lessons(*sizes, c=4):
+    """Shadows and their membership, a pair for each size: the answers of two models to so many candidates."""
+    found = []
+    for seed, n in enumerate(sizes):
+        member = membership(2, n, seed)
+        found.append((views(2, n, c, seed, member), member))
+    return found
+
+
+def alone(attack, taught, tmp_path):
+    """The networks of each lesson, trained in a store of its own."""
+    return [replace(attack, cache=Store(tmp_path / str(i))).fit(*lesson) for i, lesson in enumerate(taught)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_that_learn_together_are_those_that_learn_alone(name, tmp_path):
+    taught, attack = lessons(30, 24, 30), neural.attacks(QUICK, trainings=2)[name]
+    found = replace(attack, batched=False, cache=Store(tmp_path / "together")).fit_all(taught)
+    for one, other in zip(found, alone(attack, taught, tmp_path), strict=True):
+        assert_same(one, other)
+        assert one.trained_on == other.trained_on and len(one) == 2
+        assert [record["loss"] for record in one.records] == [record["loss"] for record in other.records]
+
+
+def samia_without_dropout(features):
+    return partial(attack_networks.samia_network, features // 3, 0.0)
+
+
+def test_one_population_takes_the_steps_of_each_alone(tmp_path, trained_seeds):
+    # SGD: the gradient of attention's key bias is zero but for rounding, of which Adam would make whole steps
+    taught, recipe = lessons(30, 30, 30), replace(QUICK, optimizer="sgd")
+    attack = neural.NeuralAttack("samia", neural.samia_features, samia_without_dropout, recipe, trainings=2)
+    found = replace(attack, batched=True, cache=Store(tmp_path / "together")).fit_all(taught)
+    assert trained_seeds == [[0, 1, 0, 1, 0, 1]]  # all at once
+    for i, (one, other) in enumerate(zip(found, alone(attack, taught, tmp_path), strict=True)):
+        assert largest_difference(one, other) < 1e-5, i
+        assert largest_difference(one, found[i - 1]) > 1e-3, i
+
+
+@pytest.mark.cuda
+def test_one_population_on_a_device_takes_the_steps_of_each_on_the_cpu(tmp_path, accelerator):
+    taught, recipe = lessons(30, 30), replace(QUICK, optimizer="sgd")
+    attack = neural.NeuralAttack("samia", neural.samia_features, samia_without_dropout, recipe, trainings=2)
+    there = replace(attack, device=accelerator, batched=True, cache=Store(tmp_path / "there")).fit_all(taught)
+    for one, other in zip(there, alone(attack, taught, tmp_path), strict=True):
+        assert one.device.type == accelerator and largest_difference(one.to("cpu"), other) < 1e-4
+
+
+def test_whoever_trains_beside_it_a_network_is_the_same_entry(trained_seeds):
+    one, two, three = lessons(30, 30, 30)
+    attack = neural.attacks(QUICK, trainings=2, batched=True)["samia"]
+    keys = [networks.keys for networks in attack.fit_all([one, two])]
+    assert len(trained_seeds) == 1
+    assert [networks.keys for networks in attack.fit_all([two, one])] == keys[::-1]
+    assert [attack.fit(*one).keys, attack.fit(*two).keys] == keys
+    assert attack.fit_all([three, two], [1])[1].keys == keys[1][1:]
+    assert trained_seeds[1:] == [[1]]  # the third lesson's
+
+
+def test_the_store_knows_a_network_by_its_rows(tmp_path):
+    [lesson] = lessons(30)
+    attack = neural.attacks(QUICK, trainings=2)["nn"]
+    rows = attack._rows(*lesson)
+    plain = training.fit(attack.network(4), rows, splits.everyone(60, [0, 1]), QUICK, cache=Store(tmp_path))
+    assert attack.fit(*lesson).keys == plain.keys
+
+
+def test_lessons_that_teach_the_same_are_learned_once(trained_seeds):
+    [one] = lessons(30)
+    again = (views(2, 30, 4, 0, one[1]), one[1].clone())
+    found = neural.attacks(QUICK, trainings=1)["nn"].fit_all([one, again])
+    assert trained_seeds == [[0]] and found[0].keys == found[1].keys
+
+
+@pytest.mark.parametrize(
+    ("options", "together"),
+    [({}, False), ({"batched": True}, True), ({"device": "cuda"}, True), ({"device": "cuda", "batched": False}, False)],
+)  # fmt: skip
+def test_networks_learn_at_once_on_a_device_and_where_it_is_asked(options, together):
+    assert neural.attacks(**options)["samia"].together == together
+
+
 def test_the_target_does_not_change_the_network():
     member, attack = membership(2, 30), neural.attacks(QUICK)["nn"]
     shadows, target = views(2, seed=1, member=member), views(seed=2)
@@ -155,11 +245,10 @@ def test_errors_name_what_is_wrong(monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_attack_networks_train_on_cuda():
+def test_attack_networks_train_on_cuda(accelerator):
     member, target_member = membership(3, 100), membership(1, 200, seed=9)
     shadows, target = views(3, 100, seed=1, member=member), views(1, 200, seed=2, member=target_member)
-    for attack in neural.attacks(Recipe(8, 32, 3e-3), trainings=1, device="cuda").values():
+    for attack in neural.attacks(Recipe(8, 32, 3e-3), trainings=1, device=accelerator).values():
         margins = attack(target, shadows, member, 0)
         assert margins.device.type == "cpu" and metrics.auc(target_member[0], margins).value > 0.85, (
             attack.name

@@ -1,6 +1,6 @@
 """What the core costs, in CPU seconds: training, the cache, questions, attacks. Against another checkout, ratios in turns.
 
-    python tests/benchmarks/core.py                               (half a minute)
+    python tests/benchmarks/core.py                               (a minute)
     python tests/benchmarks/core.py --against FOLDER [--turns 3]  (FOLDER: a checkout with the same calls)
 
 CPU time of one thread, so that what else runs on the machine counts little. Six small networks on digits.
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,11 +24,11 @@ def parts() -> dict[str, float]:
     """Seconds of each part, in this process."""
     import torch
 
-    from mialib import data, models, training
+    from mialib import asking, data, models, training
     from mialib.attacks import neural, threshold
-    from mialib.data import splits
+    from mialib.data import Dataset, splits
     from mialib.study import Given, Study
-    from mialib.training import Recipe
+    from mialib.training import Recipe, population
 
     torch.set_num_threads(1)
     pool = data.load("digits")
@@ -59,6 +60,15 @@ def parts() -> dict[str, float]:
     timed("threshold attacks, 20 times", lambda: attack(threshold.ATTACKS), times=20)
     samia = neural.attacks(neural.schedule(8, 1e-3, "adam"), trainings=1)["samia"]
     timed("SAMIA, 8 epochs", lambda: attack({"samia": samia}))
+    for architecture, shape, count, n in (("resnet18", (3, 32, 32), 2, 16), ("columnfc", (446,), 8, 300)):
+        x = torch.randint(0, 256, (2 * n, *shape), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+        random = Dataset(
+            "random", x, torch.arange(2 * n) % 10, 10, torch.zeros(shape[0]), torch.ones(shape[0])
+        )
+        networks = population.initial(models.make(architecture, random), list(range(count)))
+        index = torch.stack([torch.randperm(2 * n)[:n] for _ in range(count)])
+        ask = partial(asking.ask, networks, random, index)
+        timed(f"answers and sensitivity, {count} {architecture}", ask)
     return seconds
 
 
@@ -90,7 +100,7 @@ def main() -> None:
     folders = [ROOT, *([options.against.resolve()] if options.against else [])]
     turns = [[of_checkout(folder) for folder in folders] for _ in range(options.turns)]
     for name in turns[0][0]:
-        line = f"{name:30} {statistics.median(turn[0][name] for turn in turns):8.2f} s"
+        line = f"{name:38} {statistics.median(turn[0][name] for turn in turns):8.2f} s"
         if options.against:
             ratios = [turn[0][name] / turn[1][name] for turn in turns]
             line += f"   ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

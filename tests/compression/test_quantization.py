@@ -191,11 +191,10 @@ def test_32_bits_are_no_quantisation_exactly(w, method):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("method", quantization.METHODS)
-def test_cuda_gives_the_same_grids(w, method):
+def test_cuda_gives_the_same_grids(w, method, accelerator):
     for bits in (*BITS, 1.58):
-        there = quantization.quantize(w.cuda(), method, bits).cpu()
+        there = quantization.quantize(w.to(accelerator), method, bits).cpu()
         assert torch.allclose(there, quantization.quantize(w, method, bits), atol=1e-6), bits
 
 

@@ -127,12 +127,11 @@ def test_to_keeps_values_and_fingerprint():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_inputs_on_cuda():
+def test_inputs_on_cuda(accelerator):
     base = tiny()
-    moved = base.to("cuda")
+    moved = base.to(accelerator)
     assert moved.fingerprint == base.fingerprint
-    assert moved.inputs(torch.arange(6)).is_cuda  # an index from the CPU is brought over
+    assert moved.inputs(torch.arange(6)).device.type == accelerator  # an index from the CPU is brought over
     torch.testing.assert_close(moved.inputs(torch.arange(6)).cpu(), base.inputs(torch.arange(6)))
 
 

@@ -174,12 +174,11 @@ def test_as_released_hardly_trains(toy, split):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_plays_as_the_cpu_does(toy, split, tmp_path):
+def test_cuda_plays_as_the_cpu_does(toy, split, tmp_path, accelerator):
     opponent = game(network=dropout_free)
     here = training.fit(mlp, toy, split, RECIPE, opponent=opponent, cache=Store(tmp_path / "cpu"))
-    cuda = training.fit(mlp, toy.to("cuda"), split, RECIPE, opponent=opponent, cache=Store(tmp_path / "cuda"))
-    there = cuda.to("cpu")
+    moved, cache = toy.to(accelerator), Store(tmp_path / "cuda")
+    there = training.fit(mlp, moved, split, RECIPE, opponent=opponent, cache=cache).to("cpu")
     for name, tensor in here.params.items():
         torch.testing.assert_close(there.params[name], tensor, atol=1e-4, rtol=1e-3)
 

@@ -125,10 +125,24 @@ def test_losses_are_the_objectives_own(toy):
     assert loss.tolist() == pytest.approx(mean_cross_entropy(logits, toy.y[None, :10]).tolist(), abs=1e-6)
 
 
+@pytest.mark.cuda
+def test_cuda_takes_more_at_once_than_a_cpus_cache_holds(toy, monkeypatch, accelerator):
+    start, chunks = initial(mlp, [0]).to(accelerator).params, []
+    monkeypatch.setattr(differential_privacy, "AT_ONCE_ON_CPU", 1)
+    vmap = differential_privacy.vmap
+    monkeypatch.setattr(
+        differential_privacy,
+        "vmap",
+        lambda *one, **options: lambda *given: chunks.append(len(given[1])) or vmap(*one, **options)(*given),
+    )
+    gradients(mlp, DPSGD(0.0, clip=0.3), toy.to(accelerator), start)
+    assert chunks == [10]
+
+
 def test_the_gradient_does_not_depend_on_how_examples_are_grouped(toy, monkeypatch):
     start = initial(mlp, [0]).params
     whole, loss = gradients(mlp, DPSGD(0.0, clip=0.3), toy, start)
-    monkeypatch.setattr(differential_privacy, "AT_ONCE", {"cpu": 3 * sum(t.numel() for t in start.values())})
+    monkeypatch.setattr(differential_privacy, "AT_ONCE_ON_CPU", 3 * sum(t.numel() for t in start.values()))
     parts, loss_of_parts = gradients(mlp, DPSGD(0.0, clip=0.3), toy, start)
     for name, gradient in whole.items():
         torch.testing.assert_close(parts[name], gradient, atol=1e-7, rtol=1e-5)
@@ -256,18 +270,18 @@ def test_epsilon_grows_with_epochs_and_phases_and_falls_with_noise():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_clips_as_the_cpu_does(digits, tmp_path):
+def test_cuda_clips_as_the_cpu_does(digits, tmp_path, accelerator):
     split = splits.target_shadow(len(digits), 1, 1, seed=0, n_train=40)
     recipe = Recipe(epochs=2, batch_size=20, lr=1e-2, optimizer="sgd", momentum=0.0)
     fit = partial(
         training.fit, CNN, split=split, recipe=recipe
     )  # one cache each: it does not ask for the device
     here = fit(digits, descent=DPSGD(0.0, 0.1), cache=Store(tmp_path / "cpu"))
-    there = fit(digits.to("cuda"), descent=DPSGD(0.0, 0.1), cache=Store(tmp_path / "cuda")).to("cpu")
+    moved = digits.to(accelerator)
+    there = fit(moved, descent=DPSGD(0.0, 0.1), cache=Store(tmp_path / "cuda")).to("cpu")
     for name, tensor in here.params.items():
         torch.testing.assert_close(there.params[name], tensor, atol=1e-4, rtol=1e-3)
-    assert fit(digits.to("cuda"), descent=DPSGD(1.0)).records[0]["loss"][-1] < 10
+    assert fit(moved, descent=DPSGD(1.0)).records[0]["loss"][-1] < 10
 
 
 # Bad input

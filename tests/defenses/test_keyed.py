@@ -101,8 +101,7 @@ def test_the_largest_key_and_no_number_at_all():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_draws_as_the_cpu_does():
+def test_cuda_draws_as_the_cpu_does(accelerator):
     # the fingerprint of an answer may fall on the other side of a step where the logarithm's last bit differs
-    same = keyed.uniform(MANY.cuda(), 0, 2).cpu() == keyed.uniform(MANY, 0, 2)
+    same = keyed.uniform(MANY.to(accelerator), 0, 2).cpu() == keyed.uniform(MANY, 0, 2)
     assert float(same.double().mean()) > 0.9999

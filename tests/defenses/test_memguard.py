@@ -333,9 +333,8 @@ def test_fit_refuses_before_it_trains(defender, monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_serves_as_the_cpu_does(guard, asked, short):
-    there = replace(guard, classifiers=guard.classifiers.to("cuda"))(asked)
+def test_cuda_serves_as_the_cpu_does(guard, asked, short, accelerator):
+    there = replace(guard, classifiers=guard.classifiers.to(accelerator))(asked)
     assert there.device == asked.device
     same = (there - guard(asked)).abs().nan_to_num().amax(-1) < 1e-6  # -inf minus -inf is nan
     assert float(same.double().mean()) > 0.98  # a draw may fall on the other side of a step

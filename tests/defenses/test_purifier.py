@@ -141,8 +141,7 @@ def test_a_negative_strength_is_refused(known):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda_as_on_the_cpu(known, base):
-    there = purifier.fit(known[2], WIDTHS, 0.2, recipe=RECIPE, device="cuda")
+def test_on_cuda_as_on_the_cpu(known, base, accelerator):
+    there = purifier.fit(known[2], WIDTHS, 0.2, recipe=RECIPE, device=accelerator)
     seen = known[2].reference.log_posteriors
     assert torch.allclose(there(seen).exp(), base(seen).exp(), atol=0.05)

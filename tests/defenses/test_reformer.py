@@ -76,6 +76,15 @@ def test_keyed_noise_belongs_to_the_answer_and_fresh_noise_to_the_question(known
     assert torch.equal(still(answers), still(answers))
 
 
+@pytest.mark.cuda
+def test_cuda_learns_from_noise_of_its_own(known, accelerator):
+    there = reformer.fit(
+        known, (16, 32), 2, 0.2, 1e-4, key=7, recipe=replace(RECIPE, epochs=2), device=accelerator
+    )
+    answers = views(40, 3).log_posteriors
+    assert there(answers).isfinite().all() and there(answers).device == answers.device
+
+
 def test_each_network_has_its_own(fitted):
     answers = views(60, 5).log_posteriors
     whole = fitted[1e-4](answers)

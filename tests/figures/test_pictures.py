@@ -90,6 +90,16 @@ def test_the_pixels_are_those_given():
     assert all(picture.get_clim() == (0, 1) for picture in axes.images)  # black is 0 in every row, white 1
 
 
+@pytest.mark.cuda
+def test_pictures_on_cuda_are_drawn_as_those_of_the_cpu(accelerator):
+    rows = {"private": torch.linspace(0, 1, 32).view(2, 1, 4, 4)}
+    here, there = (
+        figures.gallery({"private": rows["private"].to(device)}) for device in ("cpu", accelerator)
+    )
+    for one, other in zip(here.axes[0].images, there.axes[0].images, strict=True):
+        assert np.array_equal(one.get_array(), other.get_array())
+
+
 @pytest.mark.parametrize(
     "rows, captions, words",
     [

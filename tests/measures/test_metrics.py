@@ -148,6 +148,16 @@ def test_tensors_are_accepted_and_left_alone():
     assert margin.tolist() == [2.0, 0.0, 1.0, -1.0]
 
 
+@pytest.mark.cuda
+def test_numbers_come_from_any_device(accelerator):
+    given = torch.arange(6, dtype=torch.float32).view(2, 3).to(accelerator).requires_grad_()
+    assert (
+        metrics.numbers(given).tolist() == [[0, 1, 2], [3, 4, 5]]
+        and metrics.numbers(given).dtype == np.float64
+    )
+    assert metrics.auc([1, 0, 0], given[0]).value == 0
+
+
 def test_a_vector_is_new_and_double():
     for given in (np.array([1.0, 2.0]), np.array([1.0, 2.0], dtype=np.float32), torch.tensor([1, 2]), [1, 2]):
         found = metrics.vector("given", given)

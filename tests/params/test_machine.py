@@ -33,6 +33,20 @@ def test_bf16_needs_a_machine_that_computes_in_it(monkeypatch, has):
     assert problems(precision="float32", device="cpu") == {}
 
 
+@pytest.mark.parametrize(
+    ("device", "present", "fine"), [("cpu", False, False), ("auto", False, False), ("auto", True, True)]
+)
+def test_tf32_is_cudas_alone(monkeypatch, device, present, fine):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: present)
+    found = problems(precision="tf32", device=device)
+    assert fine == (found == {})
+    assert (
+        fine
+        or "precision is 'tf32', and that is CUDA's alone; on this machine's CPU take 'float32'"
+        in found["precision"]
+    )
+
+
 def test_whether_a_cpu_has_bf16_is_what_pytorch_says(monkeypatch):
     class Ops:
         pass

@@ -3,15 +3,16 @@
 import gzip
 import json
 import math
+import tomllib
 from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mialib import reporting, study
+from mialib import REPO_ROOT, reporting, study
 from mialib.measures import Estimate, metrics
-from mialib.reporting import Claim, claims
+from mialib.reporting import Claim, claims, files
 
 NONE = {"low": None, "high": None, "low_seeds": None, "high_seeds": None}
 
@@ -243,6 +244,17 @@ def test_provenance_can_be_saved():
     assert about["seconds"] == 12.3 and about["device"].startswith("cpu")
     assert json.dumps(about, allow_nan=False)
     assert about["commit"] is None or len(about["commit"].removesuffix("-dirty")) == 40
+
+
+def test_a_checkout_that_is_not_installed_names_its_own_version(tmp_path, monkeypatch):
+    def absent(name):
+        raise files.PackageNotFoundError(name)
+
+    monkeypatch.setattr(files, "version", absent)
+    named = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert reporting.provenance(1, "cpu")["mialib"] == named
+    monkeypatch.setattr(files, "REPO_ROOT", tmp_path)
+    assert reporting.provenance(1, "cpu")["mialib"] is None
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -2,12 +2,15 @@
 
 from functools import partial
 
+import joblib
 import pytest
 import torch
 
 from mialib import training
 from mialib.attacks import likelihood, neural, threshold
 from mialib.data import splits
+from mialib.measures import metrics
+from mialib.store import Store
 from mialib.study import Attacker, Study, attackers
 from mialib.training import Recipe, loop, population
 from tests.study.conftest import Made
@@ -141,6 +144,55 @@ def test_networks_are_trained_once_for_attackers_who_share_their_shadows(made, t
     assert len(trainings) == 2
     attackers.train(met, suite)
     assert len(trainings) == 2  # cached
+
+
+@pytest.mark.parametrize(("processes", "batched", "calls"), [(1, None, 4), (1, True, 1), (2, True, 1)])
+def test_the_networks_of_all_arms_learn_in_this_process(made, trainings, processes, batched, calls):
+    met = [Attacker(arm, arm) for arm in (made.made("a"), made.made("b", seed=10))]
+    suite = {"mine": neural.attacks(QUICK, trainings=2, batched=batched)["samia"], "gap": threshold.gap}
+    with joblib.parallel_config(backend="threading", n_jobs=processes):
+        learned = attackers.train(met, suite)
+    assert len(trainings) == calls  # under vmap all at once
+    assert learned["gap"] == {} and [len(networks) for networks in learned["mine"].values()] == [2, 2]
+    for one in met:
+        [lesson] = one.lessons(frozenset({"sensitivity"}))
+        assert learned["mine"][lesson.key].keys == suite["mine"].fit(lesson.shadows, lesson.member).keys
+        assert torch.equal(
+            attackers.margins(one, suite["mine"], learned["mine"]), attackers.margins(one, suite["mine"], {})
+        )
+    assert len(trainings) == calls
+
+
+def test_over_several_processes_each_network_is_a_task(made, trainings, monkeypatch):
+    met = [Attacker(arm, arm) for arm in (made.made("a"), made.made("b", seed=10))]
+    suite = {name: one for name, one in neural.attacks(QUICK, trainings=2).items() if name in ("nn", "samia")}
+    fits, fit = [], neural.NeuralAttack.fit
+
+    def spy(attack, shadows, member, seeds=None):
+        fits.append((attack.name, seeds))
+        return fit(attack, shadows, member, seeds)
+
+    monkeypatch.setattr(neural.NeuralAttack, "fit", spy)
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        assert attackers.train(met, suite) == {"nn": {}, "samia": {}}  # others learned: it is in the store
+    assert sorted(fits) == [(name, [seed]) for name in ("nn", "samia") for seed in (0, 0, 1, 1)]
+    assert len(trainings) == 8
+    for name, attack in suite.items():
+        assert attackers.margins(met[0], attack, {}).shape == (2, 2, 40), name
+    assert len(trainings) == 8
+
+
+def test_what_was_learned_is_not_asked_of_the_store_again(made, trainings, monkeypatch):
+    monkeypatch.setattr(Store, "put", lambda *_: None)  # a store that keeps nothing
+    made.made("a")
+    suite = {"nn": neural.attacks(QUICK, trainings=2)["nn"]}
+    made.attack(suite)
+    assert len(trainings) == 2
+    made.attack(suite, measures={"median": lambda member, margin: metrics.Estimate(0.0)})
+    assert len(trainings) == 2 and len(made.values(made.arms["a"], "median", "nn")) == 2
+    made.made("b", seed=10)
+    made.attack(suite)  # a is known
+    assert len(trainings) == 4
 
 
 def test_under_the_known_half_every_target_has_networks_of_its_own(made, trainings):

@@ -90,7 +90,7 @@ def test_each_models_first_best_epoch_is_kept():
     best = followed(RESTLESS, CURVES)
     params, buffers = best.weights(*weights(9.0, 9.0, 9.0))
     assert params["w"].tolist() == [2.0, 1.0, 1.0] and buffers["b"].tolist() == [20.0, 10.0, 10.0]
-    assert [best.record(i) for i in range(3)] == [
+    assert best.records() == [
         {"best_epoch": epoch, "reserve_accuracy": pytest.approx([row[i] for row in CURVES])}
         for i, epoch in enumerate((1, 0, 0))
     ]
@@ -101,7 +101,7 @@ def test_without_selection_the_last_weights_stay_and_nothing_is_noted():
     best = Checkpoints(2, replace(RESTLESS, select_best=False), *weights(0.0, 0.0))
     found = best.weights(params, buffers)
     assert found[0] is params and found[1] is buffers
-    assert best.record(0) == {} and not best.all_stopped
+    assert best.records() == [{}, {}] and best.stopped.tolist() == [False, False]
 
 
 def test_what_is_kept_is_a_copy():
@@ -127,7 +127,6 @@ def test_patience_counts_epochs_in_a_row_for_each_model(patience, stopped):
     for epochs in range(1, 5):
         best = followed(recipe, curves[:epochs])
         assert best.stopped.tolist() == stopped[epochs - 1], epochs
-        assert best.all_stopped == all(stopped[epochs - 1]), epochs
 
 
 def test_a_better_epoch_after_the_stop_comes_too_late():

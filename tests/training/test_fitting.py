@@ -89,6 +89,37 @@ def test_batched_equals_one_by_one_on_average_with_dropout(toy):
     assert bool((error < 0.01).all())  # and tight enough to see an engine that differs
 
 
+def test_as_many_models_at_once_as_the_memory_holds(toy, monkeypatch):
+    split = splits.target_shadow(120, 2, 3, seed=0, n_train=20)
+    whole, parts = (Store(f"{os.environ['MIALIB_CACHE']}/{name}") for name in ("whole", "parts"))
+    start = population.initial(Double, split.seeds.tolist())
+    masks = pruning.mask(start, "l1_unstructured", 0.5)  # each model's own, as its start is
+    options = {"compress": masks, "start": start, "batched": True}
+    expected = training.fit(Double, toy, split, RECIPE, cache=whole, **options)
+    real, asked = loop.train, []
+
+    def tight(*args, split, **rest):
+        asked.append(split.seeds.tolist())
+        if len(split) > 2:
+            raise torch.OutOfMemoryError("three models are too many")
+        return real(*args, split=split, **rest)
+
+    monkeypatch.setattr(loop, "train", tight)
+    found = training.fit(Double, toy, split, RECIPE, cache=parts, **options)
+    a, b, c, d, e = split.seeds.tolist()
+    assert asked == [[a, b, c, d, e], [a, b], [c, d, e], [c], [d, e]]
+    assert found.keys == expected.keys and largest_difference(found, expected) < 1e-9
+
+
+def test_a_single_model_that_the_memory_does_not_hold_is_an_error(toy, split, monkeypatch):
+    def full(*args, **rest):
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(loop, "train", full)
+    with pytest.raises(torch.OutOfMemoryError, match="no memory"):
+        training.fit(mlp, toy, split, RECIPE, batched=True)
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_model_trained_alone_is_the_one_trained_among_others(toy, split, batched):
     together = training.fit(
@@ -110,14 +141,12 @@ def test_two_processes_give_the_result_of_one(toy, split):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("batched", [False, True])
-def test_cuda_equals_the_cpu(toy, split, batched):
+def test_cuda_equals_the_cpu(toy, split, batched, accelerator):
     cpu = training.fit(mlp, toy, split, RECIPE, cache=Store(f"{os.environ['MIALIB_CACHE']}/cpu"))
-    gpu = training.fit(
-        mlp, toy.to("cuda"), split, RECIPE, cache=Store(f"{os.environ['MIALIB_CACHE']}/gpu"), batched=batched
-    )
-    assert gpu.device.type == "cuda"
+    moved, cache = toy.to(accelerator), Store(f"{os.environ['MIALIB_CACHE']}/gpu")
+    gpu = training.fit(mlp, moved, split, RECIPE, cache=cache, batched=batched)
+    assert gpu.device.type == accelerator
     assert largest_difference(cpu, gpu.to("cpu")) < 1e-3
 
 

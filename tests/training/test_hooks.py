@@ -24,7 +24,7 @@ from mialib.defenses import (
 from mialib.models import decoders
 from mialib.training import Batch, Blurred, FlipAndShift, Recipe, cross_entropy, hooks, population
 from mialib.training.descent import Shuffling
-from mialib.training.hooks import Hooks, LearningAttack, NetworkAttack
+from mialib.training.hooks import Hooks, LearningAttack, NetworkAttack, PopulationAttack
 
 K, B, C = 2, 6, 3  # models, examples a batch, classes, and as many features
 
@@ -105,6 +105,7 @@ SHIPPED = [
     (hooks.Attack, neural.NeuralAttack),
     (hooks.LearningAttack, label_only.NoiseRobustness),
     (hooks.NetworkAttack, neural.NeuralAttack),
+    (hooks.PopulationAttack, neural.NeuralAttack),
 ]
 
 
@@ -308,6 +309,7 @@ BY_NETWORKS = {"nn", "top3_nn", "nn_class", "samia", "nsh", "nsh_log", "ranked_n
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_are_of_the_kind_that_the_study_takes_them_for(name):
     assert isinstance(ATTACKS[name], NetworkAttack) == (name in BY_NETWORKS)
+    assert isinstance(ATTACKS[name], PopulationAttack) == (name in BY_NETWORKS)
     assert isinstance(ATTACKS[name], LearningAttack) == (name == "noise_robustness")
     assert callable(ATTACKS[name])
 

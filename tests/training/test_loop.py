@@ -117,8 +117,8 @@ def test_the_loss_of_an_epoch_is_a_mean_over_examples_not_over_batches(toy, spli
 
 
 def test_the_reserve_is_asked_once_an_epoch_where_the_best_epoch_is_kept(toy, split, monkeypatch):
-    asked, real = [], loop._Shard.accuracy
-    monkeypatch.setattr(loop._Shard, "accuracy", lambda shard, rows: asked.append(rows) or real(shard, rows))
+    asked, real = [], loop.Shard.accuracy
+    monkeypatch.setattr(loop.Shard, "accuracy", lambda shard, rows: asked.append(rows) or real(shard, rows))
     ((_, record),) = trained(toy, split[:1], replace(RESTLESS, epochs=2), watch=("reserve", "test"))
     assert [rows[0].tolist() for rows in asked] == [
         mask[0].nonzero()[:, 0].tolist() for mask in (split.reserve, split.test)

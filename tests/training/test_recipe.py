@@ -25,7 +25,7 @@ RECIPE = Recipe(epochs=3, batch_size=8, lr=1e-2)
         ({"optimizer": "adamw"}, "optimizer is 'adamw'; it must be 'adam' or 'sgd'"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"patience": 5}, "patience is 5; it must be None unless select_best"),
-        ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"precision": "fp16"}, "precision is 'fp16'; it must be 'float32', 'tf32' or 'bf16'"),
     ],
 )
 def test_a_recipe_names_what_is_wrong(wrong, words):
@@ -42,6 +42,7 @@ def test_a_recipe_names_what_is_wrong(wrong, words):
         {"optimizer": "sgd", "momentum": 0.0},
         {"select_best": True, "patience": 0},
         {"precision": "bf16"},
+        {"precision": "tf32"},
     ],
     ids=str,
 )
