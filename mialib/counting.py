@@ -42,6 +42,7 @@ from mialib.reporting import files
 from mialib.store import Store
 from mialib.study import attackers, rows
 from mialib.training import Population, Recipe, fitting, loop, pick, population
+from mialib.training.precision import arithmetic
 
 SMALL = 1_000_000  # parameters: an output defence
 TIMED = 0.5  # seconds of steps that are measured for each kind of training
@@ -320,6 +321,7 @@ class _Counter:
         queries: int = 10,
         epsilon: float = 1e-3,
         seed: int = 0,
+        clean: Tensor | None = None,
     ) -> Tensor:
         index = index.expand(len(networks), -1).cpu()
         what = f"sensitivity, {queries + 1} answers each"
@@ -538,7 +540,7 @@ class _Pace:
         if kind not in self.answers:
             module, many = networks[0], population.at_once(x)
             x = x.float()[torch.arange(many) % len(x)].to(networks.device)
-            with torch.no_grad(), answers.full_precision():
+            with torch.no_grad(), arithmetic("float32"):
                 said = module(population.channels_last(x))
                 began = _clock(x.device)
                 module(population.channels_last(x))
