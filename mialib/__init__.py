@@ -5,9 +5,9 @@ The data's way is one way, and the rooms tell it in this order; a room imports f
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
 The last room, `params`, says what notebooks may ask of the others. Beside them stand `places` (of files), `store`, `hashing` and
-`reach` (nothing is computed twice), `streams` (of random numbers), `progress`, `running` (of notebooks), `planning` (of runs, whose work
-`counting` counts) and `cli`. A room is
-imported when it is first used; what it says aloud stands in its `__init__.pyi`.
+`reach` (nothing is computed twice), `streams` (of random numbers), `progress`, `running` (of notebooks), `planning` (of runs: `counting`
+counts their work, `made_up` stands in for what it would give, `pace` says how long it takes) and `cli`. A room is imported when
+it is first used; what it says aloud stands in its `__init__.pyi`.
 """
 
 import os
@@ -68,6 +68,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "streams",
         "progress",
         "running",
+        "made_up",
+        "pace",
         "counting",
         "planning",
         "cli",

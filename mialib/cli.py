@@ -122,8 +122,8 @@ def _notebook(path: Path) -> Path:
 Checked = list[tuple[Path, Path, dict]]  # parameter file, its notebook, its parameters
 
 
-def _checked(paths: list[Path], jobs: int | None) -> tuple[Checked, list[str]]:
-    """What is to be run, and all that is wrong with it, one line each."""
+def _checked(paths: list[Path], jobs: int | None, fitting: bool) -> tuple[Checked, list[str]]:
+    """What is to be run, and all that is wrong with it, one line each; `fitting`: see `params.read`."""
     checked: Checked = []
     problems: list[str] = []
     instead = {} if jobs is None else {"n_jobs": jobs}
@@ -142,13 +142,13 @@ def _checked(paths: list[Path], jobs: int | None) -> tuple[Checked, list[str]]:
         if (first := written.setdefault((notebook, path.stem), path)) is not path:
             problems.append(f"{path}: its results would replace those of {first}: both are run {path.stem!r}")
         try:
-            checked.append((path, notebook, _parameters(path, notebook, instead)))
+            checked.append((path, notebook, _parameters(path, notebook, instead, fitting)))
         except (ValueError, OSError) as error:
             problems += error.problems if isinstance(error, params.Refused) else [f"{path}: {error}"]
     return checked, problems
 
 
-def _parameters(path: Path, notebook: Path, instead: dict) -> dict:
+def _parameters(path: Path, notebook: Path, instead: dict, fitting: bool) -> dict:
     """The file's parameters and its run, which is named after it."""
     wrong: list[str] = []
     try:
@@ -156,7 +156,7 @@ def _parameters(path: Path, notebook: Path, instead: dict) -> dict:
     except params.Refused as error:
         wrong += error.problems
     try:
-        values = {"run": path.stem} | params.read(path, notebook, fitting=True, instead=instead)
+        values = {"run": path.stem} | params.read(path, notebook, fitting=fitting, instead=instead)
     except params.Refused as error:
         error.problems += [f"{path}: {problem}" for problem in wrong]
         raise
@@ -208,7 +208,7 @@ def _run(files: list[Path], jobs: int | None, keep: bool) -> int:
     from mialib import places, running, store
     from mialib.data import own
 
-    checked, problems = _checked([_found(path) for path in files], jobs)
+    checked, problems = _checked([_found(path) for path in files], jobs, fitting=True)
     for problem in problems:  # all of all files, before the first of them runs for hours
         print(f"mialib: {problem}", file=sys.stderr)
     if problems:
@@ -229,7 +229,8 @@ def _plan(files: list[Path], jobs: int | None) -> int:
     from mialib import planning
     from mialib.data import own
 
-    checked, problems = _checked([_found(path) for path in files], jobs)
+    # the machine that plans need not be the one that runs; what does not fit the data is found when they are loaded
+    checked, problems = _checked([_found(path) for path in files], jobs, fitting=False)
     for problem in problems:
         print(f"mialib: {problem}", file=sys.stderr)
     if problems:

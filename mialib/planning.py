@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
-from mialib import counting, progress
+from mialib import counting, params, progress
 from mialib.counting import Counted
+from mialib.params import checking, machine
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,14 @@ class Plan:
     Args:
         seconds: of this process's work in following it, without what was spent on measuring.
         cells: of the notebook. ended: the one that the count ended at, and its error; None: it is whole.
+        elsewhere: the run asks for a CUDA device that is not here: times are those of this machine's CPU.
     """
 
     counted: Counted
     seconds: float
     cells: int
     ended: tuple[int, str] | None = None
+    elsewhere: bool = False
 
     @property
     def table(self) -> pd.DataFrame:
@@ -41,7 +45,7 @@ class Plan:
             {"what": what, "examples": one.examples, "minutes": one.seconds / 60}
             for what, one in self.counted.questions.items()
         ]
-        lines.append({"what": "statistics, at least", "minutes": (self.seconds + self.counted.spared) / 60})
+        lines.append({"what": "statistics, at least", "minutes": self.seconds / 60})
         table = pd.DataFrame(lines)
         total = {
             name: table[name].sum() for name in ("networks", "cached", "steps", "minutes") if name in table
@@ -60,6 +64,10 @@ class Plan:
             index=False, na_rep="", formatters=whole | {"minutes": "{:.1f}".format}, justify="right"
         )
         text += f"\n{_sized(self.bytes)} more in the cache"
+        if self.elsewhere:
+            text += (
+                "\ndevice is 'cuda', and PyTorch sees none here: the minutes are those of this machine's CPU"
+            )
         for file in self.counted.missing:
             text += f"\ncounted with noise of the published size: {file}"
         if self.ended is not None:
@@ -75,12 +83,14 @@ def plan(notebook: Path, parameters: dict) -> Plan:
         parameters: checked ones, instead of the notebook's own.
 
     Raises:
-        FileNotFoundError, ValueError: its data are not at hand, or cannot be used.
+        FileNotFoundError, params.Refused: its data are not at hand; parameters that do not fit data or machine.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    wanted = checking.declared(notebook) | parameters
+    here = _on_this_machine(wanted)
     namespace: dict = {"__name__": "__main__"}
     began, ended = time.process_time(), None
-    with counting.counting(parameters.get("n_jobs", 1)) as counted, warnings.catch_warnings():
+    with counting.counting(wanted.get("n_jobs", 1)) as counted, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of means over nothing
         for number, cell in progress.follow(list(enumerate(cells, start=1)), notebook.stem, "cell"):
             if cell["cell_type"] != "code":
@@ -90,12 +100,26 @@ def plan(notebook: Path, parameters: dict) -> Plan:
                     exec(_compiled("".join(cell["source"]), number), namespace)
             except counting.NoData as error:
                 raise FileNotFoundError(str(error)) from error
+            except params.Refused:
+                raise
             except Exception as error:
                 ended = number, f"{type(error).__name__}: {error}"
                 break
             if "parameters" in cell["metadata"].get("tags", []):
-                namespace |= parameters
-    return Plan(counted, time.process_time() - began - counted.measuring, len(cells), ended)
+                namespace |= parameters | here
+    seconds = time.process_time() - began - counted.pace.measuring
+    return Plan(counted, seconds, len(cells), ended, elsewhere="device" in here)
+
+
+def _on_this_machine(wanted: dict) -> dict:
+    """Parameters that are followed instead of those wanted: in one process, and on the CPU where CUDA is not here."""
+    here = {"n_jobs": 1} if "n_jobs" in wanted else {}
+    if wanted.get("device") != "cuda" or torch.cuda.is_available():
+        return here
+    here["device"] = "cpu"
+    if wanted.get("precision") == "tf32" or not machine.has_bf16("cpu"):
+        here["precision"] = "float32"
+    return here
 
 
 def _compiled(source: str, number: int):

@@ -1,13 +1,13 @@
 """Work is counted and none of it done; afterwards everything is as it was."""
 
-import math
+import importlib
 import sys
 
 import pytest
 import torch
 
 import mialib
-from mialib import asking, counting, data, models, training
+from mialib import asking, counting, data, models, pace, places, store, training
 from mialib.asking import Door, answers
 from mialib.attacks import averaging
 from mialib.compression import bit_search
@@ -38,7 +38,7 @@ def test_steps_examples_and_bytes_are_those_of_a_real_training(digits, split, ma
     tensors = population.initial(make_model, [0])
     size = sum(t.numel() * t.element_size() for t in (tensors.params | tensors.buffers).values())
     assert (one.networks, one.cached, one.steps, one.examples) == (3, 0, 3 * 3 * 3, 3 * 3 * 40)
-    assert one.bytes == 3 * size and one.seconds > 0 and counted.measuring > 0
+    assert one.bytes == 3 * size and one.seconds > 0 and counted.pace.measuring > 0
     assert len(untrained) == 3 and untrained.trained_on == split.fingerprints()
     assert not Store(cache_root).entries()
     trained = training.fit(make_model, digits, split, recipe, watch=("reserve",))
@@ -69,7 +69,7 @@ def test_batches_that_vary_are_drawn(digits, split, make_model):
 
 
 def test_processes_share_out_the_time(digits, split, make_model, monkeypatch):
-    monkeypatch.setattr(counting._Pace, "training", lambda *_: 10.0)
+    monkeypatch.setattr(pace.Pace, "training", lambda *_: 10.0)
     seconds = []
     for jobs in (1, 2, 4):
         with counting.counting(jobs) as counted:
@@ -100,7 +100,7 @@ def test_answers_are_posteriors_that_depend_on_network_and_input_alone(digits, s
     assert asked == {
         "answers": 3 * 110,
         counting.QUESTIONS: 300,
-        "sensitivity, 11 answers each": 3 * 10 * 11,
+        "sensitivity, 10 further answers each": 3 * 10 * 10,
     }
 
 
@@ -137,23 +137,59 @@ def test_a_search_counts_all_its_allocations(digits, split, make_model, toleranc
 
 
 def test_all_is_as_it_was_afterwards():
-    def addresses():
+    def everywhere():
         modules = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "mialib"}
-        return {
-            (name, key): id(value) for name, module in modules.items() for key, value in vars(module).items()
-        }
+        return {(name, key): value for name, module in modules.items() for key, value in vars(module).items()}
 
     with counting.counting():  # what is imported with it
         pass
-    everywhere = addresses()
-    before = answers.logits, asking.views.sensitivity, Door.__call__, Store.put, Store.ready, mialib.figures
-    threads = torch.get_num_threads()
+    before, threads = everywhere(), torch.get_num_threads()
     with pytest.raises(KeyError), counting.counting():
-        assert asking.views.sensitivity is not before[1] and mialib.figures is not before[-1]
+        assert bit_search.search is not before["mialib.compression.bit_search", "search"]
         raise KeyError
-    after = answers.logits, asking.views.sensitivity, Door.__call__, Store.put, Store.ready, mialib.figures
-    assert addresses() == everywhere
-    assert after == before and fitting.INSTEAD.get() is None and torch.get_num_threads() == threads
+    assert {key: id(value) for key, value in everywhere().items()} == {
+        key: id(value) for key, value in before.items()
+    }
+    for variable, outside in ((fitting.INSTEAD, None), (answers.INSTEAD, None), (places.LEFT_ALONE, False)):
+        assert variable.get() is outside
+    assert torch.get_num_threads() == threads
+
+
+def test_what_has_a_stand_in_is_found_in_its_module_by_all_who_call_it():
+    for room in mialib.ROOMS:
+        for file in sorted((mialib.REPO_ROOT / "mialib" / room).glob("*.py")):
+            importlib.import_module(f"mialib.{room}.{file.stem}".removesuffix(".__init__"))
+    stand_ins = counting._Counter(1).stand_ins()
+    places_of = {(module.__name__, name) for module, name, _ in stand_ins}
+    functions = {id(getattr(module, name)) for module, name, _ in stand_ins}
+    elsewhere = {
+        (module, name)
+        for module in list(sys.modules)
+        if module.split(".")[0] == "mialib"
+        for name, value in vars(sys.modules[module]).items()
+        if id(value) in functions
+    }
+    assert elsewhere == places_of
+
+
+def test_nothing_is_written(digits, split, make_model, tmp_path, cache_root):
+    with counting.counting():
+        store.write(tmp_path / "results" / "one", b"x")
+        assert not Store(cache_root).ready()
+        training.fit(make_model, digits, split, Recipe(1, 16))
+    assert not (tmp_path / "results").exists() and not Store(cache_root).entries()
+
+
+def test_a_curve_that_a_cached_network_lacks_trains_it_again(digits, split, make_model):
+    with counting.counting() as counted:
+        for watch in ((), (), ("test",), ("test",), ()):
+            training.fit(make_model, digits, split, Recipe(1, 16), watch=watch, what="some")
+    one = counted.trainings["some", 1, 16]
+    assert one.networks == 2 * 3  # as each would be, and kept in the same place
+    tensors = population.initial(make_model, [0])
+    assert one.bytes == 3 * sum(
+        t.numel() * t.element_size() for t in (tensors.params | tensors.buffers).values()
+    )
 
 
 def test_missing_data_are_noise_of_the_published_size_or_an_error(tmp_path, monkeypatch):
@@ -165,11 +201,3 @@ def test_missing_data_are_noise_of_the_published_size_or_an_error(tmp_path, monk
         with pytest.raises(counting.NoData, match="att_faces.npz"):
             data.load("att_faces", tmp_path)
     assert not list(tmp_path.iterdir()) and "location" in loaders.LOADERS
-
-
-def test_a_share_of_a_split_has_it_of_each_set(split):
-    half = counting._share(split, 0.5)
-    for name in ("member", "test", "reserve"):
-        whole, part = getattr(split, name), getattr(half, name)
-        assert (part.sum(1) == (whole.sum(1) / 2).ceil()).all() and not (part & ~whole).any()
-    assert not math.isclose(float(half.member.float().mean()), float(split.member.float().mean()))

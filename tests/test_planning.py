@@ -25,22 +25,25 @@ def written(folder, *cells):
 
 TRAIN = """
 %matplotlib inline
-from mialib import data, figures, models, params, training
+from matplotlib.figure import Figure
+from mialib import data, figures, models, outputs_root, params, training
 from mialib.data import splits
 parameters = params.check(globals())
 training.use_processes(2)
 pool = data.load("digits")
 split = splits.target_shadow(len(pool), 1, 1, 0, 20)
 networks = training.fit(models.make("small_cnn", pool), pool, split, training.Recipe(epochs, 8), what="some")
-figures.examples(pool)
+figures.save_all({"one": Figure()}, outputs_root() / "small")
 print("nothing of it is shown")
 """
 
 
-def test_a_notebook_is_counted_with_the_parameters_given(tmp_path, capsys, cache_root):
+def test_a_notebook_is_counted_with_the_parameters_given(tmp_path, capsys, cache_root, monkeypatch):
+    monkeypatch.setenv("MIALIB_OUTPUTS", str(tmp_path / "outputs"))
     made = planning.plan(written(tmp_path, TRAIN), {"run": "b", "epochs": 4})
     (one,) = made.counted.trainings.values()
     assert (one.networks, one.steps) == (2, 2 * 4 * 3) and made.ended is None
+    assert not (tmp_path / "outputs").exists()
     assert capsys.readouterr().out == "" and not Store(cache_root).entries()
     total = made.table.iloc[-1]
     assert total["what"] == "total" and total["networks"] == 2 and total["steps"] == 24
@@ -72,6 +75,18 @@ def test_the_command_refuses_what_run_refuses_and_goes_on_after_missing_data(fil
     assert cli.main(["plan", nowhere]) == 2
     said = capsys.readouterr()
     assert "att_faces.npz" in said.err and "total" not in said.out
+
+
+def test_a_run_for_cuda_is_counted_where_there_is_none(tmp_path, file, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    wanted = {"device": "cuda", "precision": "tf32", "n_jobs": 3}
+    assert planning._on_this_machine(wanted) == {"device": "cpu", "precision": "float32", "n_jobs": 1}
+    assert planning._on_this_machine({"device": "cpu"}) == {}
+    path = file("wang2020_compression", **COMPRESSION, device="cuda", densities=None)
+    assert cli.main(["run", path]) == 2
+    capsys.readouterr()
+    assert cli.main(["plan", path]) == 0
+    assert "device is 'cuda', and PyTorch sees none here" in capsys.readouterr().out
 
 
 COMPRESSION = {

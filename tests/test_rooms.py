@@ -17,7 +17,7 @@ PACKAGE = REPO_ROOT / "mialib"
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
 # what every room may use
 FILES_BESIDE = ("places", "store", "hashing", "reach", "streams", "progress")
-DOORS = ("running", "counting", "planning", "cli")  # which may use every room
+DOORS = ("running", "made_up", "pace", "counting", "planning", "cli")  # which may use every room
 FOUNDATIONS = {*FILES_BESIDE, "REPO_ROOT", "outputs_root", "environment"}
 READERS = [path for folder in ("mialib", "tests") for path in sorted((REPO_ROOT / folder).rglob("*.py"))]
 

@@ -6,6 +6,8 @@ c classes; `index` is int64 (m, n), each model's own rows of the data set, or (n
 """
 
 import math
+from contextvars import ContextVar
+from typing import Protocol
 
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
@@ -25,9 +27,29 @@ _NOISE = {"cpu": 2**24}
 _NOISE_ELSEWHERE = 2**27
 
 
+class Answering(Protocol):
+    """What answers in place of networks, see `INSTEAD`."""
+
+    def logits(self, population: Population, data: Dataset, index: Tensor) -> Tensor:
+        """(m, n, c) float32, to rows of a data set, index int64 (m, n)."""
+
+    def sensitivity(self, population: Population, data: Dataset, index: Tensor, queries: int) -> Tensor:
+        """(m, n, c) float64, of `queries` queries an example."""
+
+    def of_inputs(self, population: Population, x: Tensor) -> Tensor:
+        """Logits (n, c) of a single network to inputs of the attacker's own, (n, ...)."""
+
+
+# where something stands here, it is asked and no network: by what is in this file, and by doors
+INSTEAD: ContextVar[Answering | None] = ContextVar("instead of asking", default=None)
+
+
 def logits(population: Population, data: Dataset, index: Tensor) -> Tensor:
     """(m, n, c) float32 on the CPU."""
-    return _of_each(_logits, population, data, index.expand(len(population), -1))
+    index = index.expand(len(population), -1)
+    if (instead := INSTEAD.get()) is not None:
+        return instead.logits(population, data, index)
+    return _of_each(_logits, population, data, index)
 
 
 def log_posteriors(population: Population, data: Dataset, index: Tensor) -> Tensor:
@@ -66,6 +88,8 @@ def sensitivity(
             f"sensitivity: clean is {tuple(clean.shape)}, must be {(*index.shape, 'c')}: what log_posteriors gives for "
             "the same population and index"
         )
+    if (instead := INSTEAD.get()) is not None:
+        return instead.sensitivity(population, data, index, queries)
     key = streams.seed(seed, "sensitivity")
     return _of_each(
         _sensitivity, population, data, index, clean, together=TOGETHER, options=(queries, epsilon, key)

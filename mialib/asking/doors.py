@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mialib.asking import posteriors
-from mialib.asking.answers import ROWS
+from mialib.asking.answers import INSTEAD, ROWS
 from mialib.training import Population, pick
 from mialib.training.hooks import OutputDefense
 from mialib.training.population import in_batches
@@ -36,20 +36,23 @@ class Door:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         memory = self.memory or [None] * len(self.population)
-        asked = zip(self.population, x, memory, strict=True)
+        asked = zip(range(len(self.population)), x, memory, strict=True)
         answers = torch.stack([self._answer(*one) for one in asked]).double().log_softmax(-1)
         posteriors.check_rows(answers, "door")
         return answers
 
-    def _answer(self, module: nn.Module, x: Tensor, memory: dict | None) -> Tensor:
+    def _answer(self, model: int, x: Tensor, memory: dict | None) -> Tensor:
         if memory is None:
-            return self._ask(module, x)
+            return self._ask(model, x)
         question = hashlib.blake2b(x.cpu().contiguous().numpy(), digest_size=16).digest()
         if question not in memory:
-            memory[question] = self._ask(module, x)
+            memory[question] = self._ask(model, x)
         return memory[question]
 
-    def _ask(self, module: nn.Module, x: Tensor) -> Tensor:
+    def _ask(self, model: int, x: Tensor) -> Tensor:
+        if (instead := INSTEAD.get()) is not None:
+            return instead.of_inputs(self.population[model : model + 1], x)
+        module = self.population[model]
         device = next(module.parameters(), x).device  # a deployed network has no parameters
         with arithmetic("float32"):
             return torch.cat([in_batches(module, part.to(device)).cpu() for part in x.split(ROWS)])

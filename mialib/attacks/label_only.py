@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from mialib.asking import Views
-from mialib.attacks import signals
-from mialib.attacks.averaging import Change, gaussian, needs_door, of_copies
+from mialib.attacks import averaging, signals
+from mialib.attacks.averaging import Change, gaussian, needs_door
 from mialib.attacks.blindmi import shuffled_features
 from mialib.attacks.threshold import best_threshold
 
@@ -137,7 +137,7 @@ class SwapDetector:
 
 def share_labelled(views: Views, labels: Tensor, queries: int, change: Change, seed: int = 0) -> Tensor:
     """Share of changed copies that a model labels `labels` int64 (m, n): (m, n) float64. See `averaging.of_copies`."""
-    return of_copies(
+    return averaging.of_copies(
         views,
         queries,
         change,

@@ -219,9 +219,11 @@ class _Order:
         and one-thread processes beat both; one million parameters as the bound on CUDA is a guess that waits for a
         measurement.
         """
+        if self.data.x.device.type != "cuda":
+            return False
         same_size = len(set(self.split.member.sum(1).tolist())) == 1
         size = sum(p.numel() for p in population.skeleton(self.make_model).parameters())
-        return self.data.x.device.type == "cuda" and same_size and size < 1_000_000
+        return same_size and size < 1_000_000
 
     def train(
         self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar, graphs: Graphs | None

@@ -87,10 +87,16 @@ def pick(per_model, models: slice | list[int]):
     models keeps the model axis.
     """
     if isinstance(per_model, dict):
-        return {name: tensor[models] for name, tensor in per_model.items()}
+        return {name: _some(tensor, models) for name, tensor in per_model.items()}
     if isinstance(per_model, list | tuple) and not isinstance(models, slice):
         return type(per_model)(per_model[i] for i in models)
     return per_model[models] if isinstance(per_model, PerModel) else per_model
+
+
+def _some(tensor: Tensor, models: slice | list[int]) -> Tensor:
+    """tensor[models]; of models that are all the same memory (`Tensor.expand`) no copy is made."""
+    shared = tensor.ndim > 1 and tensor.stride(0) == 0 and isinstance(models, list) and len(models) > 0
+    return tensor[:1].expand(len(models), *tensor.shape[1:]) if shared else tensor[models]
 
 
 def stack(make_model: Callable[[], nn.Module], modules: list[nn.Module]) -> Population:
