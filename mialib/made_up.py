@@ -14,9 +14,8 @@ from torch import Tensor
 
 from mialib import hashing, streams
 from mialib.data import Dataset
-from mialib.training import Population, Recipe, population
+from mialib.training import Population, Recipe, Tensors, population
 from mialib.training.fitting import _Order
-from mialib.training.population import Tensors
 
 SMALL = 1_000_000  # parameters: an output defence
 ROWS = 512  # examples at a time
