@@ -17,6 +17,7 @@ from mialib.training.fitting import _Order
 from mialib.training.precision import arithmetic
 
 TIMED = 0.5  # seconds of steps that are measured for each kind of training
+ONE_BY_ONE = 16  # examples of a batch whose examples are treated one by one: each takes as long, however many there are
 DEAR = 0.2  # seconds: a step that takes longer stands for other objectives of its architecture too
 
 
@@ -82,6 +83,8 @@ class Pace:
     def _measured(self, order: _Order, shard: list[int], watch: tuple[str, ...], plain: str) -> Training:
         recipe, split, device = order.recipe, order.split[shard], order.data.x.device
         members = int(split.member[0].sum())
+        if order.hooks.descent.alone:
+            recipe = replace(recipe, batch_size=min(recipe.batch_size, ONE_BY_ONE))
         steps = max(1, recipe.steps_per_epoch(members))
 
         def run(epochs: int, share: float) -> float:
@@ -99,6 +102,8 @@ class Pace:
             return Training(set_up, 0.0)
         one = min(1.0, recipe.batch_size / members)
         step = max(run(1, one) - set_up, 1e-4)  # the first of its kind: a bound
+        if step > TIMED:
+            return self._dear.setdefault(plain, Training(set_up, step / math.ceil(one * members)))
         wanted = max(1, round(TIMED / step))
         epochs, share = (wanted // steps, 1.0) if wanted >= steps else (1, min(1.0, wanted * one))
         set_up = min(set_up, run(0, 1.0))
