@@ -216,7 +216,7 @@ class _Order:
         """
         same_size = len(set(self.split.member.sum(1).tolist())) == 1
         size = sum(p.numel() for p in population.skeleton(self.make_model).parameters())
-        return self.data.x.device.type == "cuda" and same_size and size < 1_000_000
+        return self.data.x.device.type != "cpu" and same_size and size < 1_000_000
 
     def train(
         self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar, graphs: Graphs | None

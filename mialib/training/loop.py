@@ -59,7 +59,7 @@ def train(
     shard = Shard(make_model, data, recipe, split, hooks, watch, start)
     # dropout draws from the global stream: seeded for these models alone, and left as it was
     with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type),
         precision.arithmetic(recipe.precision),
     ):
         torch.manual_seed(streams.seed(seeds[0], "dropout"))
