@@ -77,10 +77,10 @@ def fit(
         The trained models on the data's device, in eval-ready form.
 
     Raises:
-        ValueError: TF32 or graphs on a CPU, sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, a
-            constraint together with best-checkpoint selection, an opponent, a constraint or an objective that needs
-            whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a single member, DP-SGD
-            of a model with BatchNorm.
+        ValueError: TF32 or graphs on a CPU, sizes that do not fit, best-checkpoint selection or an opponent without
+            reserve examples, a constraint together with best-checkpoint selection, an opponent, a constraint or an
+            objective that needs whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a
+            single member, DP-SGD of a model with BatchNorm.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
         OSError: a cached model that cannot be read, a cache that is no folder and where none can be made. Into one
             that can only be read nothing is written, with a warning.

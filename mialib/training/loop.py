@@ -121,9 +121,7 @@ class Shard:
         """One pass over the members."""
         self.set_rate(self.rate(epoch))
         total, count = torch.zeros(len(self.split), device=self.data.x.device), 0
-        batches = list(
-            self.batches()
-        )  # all are drawn first, so that nothing has to reach the device between steps
+        batches = list(self.batches())  # all drawn first: nothing has to reach the device between steps
         for index, reference in zip(batches, self.references(batches), strict=True):
             losses = update(index, reference, self.step)
             if self.bound is not None:
