@@ -5,7 +5,7 @@ The loop itself is in `loop.py`; this file decides which models need it and wher
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import joblib
 import torch
@@ -193,9 +193,10 @@ class _Order:
                 code=code,
                 **vars(self.hooks[[i]]),
             )
-            for i, (fingerprint, own) in enumerate(self.parts())
+            for i, (fingerprint, own) in enumerate(self.parts)
         ]
 
+    @cached_property
     def parts(self) -> list[tuple[str, Splits]]:
         """What each model sees of the data, see `joined.own_part`: who trains beside it makes no difference to it."""
         return [joined.own_part(self.data, self.split[[i]]) for i in range(len(self.split))]
@@ -248,7 +249,7 @@ class _Order:
         }
         params = {name: stacked.pop(name) for name in names}
         records = [record for _, record in entries]
-        trained_on = [name for _, own in self.parts() for name in own.fingerprints()]
+        trained_on = [name for _, own in self.parts for name in own.fingerprints()]
         return Population(self.make_model, params, stacked, records, keys, trained_on)
 
 
