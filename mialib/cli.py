@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point.
 
     Returns:
-        The exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used, 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP.
+        The exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used, 130, 143 or 129 stopped by
+        SIGINT, SIGTERM or SIGHUP, 141 nobody reads what it prints.
     """
     try:
         with _stoppable():

@@ -47,7 +47,7 @@ class Networks:
             of_all(first.buffers, len(keys)),
             [dict(record) for _ in keys],
             keys,
-            [name for _, own in order.parts() for name in own.fingerprints()],
+            [name for _, own in order.parts for name in own.fingerprints()],
         )
 
 

@@ -20,12 +20,8 @@ import mialib
 PACKAGE = str(mialib.REPO_ROOT / "mialib") + "/"
 READS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "bincount"}
 READS |= {"_unique2", "unique_dim", "unique_consecutive"}
-READ_ABOVE = {
-    "cpu",
-    "numpy",
-    "tolist",
-    "__array__",
-}  # on a CPU no operation: seen as calls of a tensor's methods only
+# on a CPU no operations: seen as calls of a tensor's methods only
+READ_ABOVE = {"cpu", "numpy", "tolist", "__array__"}
 
 
 class Waits(ExitStack):

@@ -39,7 +39,7 @@ EDITS = [
     ("asking.posteriors", "torch.cat([values, ", "torch.cat([-values, ", {"game"}),
     ("models.attack_networks", "(0.2, 0.2)", "(0.3, 0.2)", {"game"}),
     ("defenses.losses", "logits.shape[1] // 2", "logits.shape[1] // 3", {"PPB"}),
-    ("defenses.differential_privacy", '{"cpu": 2**22,', '{"cpu": 2**21,', {"DP-SGD"}),
+    ("defenses.differential_privacy", "AT_ONCE = 2**22", "AT_ONCE = 2**21", {"DP-SGD"}),
     ("defenses.differential_privacy", "norms + 1e-6", "norms + 1e-5", {"DP-SGD"}),
     ("training.loop", "lr * 0.1 **", "lr * 0.2 **", set(HOOKS)),
     ("training.objectives", ".mean(1)", ".sum(1)", set(HOOKS)),

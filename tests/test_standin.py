@@ -59,7 +59,7 @@ def quantised(params):
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"batched": True}, {"compress": quantised, "batched": True}],
+    [{"batched": False}, {"batched": True}, {"compress": quantised, "batched": True}],
     ids=["one by one", "batched", "quantised"],
 )
 def test_training_gives_the_weights_of_the_cpu(toy, tmp_path, accelerator, options, precision):

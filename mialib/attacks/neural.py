@@ -4,7 +4,8 @@
 
 The attack networks are a population like any other: trained by the one training loop on one row for each shadow model
 and candidate, all trainings together, those of other shadows beside them (`fit_all`), and each cached under the hash of
-its own rows, so that further targets, and attackers who share their shadow models, cost no training. Source: Yuan & Zhang 2022, public code mia_prune `attackers.py`.
+its own rows, so that further targets, and attackers who share their shadow models, cost no training. Source: Yuan &
+Zhang 2022, public code mia_prune `attackers.py`.
 """
 
 from collections.abc import Callable, Sequence

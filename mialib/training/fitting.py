@@ -6,7 +6,7 @@ The loop itself is in `loop.py`; this file decides which models need it and wher
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import joblib
 import torch
@@ -80,10 +80,10 @@ def fit(
         The trained models on the data's device, in eval-ready form.
 
     Raises:
-        ValueError: TF32 or graphs on a CPU, sizes that do not fit, best-checkpoint selection or an opponent without reserve examples, a
-            constraint together with best-checkpoint selection, an opponent, a constraint or an objective that needs
-            whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a single member, DP-SGD
-            of a model with BatchNorm.
+        ValueError: TF32 or graphs on a CPU, sizes that do not fit, best-checkpoint selection or an opponent without
+            reserve examples, a constraint together with best-checkpoint selection, an opponent, a constraint or an
+            objective that needs whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a
+            single member, DP-SGD of a model with BatchNorm.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
         OSError: a cached model that cannot be read, a cache that is no folder and where none can be made. Into one
             that can only be read nothing is written, with a warning.
@@ -198,9 +198,10 @@ class _Order:
                 code=code,
                 **vars(self.hooks[[i]]),
             )
-            for i, (fingerprint, own) in enumerate(self.parts())
+            for i, (fingerprint, own) in enumerate(self.parts)
         ]
 
+    @cached_property
     def parts(self) -> list[tuple[str, Splits]]:
         """What each model sees of the data, see `joined.own_part`: who trains beside it makes no difference to it."""
         return [joined.own_part(self.data, self.split[[i]]) for i in range(len(self.split))]
@@ -219,7 +220,7 @@ class _Order:
         and one-thread processes beat both; one million parameters as the bound on CUDA is a guess that waits for a
         measurement.
         """
-        if self.data.x.device.type != "cuda":
+        if self.data.x.device.type == "cpu":
             return False
         same_size = len(set(self.split.member.sum(1).tolist())) == 1
         size = sum(p.numel() for p in population.skeleton(self.make_model).parameters())
@@ -255,7 +256,7 @@ class _Order:
         }
         params = {name: stacked.pop(name) for name in names}
         records = [record for _, record in entries]
-        trained_on = [name for _, own in self.parts() for name in own.fingerprints()]
+        trained_on = [name for _, own in self.parts for name in own.fingerprints()]
         return Population(self.make_model, params, stacked, records, keys, trained_on)
 
 

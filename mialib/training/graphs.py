@@ -20,9 +20,8 @@ from torch import Tensor
 from mialib.training.hooks import Hooks
 from mialib.training.loop import Shard, Step
 
-WARM_UP = (
-    3  # steps of a shape before it is recorded: they make the optimiser's state, and libraries choose kernels
-)
+# steps of a shape before it is recorded: they make the optimiser's state, and libraries choose kernels
+WARM_UP = 3
 SHAPES = 2  # that are recorded: the batch and the last one of an epoch
 
 # (function, its random streams) -> what repeats it on the same tensors; the function is called, yet nothing is done

@@ -59,7 +59,7 @@ def train(
     shard = Shard(make_model, data, recipe, split, hooks, watch, start)
     # dropout draws from the global stream: seeded for these models alone, and left as it was
     with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type),
         precision.arithmetic(recipe.precision),
     ):
         torch.manual_seed(streams.seed(seeds[0], "dropout"))
@@ -121,9 +121,7 @@ class Shard:
         """One pass over the members."""
         self.set_rate(self.rate(epoch))
         total, count = torch.zeros(len(self.split), device=self.data.x.device), 0
-        batches = list(
-            self.batches()
-        )  # all are drawn first, so that nothing has to reach the device between steps
+        batches = list(self.batches())  # all drawn first: nothing has to reach the device between steps
         for index, reference in zip(batches, self.references(batches), strict=True):
             losses = update(index, reference, self.step)
             if self.bound is not None:
