@@ -34,6 +34,10 @@ def schedule(epochs: int, lr: float, optimizer: str, batch_size: int = 128) -> R
     return Recipe(epochs, batch_size, lr, 5e-4, optimizer, milestones=milestones, precision="bf16")
 
 
+TOGETHER = (
+    2**30
+)  # bytes of rows that learn as one population; 100 classes of 135,000 rows, 162 MB a lesson, come in sixes
+
 SCHEDULE = schedule(epochs=100, lr=1e-3, optimizer="sgd")  # mia_prune: SGD with momentum 0.9, batches of 128
 
 
@@ -137,29 +141,43 @@ class NeuralAttack:
         """What `fit` gives for each of the lessons, (shadows, shadow_member); equally many rows learn as one population.
 
         Each network learns from its own rows and is stored under them; initial weights and batches are those that it has
-        alone. (Under vmap all draw their dropout from one stream, so there it is another draw.) The rows of all lessons
-        are in memory twice while they are joined, then once, whatever the number of trainings: of 9 lessons of 135,000
-        rows of 30 features 146 MB. Masks take a byte for each network and row of any, three times: 98 MB of 27 networks.
+        alone. (Under vmap all draw their dropout from one stream, so there it is another draw.) Lessons learn in groups of
+        at most `TOGETHER` bytes of rows, or one alone that has more. A group is in memory twice while its rows are joined,
+        then once, whatever the number of trainings: of 9 lessons of 135,000 rows of 30 features 146 MB. Masks take a byte
+        for each network and row of any, three times: 98 MB of 27 networks.
         """
         seeds = list(range(self.trainings)) if seeds is None else seeds
-        rows = [self._rows(*lesson) for lesson in lessons]
         networks: dict[str, Population] = {}
-        for shape in dict.fromkeys(one.x.shape for one in rows):
-            # lessons that teach the same are learned once
-            different = {one.fingerprint: one for one in rows if one.x.shape == shape}
-            joined = Joined.of(list(different.values())).to(self.device)
-            learned = training.fit(
-                self.network(shape[1]),
-                joined,
-                joined.everyone(seeds),
-                self.recipe,
-                cache=self.cache,
-                what=f"attack networks {self.name}",
-                batched=self.batched,
-            )
-            for number, one in enumerate(different):
-                networks[one] = learned[number * len(seeds) : (number + 1) * len(seeds)]
-        return [networks[one.fingerprint] for one in rows]
+        waiting: dict[torch.Size, dict[str, Dataset]] = {}
+        names = []
+        for lesson in lessons:
+            rows = self._rows(*lesson)
+            group = waiting.setdefault(rows.x.shape, {})
+            names.append(rows.fingerprint)
+            if rows.fingerprint in networks or rows.fingerprint in group:
+                continue  # lessons that teach the same are learned once
+            if group and (1 + len(group)) * rows.x.numel() * rows.x.element_size() > TOGETHER:
+                networks |= self._learn(group, seeds)
+            group[rows.fingerprint] = rows
+        for group in waiting.values():
+            networks |= self._learn(group, seeds)
+        return [networks[name] for name in names]
+
+    def _learn(self, group: dict[str, Dataset], seeds: list[int]) -> dict[str, Population]:
+        """The networks of lessons that are equally large, by the name of the lesson; `group` is emptied."""
+        names = list(group)
+        joined = Joined.of(list(group.values())).to(self.device)
+        group.clear()
+        learned = training.fit(
+            self.network(joined.x.shape[1]),
+            joined,
+            joined.everyone(seeds),
+            self.recipe,
+            cache=self.cache,
+            what=f"attack networks {self.name}",
+            batched=self.batched,
+        )
+        return {name: learned[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(names)}
 
     @property
     def together(self) -> bool:

@@ -1,5 +1,6 @@
 """Neural attacks: what the networks read, that they learn, and that trainings are told apart and cached."""
 
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -202,6 +203,22 @@ def test_lessons_that_teach_the_same_are_learned_once(trained_seeds):
     again = (views(2, 30, 4, 0, one[1]), one[1].clone())
     found = neural.attacks(QUICK, trainings=1)["nn"].fit_all([one, again])
     assert trained_seeds == [[0]] and found[0].keys == found[1].keys
+
+
+def test_no_more_lessons_learn_together_than_memory_is_for(monkeypatch, trained_seeds):
+    taught, attack = lessons(30, 30, 24, 30), neural.attacks(QUICK, trainings=2, batched=True)["nn"]
+    keys = [networks.keys for networks in attack.fit_all(taught)]
+    assert sorted(trained_seeds) == [[0, 1], [0, 1, 0, 1, 0, 1]]  # those of 24 candidates, and three of 30
+    trained_seeds.clear()
+    monkeypatch.setenv("MIALIB_CACHE", f"{os.environ['MIALIB_CACHE']}-again")
+    monkeypatch.setattr(neural, "TOGETHER", 2 * 60 * 4 * 4)  # two lessons of 60 rows of 4 float32
+    assert [networks.keys for networks in attack.fit_all(taught)] == keys
+    assert sorted(trained_seeds) == [[0, 1], [0, 1], [0, 1, 0, 1]]
+    trained_seeds.clear()
+    monkeypatch.setenv("MIALIB_CACHE", f"{os.environ['MIALIB_CACHE']}-alone")
+    monkeypatch.setattr(neural, "TOGETHER", 1)  # less than any has
+    assert [networks.keys for networks in attack.fit_all(taught)] == keys
+    assert trained_seeds == [[0, 1]] * 4
 
 
 @pytest.mark.parametrize(
