@@ -69,6 +69,7 @@ class Views:
         return len(self.log_posteriors)
 
     def __getitem__(self, models: slice | list[int]) -> "Views":
+        models = _run(models)
         whole = (self.log_posteriors, self.labels, self.sensitivity, self.x)
         parts = [None if part is None else part[models] for part in whole]
         return Views(*parts, pick(self.query, models), (parts[0], parts[2]))
@@ -80,7 +81,8 @@ class Views:
 
     def answers(self) -> "Views":
         """The same without the candidates' inputs and the door: small enough to be sent to other processes."""
-        return replace(self, x=None, query=None)
+        answers, moved = _alone(self.log_posteriors), _alone(self.sensitivity)
+        return Views(answers, _alone(self.labels), moved, _valid=(answers, moved))
 
     def rows(self, index: Tensor) -> "Views":
         """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
@@ -96,6 +98,18 @@ class Views:
             self.query,
             (answers, moved),
         )
+
+
+def _run(models: slice | list[int]) -> slice | list[int]:
+    """Numbers that follow each other as a slice: of such models a tensor's part is its own memory, and no copy."""
+    if isinstance(models, list) and models and models == list(range(models[0], models[0] + len(models))):
+        return slice(models[0], models[0] + len(models)) if models[0] >= 0 else models
+    return models
+
+
+def _alone(part: Tensor | None) -> Tensor | None:
+    """The tensor, without the memory of others that it may be a part of and that would be sent along."""
+    return part if part is None or part.untyped_storage().nbytes() <= part.nbytes else part.clone()
 
 
 @dataclass(frozen=True)

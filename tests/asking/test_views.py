@@ -208,6 +208,21 @@ def test_a_target_is_one_model(toy, steep, models):
         seen[models].check_single()
 
 
+@pytest.mark.parametrize(
+    ("part", "shared"), [([1, 2], True), ([2], True), (slice(1, 3), True), ([0, 2], False), ([2, 1], False)]
+)
+def test_models_that_follow_each_other_share_the_memory_of_all(part, shared):
+    answers = torch.randn(3, 4, 5, dtype=torch.float64).log_softmax(-1)
+    whole = Views(answers, torch.zeros(3, 4, dtype=torch.int64), torch.rand(3, 4, 5, dtype=torch.float64))
+    some = whole[part]
+    for name in ("log_posteriors", "labels", "sensitivity"):
+        kept, mine = getattr(whole, name), getattr(some, name)
+        assert torch.equal(mine, kept[part])
+        assert (mine.untyped_storage().data_ptr() == kept.untyped_storage().data_ptr()) is shared
+        sent = getattr(some.answers(), name)  # of others nothing goes along to other processes
+        assert torch.equal(sent, mine) and sent.untyped_storage().nbytes() == mine.nbytes
+
+
 @pytest.mark.parametrize("made", [True, False], ids=["a tensor", "on demand"])
 def test_rows_are_each_models_own_choice_of_its_candidates(toy, steep, made):
     seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), probes=True)
