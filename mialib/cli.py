@@ -188,8 +188,9 @@ def _mark(path: Path) -> str:
     found = []
     for root in {stored_root(), outputs_root()}:
         try:
-            found.append(json.loads((root / path.parent.name / path.stem / "metrics.json").read_bytes()))
-        except (OSError, ValueError):  # none, or none that can be read
+            content = json.loads((root / path.parent.name / path.stem / "metrics.json").read_bytes())
+            found.append(_influential(content["parameters"]))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or none that can be read
             pass
     if not found:
         return " "
@@ -198,7 +199,7 @@ def _mark(path: Path) -> str:
     except (OSError, ValueError):  # the file has become one that cannot be run
         return "-"
     wanted = _influential(values | {"run": path.stem})
-    return "*" if any(_influential(content["parameters"]) == wanted for content in found) else "-"
+    return "*" if wanted in found else "-"
 
 
 def _influential(parameters: dict) -> dict:
