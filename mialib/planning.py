@@ -60,8 +60,9 @@ class Plan:
     def __str__(self) -> str:
         table = self.table
         whole = {name: "{:,.0f}".format for name in table.columns if name not in ("what", "minutes")}
+        minutes = "{:,.2f}" if table["minutes"].iloc[-1] < 10 else "{:,.1f}"
         text = table.to_string(
-            index=False, na_rep="", formatters=whole | {"minutes": "{:.1f}".format}, justify="right"
+            index=False, na_rep="", formatters=whole | {"minutes": minutes.format}, justify="right"
         )
         text += f"\n{_sized(self.bytes)} more in the cache"
         if self.elsewhere:
