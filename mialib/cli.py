@@ -190,7 +190,13 @@ def _mark(path: Path) -> str:
         try:
             content = json.loads((root / path.parent.name / path.stem / "metrics.json").read_bytes())
             found.append(_influential(content["parameters"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or none that can be read
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ):  # none, or none that can be read
             pass
     if not found:
         return " "

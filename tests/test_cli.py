@@ -462,7 +462,9 @@ def test_the_list_marks_results_of_the_parameters_that_the_file_has_now(
     assert capsys.readouterr().out.splitlines()[1].split()[0] == mark
 
 
-@pytest.mark.parametrize("content", ["[]", '"x"', "7", "{", "{}", '{"parameters": [1]}', '{"parameters": null}'])
+@pytest.mark.parametrize(
+    "content", ["[]", '"x"', "7", "{", "{}", '{"parameters": [1]}', '{"parameters": null}']
+)
 def test_what_lies_in_the_place_of_results_and_is_none_is_passed_over(repository, results, capsys, content):
     repository("epochs: 2")
     (results(epochs=2) / "metrics.json").write_text(content)

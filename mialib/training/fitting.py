@@ -80,8 +80,8 @@ def fit(
         The trained models on the data's device, in eval-ready form.
 
     Raises:
-        ValueError: TF32 or graphs on a CPU, sizes that do not fit, best-checkpoint selection or an opponent without
-            reserve examples, a constraint together with best-checkpoint selection, an opponent, a constraint or an
+        ValueError: TF32 or graphs on a CPU, sizes that do not fit, a start of another architecture, best-checkpoint
+            selection or an opponent without reserve examples, a constraint together with best-checkpoint selection, an opponent, a constraint or an
             objective that needs whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a
             single member, DP-SGD of a model with BatchNorm.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
@@ -150,10 +150,8 @@ class _Order:
             raise ValueError(
                 f"the split is over {split.member.shape[1]} examples, {data.name} has {len(data)}"
             )
-        if self.start is not None and len(self.start) != len(split):
-            raise ValueError(
-                f"start has {len(self.start)} models, the split {len(split)}; one row a model is needed"
-            )
+        if self.start is not None:
+            self._check_start(self.start)
         if self.reserve_matters and not bool(split.reserve.any(1).all()):
             raise ValueError(
                 "best-checkpoint selection and opponents need reserve examples, and a model has none; "
@@ -182,6 +180,23 @@ class _Order:
                     f"{name} needs two members or more in a batch, and a model has {fewest}; give it more members"
                 )
         hooks.descent.check(self.make_model)
+
+    def _check_start(self, start: Population) -> None:
+        if len(start) != len(self.split):
+            raise ValueError(
+                f"start has {len(start)} models, the split {len(self.split)}; one row a model is needed"
+            )
+        module = population.skeleton(self.make_model)
+        wanted = {name: tuple(t.shape) for name, t in (*module.named_parameters(), *module.named_buffers())}
+        there = {name: tuple(t.shape[1:]) for name, t in (start.params | start.buffers).items()}
+        differ = sorted(name for name in wanted | there if wanted.get(name) != there.get(name))
+        if differ:
+            name = differ[0]
+            raise ValueError(
+                f"start is of another architecture: {len(differ)} tensors differ, the first is {name!r}, of shape "
+                f"{there.get(name, 'none')} in start and {wanted.get(name, 'none')} in the network to be trained. Train "
+                "what it starts from as the same network (DP-SGD: differential_privacy.group_norm)"
+            )
 
     def keys(self) -> list[str]:
         """The store's key of each model: of all that makes it what it is."""

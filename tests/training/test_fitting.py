@@ -19,7 +19,7 @@ from torch import nn
 
 from mialib import asking, progress, training
 from mialib.compression import pruning
-from mialib.data import splits
+from mialib.data import Dataset, splits
 from mialib.defenses import losses
 from mialib.measures import metrics
 from mialib.models import classifiers
@@ -182,6 +182,32 @@ def test_sizes_that_do_not_fit_are_named_before_any_work(toy, split, monkeypatch
         training.fit(mlp, toy, splits.target_shadow(90, 1, 1, seed=0), RECIPE)
     with pytest.raises(ValueError, match="start has 2 models, the split 3"):
         training.fit(mlp, toy, split, RECIPE, start=population.initial(mlp, [0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("norm", "group_norm"), ("group_norm", "norm"), ("plain", "wide")]
+)
+def test_a_start_of_another_architecture_is_refused_before_any_work(before, after, monkeypatch):
+    networks = {
+        "plain": partial(nn.Linear, 64, 10),
+        "wide": partial(nn.Linear, 64, 12),
+        "norm": partial(with_norm, nn.BatchNorm1d),
+        "group_norm": partial(
+            with_norm, partial(nn.GroupNorm, 1)
+        ),  # its parameters have the same names and shapes
+    }
+    fits_without_training(monkeypatch)
+    pool, recipe = Dataset.of_features("toy", torch.randn(8, 64), torch.arange(8) % 2, 2), Recipe(1, 4)
+    split = splits.everyone(8, [0])
+    start = population.initial(networks[before], [0])
+    with pytest.raises(
+        ValueError, match="start is of another architecture: [123] tensors differ, the first is"
+    ):
+        training.fit(networks[after], pool, split, recipe, start=start)
+
+
+def with_norm(norm):
+    return nn.Sequential(nn.Linear(64, 10), norm(10))
 
 
 @pytest.mark.parametrize(
@@ -407,7 +433,7 @@ KILLED = """
 from functools import partial
 import torch
 from mialib import data, training
-from mialib.data import splits
+from mialib.data import Dataset, splits
 from mialib.models import classifiers
 torch.set_num_threads(1)
 digits = data.load("digits")
