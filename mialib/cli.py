@@ -183,6 +183,15 @@ def _list() -> int:
     return 0
 
 
+_NO_RESULTS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)  # no file, or one of something else
+
+
 def _mark(path: Path) -> str:
     """What results a parameter file has, stored or the user's own: * current, - of other parameters only, else blank."""
     found = []
@@ -190,13 +199,7 @@ def _mark(path: Path) -> str:
         try:
             content = json.loads((root / path.parent.name / path.stem / "metrics.json").read_bytes())
             found.append(_influential(content["parameters"]))
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ):  # none, or none that can be read
+        except _NO_RESULTS:
             pass
     if not found:
         return " "
