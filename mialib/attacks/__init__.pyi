@@ -1,9 +1,12 @@
 from . import averaging as averaging
+from . import bayesian as bayesian
 from . import blindmi as blindmi
+from . import calibrating as calibrating
 from . import inversion as inversion
 from . import label_only as label_only
 from . import likelihood as likelihood
 from . import neural as neural
+from . import ratios as ratios
 from . import signals as signals
 from . import suites as suites
 from . import threshold as threshold

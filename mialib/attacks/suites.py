@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from mialib.attacks import blindmi, label_only, neural, threshold
+from mialib.attacks import bayesian, blindmi, label_only, likelihood, neural, ratios, threshold
 from mialib.training import Recipe
 
 # they learn nothing from shadow models, whatever these are like
@@ -75,3 +75,24 @@ def yang2020(networks: Recipe, queries: int, **options) -> dict:
         "swap_detector": label_only.SwapDetector(),
     }
     return threshold.ATTACKS | learned | {"blindmi": blindmi.BlindMIDiff()} | labels
+
+
+def yardstick(shadows: int = 4) -> dict:
+    """Attack name -> attack: one threshold, and each attack that is calibrated for every candidate, by name.
+
+    Confidence (one threshold a class, one for all), LiRA, BaVarIA, BASE and RMIA, each online and offline. All of them
+    take shadows of random halves; LiRA is left out where there are fewer than 4.
+    """
+    attacks = {name: threshold.ATTACKS[name] for name in ("confidence", "confidence_global")}
+    if shadows >= likelihood.LiRA.fewest:
+        attacks |= {"lira_online": likelihood.lira_online, "lira_offline": likelihood.lira_offline}
+    return attacks | {
+        "bavaria_t": bayesian.bavaria_t,
+        "bavaria_n": bayesian.bavaria_n,
+        "bavaria_t_offline": bayesian.bavaria_t_offline,
+        "bavaria_n_offline": bayesian.bavaria_n_offline,
+        "base_online": ratios.base_online,
+        "base_offline": ratios.base_offline,
+        "rmia_online": ratios.rmia_online,
+        "rmia_offline": ratios.rmia_offline,
+    }

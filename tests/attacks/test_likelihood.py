@@ -9,7 +9,7 @@ import torch
 from scipy.stats import norm
 
 from mialib.asking import Views
-from mialib.attacks import likelihood, threshold
+from mialib.attacks import calibrating, likelihood, threshold
 from mialib.attacks.likelihood import LiRA, lira_offline, lira_online
 from mialib.attacks.threshold import best_threshold
 from mialib.data import splits
@@ -166,10 +166,10 @@ def test_without_a_leak_shadows_that_have_no_partners_tell_nothing_either():
 
 def test_partners_are_rows_that_are_each_others_complement():
     rows = torch.tensor([[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 1]]).bool()
-    there, number = likelihood.partners(rows)
+    there, number = calibrating.partners(rows)
     assert there.tolist() == [True, False, True, False]
     assert int(number[0]) == 2 and int(number[2]) == 0
-    of_halves, number = likelihood.partners(splits.random_halves(40, 8, 0, reserve_fraction=0.0).member)
+    of_halves, number = calibrating.partners(splits.random_halves(40, 8, 0, reserve_fraction=0.0).member)
     assert of_halves.all() and number.tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
 
 

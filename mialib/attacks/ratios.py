@@ -1,0 +1,157 @@
+"""BASE and RMIA: how much more likely is the true label to the target than to shadow models?
+
+p_T(x; theta) is the softmax of logits / T at the true class of x. Served answers are log-posteriors, which are the logits
+less one number a row: softmax(log-posteriors / T) is the same. Behind an output defence it is that of what is served.
+
+    online        log r(x) = log p_T(x; theta) - log (mean over all shadows of p_T(x; theta_k))
+    BASE offline  log r(x) = log p_T(x; theta) - c log p_out(x)
+    RMIA offline  log r(x) = log p_T(x; theta) - log (((1 + a) p_out(x) + 1 - a) / 2)
+
+p_out is the mean of p_T over the shadows that have x as a non-member. RMIA: members are said to be on average
+a p_out + 1 - a likely, and r is against the mean of both sides. c = a = .33, T = 2, gamma = 2 as in public code. Sources:
+Lassila et al. 2025, arXiv:2505.24089 (BASE); Zarifzadeh et al. 2024, arXiv:2312.03262 (RMIA); LeakPro `base.py`, `rmia.py`.
+
+BASE's score is log r(x). RMIA's is the share of other examples z for which r(x) / r(z) > gamma. With one set of z for all x
+this share is a step function of r(x) that never falls: *RMIA ranks the candidates of one target as log r does*, online as
+BASE's online, up to ties (our observation), and it can take |z| + 1 values only. At a false-positive rate of 0.1 % the
+difference is nothing but those ties. So log r is its tie-break here: RMIA's margin is log r(x) - log gamma less the order
+statistic of log r(z) that x has to pass, in nats. Its ranking is that of log r and its decision that of the share. The
+two attacks differ in that decision: RMIA measures each target by its own z.
+
+z are the candidates themselves, half of them members; in the paper a sample of the population. No ranking depends on it.
+The signature, the zero and who is left out when a shadow plays the target: `calibrating`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mialib.asking import Views
+from mialib.asking.posteriors import checked, true_class
+from mialib.attacks.calibrating import Calibrated, Side
+from mialib.attacks.threshold import best_threshold
+
+FAINTEST = -600.0  # log p_T: of a class that is served no probability at all, and far from float64's smallest number
+ROUNDING = 1e-15  # of a mean, where a shadow was taken out of it: what may be left of a difference of equals
+
+
+@dataclass(frozen=True)
+class BASE(Calibrated):
+    """The attack; how it is called stands in the first lines of `calibrating`.
+
+    Args:
+        online: against all shadows; else against those that have a candidate as a non-member.
+        temperature: T > 0.
+        exponent: c, offline.
+
+    Raises:
+        ValueError: as all of `calibrating`; a temperature that is not above 0.
+    """
+
+    temperature: float = 2.0
+    exponent: float = 0.33
+
+    def __post_init__(self):
+        _check_temperature(self.temperature)
+
+    def statistic(self, views: Views) -> Tensor:
+        return log_softened(views, self.temperature)
+
+    def averaged(self, signal: Tensor) -> Tensor:
+        return signal.exp()
+
+    def score(self, signal: Tensor, members: Side, others: Side) -> Tensor:
+        if self.online:
+            return signal - _mean_of_all(members, others).log()
+        return signal - self.exponent * _mean(others).log()
+
+
+@dataclass(frozen=True)
+class RMIA(Calibrated):
+    """The attack; how it is called stands in the first lines of `calibrating`.
+
+    Args:
+        online: against all shadows; else against those that have a candidate as a non-member.
+        temperature: T > 0.
+        gamma: how many times as likely x must be as z, at least 1.
+        slope: a, offline, in [0, 1].
+
+    Raises:
+        ValueError: as all of `calibrating`; an argument outside its range.
+    """
+
+    temperature: float = 2.0
+    gamma: float = 2.0
+    slope: float = 0.33
+
+    def __post_init__(self):
+        _check_temperature(self.temperature)
+        if not 1 <= self.gamma < math.inf:
+            raise ValueError(f"RMIA: gamma must be 1 or more and finite, found {self.gamma}")
+        if not 0 <= self.slope <= 1:
+            raise ValueError(f"RMIA: slope must lie in [0, 1], found {self.slope}")
+
+    def statistic(self, views: Views) -> Tensor:
+        return log_softened(views, self.temperature)
+
+    def averaged(self, signal: Tensor) -> Tensor:
+        return signal.exp()
+
+    def score(self, signal: Tensor, members: Side, others: Side) -> Tensor:
+        """log r."""
+        if self.online:
+            return signal - _mean_of_all(members, others).log()
+        return signal - (((1 + self.slope) * _mean(others) + 1 - self.slope) / 2).log()
+
+    def shares(self, score: Tensor) -> Tensor:
+        """RMIA's own scores (n,) in [0, 1) of one target's log r (n,): of how many z is r(x) > gamma r(z)?"""
+        return _passed(score, score.sort().values, self.gamma).double() / len(score)
+
+    def _margins(self, score: Tensor, played: Tensor, answered: Tensor, shadow_member: Tensor) -> Tensor:
+        shares = torch.cat(
+            [self.shares(one[there]) for one, there in zip(played, answered, strict=True) if there.any()]
+        )
+        share = best_threshold(shares, shadow_member[answered])
+        # share(x) > it wherever log r(x) - log gamma passes the z of this rank
+        ordered, rank = score.sort().values, math.floor(float(share) * len(score))
+        bar = ordered[rank] if rank >= 0 else ordered[0] - 1.0 - math.log(self.gamma)  # below: all are members
+        return score - math.log(self.gamma) - bar
+
+
+def log_softened(views: Views, temperature: float) -> Tensor:
+    """log p_T of the true class, float64 (m, n), in [FAINTEST, 0]; views as of m models."""
+    found = []
+    for answers, labels in zip(views.log_posteriors, views.labels, strict=True):
+        # model by model: no second copy of all answers
+        softer = checked(answers, labels) / temperature
+        found.append(true_class(softer, labels) - softer.logsumexp(-1))
+    return torch.stack(found).clamp(min=FAINTEST)
+
+
+def _passed(score: Tensor, ordered: Tensor, gamma: float) -> Tensor:
+    """Of how many z, whose log r are `ordered`, is r(x) > gamma r(z); int64 (n,)."""
+    return torch.searchsorted(ordered, score - math.log(gamma))
+
+
+def _mean(side: Side) -> Tensor:
+    """Of p_T, above what rounding leaves where a shadow was taken out."""
+    whole = side if side.whole is None else side.whole
+    return torch.maximum(side.mean, ROUNDING * whole.mean).clamp(min=math.exp(FAINTEST))
+
+
+def _mean_of_all(members: Side, others: Side) -> Tensor:
+    count = members.count + others.count
+    return (members.count * _mean(members) + others.count * _mean(others)) / count.clamp(min=1)
+
+
+def _check_temperature(temperature: float) -> None:
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be above 0 and finite, found {temperature}")
+
+
+base_online = BASE()
+base_offline = BASE(online=False)
+rmia_online = RMIA()
+rmia_offline = RMIA(online=False)
