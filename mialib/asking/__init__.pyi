@@ -15,3 +15,4 @@ from .views import Views as Views
 from .views import ask as ask
 from .views import serve as serve
 from .views import together as together
+from .views import with_versions as with_versions

@@ -28,6 +28,8 @@ class Views:
             tensor, or `Inputs`, which has its shape and makes x[i] when asked.
         query: query(x (m, b, ...)) -> log_posteriors (m, b, c), each model's answers to inputs of the attacker's own.
             Indexed by model if the m models differ, as `Door`.
+        beside: (v, m, n, c) float64, what v other versions of each model answer to the same candidates, as where the
+            original is known beside the compressed model; None where there is one version only.
 
     Raises:
         ValueError: shapes or types that do not fit, rows that are no log-posteriors (`posteriors.check_rows`), or a
@@ -39,7 +41,8 @@ class Views:
     sensitivity: Tensor | None = None
     x: "Tensor | Inputs | None" = None
     query: Callable[[Tensor], Tensor] | None = None
-    # tensors that were looked at before, so that parts of views are not again; from then on its own two, and no others
+    beside: Tensor | None = None
+    # tensors that were looked at before, so that parts of views are not again; from then on its own, and no others
     _valid: tuple[Tensor | None, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self):
@@ -60,7 +63,20 @@ class Views:
                 f"views: {count} of {self.sensitivity.numel()} numbers of the sensitivity are nan or infinite; valid are "
                 "finite ones (asking.sensitivity), or None where it is not known"
             )
-        object.__setattr__(self, "_valid", (self.log_posteriors, self.sensitivity))
+        if not self._is_valid(self.beside):
+            self._check_beside()
+        object.__setattr__(self, "_valid", (self.log_posteriors, self.sensitivity, self.beside))
+
+    def _check_beside(self) -> None:
+        must_be_tensor("beside", self.beside, torch.float64, "views: ")
+        answers = self.log_posteriors.shape
+        if self.beside.ndim != 4 or self.beside.shape[1:] != answers or not len(self.beside):
+            raise ValueError(
+                f"views: beside is {tuple(self.beside.shape)}, must be {('v', *answers)}: the answers of one other version "
+                "or more, of the same models to the same candidates"
+            )
+        for number, answers in enumerate(self.beside):
+            posteriors.check_rows(answers, f"views: beside[{number}]")
 
     def _is_valid(self, tensor: Tensor | None) -> bool:
         return tensor is None or any(tensor is one for one in self._valid)
@@ -72,7 +88,8 @@ class Views:
         models = _run(models)
         whole = (self.log_posteriors, self.labels, self.sensitivity, self.x)
         parts = [None if part is None else part[models] for part in whole]
-        return Views(*parts, pick(self.query, models), (parts[0], parts[2]))
+        beside = None if self.beside is None else self.beside[:, models]
+        return Views(*parts, pick(self.query, models), beside, (parts[0], parts[2], beside))
 
     def check_single(self) -> None:
         """Raises ValueError for the views of more models than one, or of none, where a target's are needed."""
@@ -90,13 +107,15 @@ class Views:
         x = self.x.rows(index) if isinstance(self.x, Inputs) else self.x
         answers = self.log_posteriors[model, index]
         moved = None if self.sensitivity is None else self.sensitivity[model, index]
+        beside = None if self.beside is None else self.beside[:, model, index]
         return Views(
             answers,
             self.labels[model, index],
             moved,
             x[model, index] if isinstance(x, Tensor) else x,
             self.query,
-            (answers, moved),
+            beside,
+            (answers, moved, beside),
         )
 
 
@@ -173,11 +192,29 @@ def together(targets: list[Views]) -> Views:
     labels = torch.cat([target.labels for target in targets])
     known = targets[0].sensitivity is not None
     moved = torch.cat([target.sensitivity for target in targets]) if known else None
-    return Views(answers, labels, moved, _valid=(answers, moved))
+    several = targets[0].beside is not None
+    beside = torch.cat([target.beside for target in targets], 1) if several else None
+    return Views(answers, labels, moved, beside=beside, _valid=(answers, moved, beside))
+
+
+def with_versions(seen: Views, others: list[Views]) -> Views:
+    """The views with what other versions of the same models answer, behind those that are beside already.
+
+    Raises:
+        ValueError: others of other models, candidates or classes.
+    """
+    for other in others:
+        if other.log_posteriors.shape != seen.log_posteriors.shape or not (other.labels == seen.labels).all():
+            raise ValueError(
+                "views: versions of a model answer to the same candidates in the same order, and these have other labels "
+                f"or shapes, {tuple(other.log_posteriors.shape)} beside {tuple(seen.log_posteriors.shape)}"
+            )
+    before = [] if seen.beside is None else [*seen.beside]
+    return replace(seen, beside=torch.stack([*before, *(other.log_posteriors for other in others)]))
 
 
 def serve(served: Views, defense: OutputDefense) -> Views:
-    """The views behind an output defence that maps log-posteriors to log-posteriors, without their sensitivity.
+    """The views behind an output defence that maps log-posteriors to log-posteriors, without sensitivity and versions.
 
     A defence that holds one state a model is indexed by model and takes the answers of all of them, (m, n, c).
 
@@ -187,4 +224,6 @@ def serve(served: Views, defense: OutputDefense) -> Views:
     answers = defense(served.log_posteriors)
     posteriors.check_rows(answers, served_by(defense))
     query = served.query and Guarded(served.query, defense)
-    return replace(served, log_posteriors=answers, sensitivity=None, query=query, _valid=(answers,))
+    return replace(
+        served, log_posteriors=answers, sensitivity=None, query=query, beside=None, _valid=(answers,)
+    )

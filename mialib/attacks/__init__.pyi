@@ -7,6 +7,7 @@ from . import label_only as label_only
 from . import likelihood as likelihood
 from . import neural as neural
 from . import ratios as ratios
+from . import pairs as pairs
 from . import signals as signals
 from . import suites as suites
 from . import threshold as threshold

@@ -79,7 +79,7 @@ def averaged(views: Views, queries: int, epsilon: float, seed: int = 0) -> Views
     """What is seen by an attacker who asks about each candidate `queries` times and takes the mean posterior.
 
     log_posteriors (m, n, c) are the log of the mean, float64. Inputs, labels and the door stay (the door still answers
-    once); the sensitivity is None. What was seen before is thrown away: it takes `queries` further queries a candidate.
+    once); sensitivity and versions beside are None. What was seen before is thrown away: it takes `queries` further queries a candidate.
 
     Args:
         epsilon: standard deviation of the Gaussian noise on the normalised inputs; 0: the same input again and again.
@@ -96,7 +96,7 @@ def averaged(views: Views, queries: int, epsilon: float, seed: int = 0) -> Views
         lambda answers, *_: answers.logsumexp(0) - math.log(queries),
         seed,
     )
-    return replace(views, log_posteriors=mean, sensitivity=None)
+    return replace(views, log_posteriors=mean, sensitivity=None, beside=None)
 
 
 def _blocks(views: Views, model: int, queries: int, change: Change, summary, seed: int):

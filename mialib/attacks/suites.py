@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from mialib.attacks import bayesian, blindmi, label_only, likelihood, neural, ratios, threshold
+from mialib.attacks import pairs as several
 from mialib.training import Recipe
 
 # they learn nothing from shadow models, whatever these are like
@@ -96,3 +97,19 @@ def yardstick(shadows: int = 4) -> dict:
         "rmia_online": ratios.rmia_online,
         "rmia_offline": ratios.rmia_offline,
     }
+
+
+def pairs(networks: Recipe, same_candidates: bool = True, **options) -> dict:
+    """Attack name -> attack, for an attacker who holds several versions of each model, `Study.arm(..., beside=[original])`.
+
+    Normal distributions of the signals of all versions together, what the first version adds to the others, and a network on
+    all of their answers.
+
+    Args:
+        networks, options: as of `yuan2022`.
+        same_candidates: whether all models answer on the same candidates, as random halves do: then each candidate has
+            distributions of its own; else there is one for all members and one for all others.
+    """
+    each = {"pair": several.pair, "pair_added": several.pair_added} if same_candidates else {}
+    of_all = {"pair_of_all": several.pair_of_all, "pair_nn": several.pair_nn(networks, **options)}
+    return each | of_all

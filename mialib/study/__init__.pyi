@@ -14,6 +14,7 @@ from .arms import Answers as Answers
 from .arms import Arm as Arm
 from .arms import Averaged as Averaged
 from .arms import Given as Given
+from .arms import Versions as Versions
 from .attackers import Attacker as Attacker
 from .choices import operating_point as operating_point
 from .ranks import dense_ranks as dense_ranks

@@ -1,6 +1,6 @@
 """Arms: what a study compares. Their answers are asked for at first use, and kept until they are forgotten."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,9 +23,11 @@ class Answers:
     """What targets and shadows answered: made at first use, kept until `forget`.
 
     sensitive: whether the sensitivity can be had.
+    versions: how many other versions of each model answer beside it.
     """
 
     sensitive = False
+    versions = 0
 
     def __init__(self):
         self._kept: Sides | None = None
@@ -66,7 +68,9 @@ class Given(Answers):
     def __init__(self, targets: list[Views], shadows: Views | None = None):
         super().__init__()
         self._given = targets, shadows or None
-        self.sensitive = all(one.sensitivity is not None for one in (*targets, shadows) if one)
+        there = [one for one in (*targets, shadows) if one]
+        self.sensitive = all(one.sensitivity is not None for one in there)
+        self.versions = min(0 if one.beside is None else len(one.beside) for one in there)
 
     def _make(self) -> Sides:
         return self._given
@@ -186,12 +190,42 @@ class Borrowed(Answers):
         super().__init__()
         self.parts = targets, shadows
         self.sensitive = targets.sensitive and shadows.sensitive
+        self.versions = targets.versions if targets.versions == shadows.versions else 0
 
     def _make(self) -> Sides:
         return self.parts[0].views()[0], self.parts[1].views()[1]
 
     def _with_sensitivity(self) -> Sides:
         return self.parts[0].views(True)[0], self.parts[1].views(True)[1]
+
+
+class Versions(Answers):
+    """Answers of one version of each model, with those of others beside them: the original beside the compressed one.
+
+    The sensitivity, and the door to questions of the attacker's own, are those of the first version. There are shadows
+    where all versions have some.
+    """
+
+    def __init__(self, first: Answers, others: Sequence[Answers]):
+        super().__init__()
+        self.first, self.others = first, others
+        self.sensitive, self.versions = first.sensitive, first.versions + len(others)
+
+    def _make(self) -> Sides:
+        return self._joined(self.first.views())
+
+    def _with_sensitivity(self) -> Sides:
+        return self._joined(self.first.views(True))
+
+    def remember(self) -> None:
+        self.first.remember()
+        self._kept = None  # with the door of before
+
+    def _joined(self, first: Sides) -> Sides:
+        targets, shadows = zip(first, *(one.views() for one in self.others), strict=True)
+        made = [asking.with_versions(own, others) for own, *others in zip(*targets, strict=True)]
+        there = all(one is not None for one in shadows)
+        return made, asking.with_versions(shadows[0], [*shadows[1:]]) if there else None
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,13 @@ def check(
                         f"attack {name!r} needs the sensitivity, and arm {arm.key!r} does not give it: it is asked of "
                         "the networks themselves, not behind a defence; leave this attack out of its suite"
                     )
+            versions = {arm.key: arm.answers.versions for arm in (one.arm, one.believed)}
+            if "versions" in wanted and (not all(versions.values()) or len({*versions.values()}) > 1):
+                found = " and ".join(f"arm {key!r} {number}" for key, number in versions.items())
+                raise ValueError(
+                    f"attack {name!r} needs other versions beside each model, as many in what is attacked as in what is "
+                    f"believed in; found {found}. Make an arm that has them, study.arm(..., beside=[original])"
+                )
             roles = one.arm.roles
             if "same candidates" in wanted and (not roles.same_candidates or one.knowing == "half"):
                 raise ValueError(

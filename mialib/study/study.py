@@ -23,7 +23,7 @@ from mialib.asking import Views
 from mialib.data import Dataset, Splits
 from mialib.measures import metrics
 from mialib.study import attackers, reading, roles
-from mialib.study.arms import Answers, Arm, Asked, Borrowed, Served
+from mialib.study.arms import Answers, Arm, Asked, Borrowed, Served, Versions
 from mialib.study.attackers import Attacker
 from mialib.study.reading import Difference, Strongest
 from mialib.study.rows import named, select, tidy_row
@@ -110,6 +110,7 @@ class Study:
         *,
         behind: OutputDefense | None = None,
         shadows: Arm | None = None,
+        beside: Sequence[Arm] = (),
         defends: bool | None = None,
         keeps_labels: bool = False,
         other_members: bool = False,
@@ -123,6 +124,7 @@ class Study:
                 another arm, whose answers, asked once, and columns it shares.
             behind: an output defence before targets and shadows, indexed by model if it holds one state a model.
             shadows: the arm whose shadows stand in for those that it lacks.
+            beside: arms whose answers attackers see too, who hold several versions of each model; shadows likewise.
             defends: whether what it does is a defence, so that an attacker who knows it is called adaptive, and one
                 who does not unaware. Default: where its columns name a defence.
             keeps_labels: what stands before it changes no label, so that who sees labels alone sees `source`.
@@ -152,6 +154,8 @@ class Study:
             answers = Borrowed(answers, shadows.answers)
         if behind is not None:
             answers = Served(answers, behind, self.roles)
+        if beside:
+            answers = Versions(answers, [self.attacker(one).arm.answers for one in beside])
         defends = columns["defense"] != "none" if defends is None else defends
         adversary = "adaptive" if defends else None
         self.arms[key] = Arm(
