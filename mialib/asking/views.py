@@ -28,6 +28,8 @@ class Views:
             tensor, or `Inputs`, which has its shape and makes x[i] when asked.
         query: query(x (m, b, ...)) -> log_posteriors (m, b, c), each model's answers to inputs of the attacker's own.
             Indexed by model if the m models differ, as `Door`.
+        public: the same of other examples, of which the attacker knows that no model learned them, and on which nobody is
+            attacked; m models too. Only for attacks that need them.
 
     Raises:
         ValueError: shapes or types that do not fit, rows that are no log-posteriors (`posteriors.check_rows`), or a
@@ -41,6 +43,7 @@ class Views:
     query: Callable[[Tensor], Tensor] | None = None
     # tensors that were looked at before, so that parts of views are not again; from then on its own two, and no others
     _valid: tuple[Tensor | None, ...] = field(default=(), repr=False, compare=False)
+    public: "Views | None" = None
 
     def __post_init__(self):
         must_be_tensor("log_posteriors", self.log_posteriors, torch.float64, "views: ")
@@ -52,6 +55,8 @@ class Views:
             raise ValueError(
                 f"views: labels must be {(m, n)} as the log-posteriors, found {tuple(self.labels.shape)}"
             )
+        if self.public is not None and len(self.public) != m:
+            raise ValueError(f"views: public must be of {m} models, found {len(self.public)}")
         if not self._is_valid(self.log_posteriors):
             posteriors.check_rows(self.log_posteriors, "views")
         if not self._is_valid(self.sensitivity) and not self.sensitivity.isfinite().all():
@@ -71,7 +76,8 @@ class Views:
     def __getitem__(self, models: slice | list[int]) -> "Views":
         whole = (self.log_posteriors, self.labels, self.sensitivity, self.x)
         parts = [None if part is None else part[models] for part in whole]
-        return Views(*parts, pick(self.query, models), (parts[0], parts[2]))
+        public = None if self.public is None else self.public[models]
+        return Views(*parts, pick(self.query, models), (parts[0], parts[2]), public)
 
     def check_single(self) -> None:
         """Raises ValueError for the views of more models than one, or of none, where a target's are needed."""
@@ -79,8 +85,8 @@ class Views:
             raise ValueError(f"target must be the views of one model, (1, n, c), found {len(self)} models")
 
     def answers(self) -> "Views":
-        """The same without the candidates' inputs and the door: small enough to be sent to other processes."""
-        return replace(self, x=None, query=None)
+        """The same without inputs, the door and what is public: small enough to be sent to other processes."""
+        return replace(self, x=None, query=None, public=None)
 
     def rows(self, index: Tensor) -> "Views":
         """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
@@ -95,6 +101,7 @@ class Views:
             x[model, index] if isinstance(x, Tensor) else x,
             self.query,
             (answers, moved),
+            self.public,
         )
 
 
@@ -173,4 +180,6 @@ def serve(served: Views, defense: OutputDefense) -> Views:
     answers = defense(served.log_posteriors)
     posteriors.check_rows(answers, served_by(defense))
     query = served.query and Guarded(served.query, defense)
-    return replace(served, log_posteriors=answers, sensitivity=None, query=query, _valid=(answers,))
+    public = None if served.public is None else serve(served.public, defense)
+    told = {"sensitivity": None, "query": query, "public": public}
+    return replace(served, log_posteriors=answers, **told, _valid=(answers,))

@@ -1,9 +1,11 @@
 from . import averaging as averaging
 from . import blindmi as blindmi
+from . import boundary as boundary
 from . import inversion as inversion
 from . import label_only as label_only
 from . import likelihood as likelihood
 from . import neural as neural
+from . import quantile as quantile
 from . import signals as signals
 from . import suites as suites
 from . import threshold as threshold

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from mialib.attacks import blindmi, label_only, neural, threshold
+from mialib.attacks import blindmi, boundary, label_only, neural, threshold
 from mialib.training import Recipe
 
 # they learn nothing from shadow models, whatever these are like
-UNLEARNED = ("gap", "blindmi", "swap_detector")
+UNLEARNED = ("gap", "blindmi", "swap_detector", "quantile_regression")
 
 
 def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
@@ -75,3 +75,17 @@ def yang2020(networks: Recipe, queries: int, **options) -> dict:
         "swap_detector": label_only.SwapDetector(),
     }
     return threshold.ATTACKS | learned | {"blindmi": blindmi.BlindMIDiff()} | labels
+
+
+def labels_only(queries: int = 40, budget: int = 250) -> dict:
+    """Attack name -> attack, for who sees no scores: the floor, robustness to noise, and distance to the boundary.
+
+    Args:
+        queries: of the robustness to noise for each candidate, a multiple of 4.
+        budget: of the distance to the boundary, the most queries for each candidate.
+    """
+    return {
+        "gap": threshold.gap,
+        "noise_robustness": label_only.NoiseRobustness(queries=queries),
+        "boundary_distance": boundary.BoundaryDistance(budget),
+    }

@@ -181,8 +181,8 @@ class Attack(Protocol[ViewsT]):
 
 
 # what an attack may need beside posteriors and labels: eleven queries a candidate; inputs and a door; labels and no
-# scores; shadows that answer on the target's own candidates
-NEEDS = frozenset({"sensitivity", "queries", "labels", "same candidates"})
+# scores; shadows that answer on the target's own candidates; a target's answers on examples that are known not to be members
+NEEDS = frozenset({"sensitivity", "queries", "labels", "same candidates", "public"})
 
 
 @runtime_checkable
