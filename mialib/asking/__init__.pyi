@@ -10,6 +10,7 @@ from .answers import sensitivity as sensitivity
 from .doors import Door as Door
 from .doors import Guarded as Guarded
 from .doors import one_at_a_time as one_at_a_time
+from .doors import tally as tally
 from .views import Inputs as Inputs
 from .views import Views as Views
 from .views import ask as ask

@@ -1,7 +1,9 @@
 """Doors: models asked about inputs of the attacker's own, as they are or behind an output defence."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,32 @@ from mialib.training import Population, pick
 from mialib.training.hooks import OutputDefense
 from mialib.training.population import in_batches
 from mialib.training.precision import arithmetic
+
+
+@dataclass
+class Tally:
+    """inputs: about which networks were asked through doors; what a door remembered is not asked again."""
+
+    inputs: int = 0
+
+
+_TALLIES: ContextVar[tuple[Tally, ...]] = ContextVar("tallies", default=())
+
+
+@contextmanager
+def tally() -> Iterator[Tally]:
+    """Counts the questions of attackers within it, in this process:
+
+    with asking.tally() as asked:
+        study.attack(suite)
+    asked.inputs
+    """
+    mine = Tally()
+    before = _TALLIES.set((*_TALLIES.get(), mine))
+    try:
+        yield mine
+    finally:
+        _TALLIES.reset(before)
 
 
 @dataclass(frozen=True)
@@ -50,6 +78,8 @@ class Door:
         return memory[question]
 
     def _ask(self, model: int, x: Tensor) -> Tensor:
+        for one in _TALLIES.get():
+            one.inputs += len(x)
         if (instead := INSTEAD.get()) is not None:
             return instead.of_inputs(self.population[model : model + 1], x)
         module = self.population[model]
@@ -72,6 +102,13 @@ class Guarded:
         answers = self.defense(self.door(x))
         posteriors.check_rows(answers, served_by(self.defense))
         return answers
+
+
+def forgetful(door: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same door, which remembers nothing: for questions that nobody asks twice."""
+    if isinstance(door, Guarded):
+        return Guarded(forgetful(door.door), door.defense)
+    return Door(door.population) if isinstance(door, Door) else door
 
 
 def served_by(defense: OutputDefense) -> str:

@@ -30,6 +30,8 @@ class Views:
             Indexed by model if the m models differ, as `Door`.
         beside: (v, m, n, c) float64, what v other versions of each model answer to the same candidates, as where the
             original is known beside the compressed model; None where there is one version only.
+        public: the same of other examples, of which the attacker knows that no model learned them, and on which nobody is
+            attacked; m models too. Only for attacks that need them.
 
     Raises:
         ValueError: shapes or types that do not fit, rows that are no log-posteriors (`posteriors.check_rows`), or a
@@ -42,6 +44,7 @@ class Views:
     x: "Tensor | Inputs | None" = None
     query: Callable[[Tensor], Tensor] | None = None
     beside: Tensor | None = None
+    public: "Views | None" = None
     # tensors that were looked at before, so that parts of views are not again; from then on its own, and no others
     _valid: tuple[Tensor | None, ...] = field(default=(), repr=False, compare=False)
 
@@ -55,6 +58,8 @@ class Views:
             raise ValueError(
                 f"views: labels must be {(m, n)} as the log-posteriors, found {tuple(self.labels.shape)}"
             )
+        if self.public is not None and len(self.public) != m:
+            raise ValueError(f"views: public must be of {m} models, found {len(self.public)}")
         if not self._is_valid(self.log_posteriors):
             posteriors.check_rows(self.log_posteriors, "views")
         if not self._is_valid(self.sensitivity) and not self.sensitivity.isfinite().all():
@@ -89,7 +94,8 @@ class Views:
         whole = (self.log_posteriors, self.labels, self.sensitivity, self.x)
         parts = [None if part is None else part[models] for part in whole]
         beside = None if self.beside is None else self.beside[:, models]
-        return Views(*parts, pick(self.query, models), beside, (parts[0], parts[2], beside))
+        public = None if self.public is None else self.public[models]
+        return Views(*parts, pick(self.query, models), beside, public, (parts[0], parts[2], beside))
 
     def check_single(self) -> None:
         """Raises ValueError for the views of more models than one, or of none, where a target's are needed."""
@@ -97,9 +103,11 @@ class Views:
             raise ValueError(f"target must be the views of one model, (1, n, c), found {len(self)} models")
 
     def answers(self) -> "Views":
-        """The same without the candidates' inputs and the door: small enough to be sent to other processes."""
-        answers, moved = _alone(self.log_posteriors), _alone(self.sensitivity)
-        return Views(answers, _alone(self.labels), moved, _valid=(answers, moved))
+        """The same without inputs, the door and what is public: small enough to be sent to other processes."""
+        answers, moved, beside = map(_alone, (self.log_posteriors, self.sensitivity, self.beside))
+        return Views(
+            answers, _alone(self.labels), moved, beside=beside, _valid=(answers, moved, beside)
+        )
 
     def rows(self, index: Tensor) -> "Views":
         """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
@@ -115,6 +123,7 @@ class Views:
             x[model, index] if isinstance(x, Tensor) else x,
             self.query,
             beside,
+            self.public,
             (answers, moved, beside),
         )
 
@@ -224,6 +233,6 @@ def serve(served: Views, defense: OutputDefense) -> Views:
     answers = defense(served.log_posteriors)
     posteriors.check_rows(answers, served_by(defense))
     query = served.query and Guarded(served.query, defense)
-    return replace(
-        served, log_posteriors=answers, sensitivity=None, query=query, beside=None, _valid=(answers,)
-    )
+    public = None if served.public is None else serve(served.public, defense)
+    told = {"sensitivity": None, "query": query, "beside": None, "public": public}
+    return replace(served, log_posteriors=answers, **told, _valid=(answers,))

@@ -96,7 +96,8 @@ def averaged(views: Views, queries: int, epsilon: float, seed: int = 0) -> Views
         lambda answers, *_: answers.logsumexp(0) - math.log(queries),
         seed,
     )
-    return replace(views, log_posteriors=mean, sensitivity=None, beside=None)
+    public = None if views.public is None else averaged(views.public, queries, epsilon, seed)
+    return replace(views, log_posteriors=mean, sensitivity=None, beside=None, public=public)
 
 
 def _blocks(views: Views, model: int, queries: int, change: Change, summary, seed: int):

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from mialib.attacks import bayesian, blindmi, label_only, likelihood, neural, ratios, threshold
+from mialib.attacks import bayesian, blindmi, boundary, label_only, likelihood, neural, ratios, threshold
 from mialib.attacks import pairs as several
 from mialib.training import Recipe
 
 # they learn nothing from shadow models, whatever these are like
-UNLEARNED = ("gap", "blindmi", "swap_detector")
+UNLEARNED = ("gap", "blindmi", "swap_detector", "quantile_regression")
 
 
 def yuan2022(networks: Recipe, samia: Recipe, **options) -> dict:
@@ -113,3 +113,17 @@ def pairs(networks: Recipe, same_candidates: bool = True, **options) -> dict:
     each = {"pair": several.pair, "pair_added": several.pair_added} if same_candidates else {}
     of_all = {"pair_of_all": several.pair_of_all, "pair_nn": several.pair_nn(networks, **options)}
     return each | of_all
+
+
+def labels_only(queries: int = 40, budget: int = 250) -> dict:
+    """Attack name -> attack, for who sees no scores: the floor, robustness to noise, and distance to the boundary.
+
+    Args:
+        queries: of the robustness to noise for each candidate, a multiple of 4.
+        budget: of the distance to the boundary, the most queries for each candidate.
+    """
+    return {
+        "gap": threshold.gap,
+        "noise_robustness": label_only.NoiseRobustness(queries=queries),
+        "boundary_distance": boundary.BoundaryDistance(budget),
+    }

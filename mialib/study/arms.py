@@ -31,6 +31,7 @@ class Answers:
 
     def __init__(self):
         self._kept: Sides | None = None
+        self._public: list[Views] | None = None
 
     def _make(self) -> Sides:
         """One single-model Views for each target, and the Views of all shadows."""
@@ -49,12 +50,24 @@ class Answers:
             self._kept = self._with_sensitivity()
         return self._kept
 
+    def _make_public(self, roles: Roles) -> list[Views]:
+        return [
+            one.public or _asked_openly(one, roles.data, roles.public(i))
+            for i, one in enumerate(self.views()[0])
+        ]
+
+    def public(self, roles: Roles) -> list[Views]:
+        """What is seen of each target on examples that are known not to be its members, `Roles.public`."""
+        if self._public is None:
+            self._public = self._make_public(roles)
+        return self._public
+
     def remember(self) -> None:
         """From here on, answers to further questions are kept: others will ask the same of the same models."""
 
     def forget(self) -> None:
         """Frees the answers; they are asked for again at the next use."""
-        self._kept = None
+        self._kept = self._public = None
 
 
 class Given(Answers):
@@ -100,7 +113,7 @@ class Asked(Answers):
                 f"found {len(networks)} networks; the study has {len(everyone)} models, of which {len(roles.targets)} are "
                 "targets: give all of them, or the targets"
             )
-        self.networks, self.roles = networks, roles
+        self.networks, self.roles, self.other_members = networks, roles, other_members
         self.complete = len(networks) == len(everyone)
         if isinstance(networks, Population) and networks.trained_on and not other_members:
             expected = roles.split if self.complete else roles.split[roles.targets]
@@ -133,6 +146,14 @@ class Asked(Answers):
         self._seen = replace(self._seen, sensitivity=moved)
         return self._parts()
 
+    def _make_public(self, roles: Roles) -> list[Views]:
+        if self.other_members:
+            raise ValueError(
+                "these networks were trained on others than the split's members, so that nobody knows whom they have not "
+                "learned: leave attacks that need public examples out of this study's suites"
+            )
+        return super()._make_public(roles)
+
     def remember(self) -> None:
         if self._memory is None:
             self._memory = [{} for _ in range(len(self.networks))]
@@ -164,6 +185,10 @@ class Served(Answers):
             shadows and asking.serve(shadows, pick(self.defense, self.roles.shadows)),
         )
 
+    def _make_public(self, roles: Roles) -> list[Views]:
+        pairs = zip(self.roles.targets, self.before.public(roles), strict=True)
+        return [asking.serve(one, pick(self.defense, [i])) for i, one in pairs]
+
 
 class Averaged(Answers):
     """`averaging.averaged` answers: the attacker asks often, and treats the shadows as it treats the target."""
@@ -182,6 +207,9 @@ class Averaged(Answers):
             shadows and averaged(shadows, *self.options),
         )
 
+    def _make_public(self, roles: Roles) -> list[Views]:
+        return [averaged(one, *self.options) for one in self.before.public(roles)]
+
 
 class Borrowed(Answers):
     """The targets of one, the shadows of another: a deployed network has no imitations of its own."""
@@ -197,6 +225,16 @@ class Borrowed(Answers):
 
     def _with_sensitivity(self) -> Sides:
         return self.parts[0].views(True)[0], self.parts[1].views(True)[1]
+
+    def _make_public(self, roles: Roles) -> list[Views]:
+        return self.parts[0].public(roles)
+
+
+def _asked_openly(target: Views, data: Dataset, index: Tensor) -> Views:
+    """What a target answers at its door to rows of a data set, int64 (1, r)."""
+    needs_door(target, "target")
+    x = asking.Inputs(data, index)
+    return Views(target.query(x[0][None]).double(), data.y.cpu()[index], x=x, query=target.query)
 
 
 class Versions(Answers):
@@ -255,9 +293,13 @@ class Arm:
     def __str__(self) -> str:
         return f"arm {self.label!r}"
 
-    def targets(self, sensitive: bool = False) -> list[Views]:
-        """What is seen of each target, on its own shuffled candidates."""
-        return self.answers.views(sensitive)[0]
+    def targets(self, sensitive: bool = False, public: bool = False) -> list[Views]:
+        """What is seen of each target, on its own shuffled candidates; with what is public if it is wanted."""
+        targets = self.answers.views(sensitive)[0]
+        if not public:
+            return targets
+        pairs = zip(targets, self.answers.public(self.roles), strict=True)
+        return [replace(one, public=known) for one, known in pairs]
 
     def shadows(self, sensitive: bool = False) -> Views:
         """What is seen of all shadow models, each on its own candidates.

@@ -88,7 +88,7 @@ class Attacker:
         """One for all targets, or one for each that has shadows of its own; only what an attack needs is asked for."""
         sensitive, roles = "sensitivity" in needs, self.arm.roles
         arm, believed = (one.by_label if "labels" in needs else one for one in (self.arm, self.believed))
-        targets = arm.targets(sensitive)
+        targets = arm.targets(sensitive, "public" in needs)
         if self.knowing == "half":
             given = splits.indices(roles.known)
             known = self.arm.member.gather(1, given)
@@ -158,6 +158,14 @@ def check(
                     f"believed in; found {found}. Make an arm that has them, study.arm(..., beside=[original])"
                 )
             roles = one.arm.roles
+            targets = range(len(roles.targets)) if "public" in wanted else ()
+            lacking = [i for i in targets if not roles.public(i).numel()]
+            if lacking:
+                raise ValueError(
+                    f"attack {name!r} learns from examples that are known not to be members, and target {lacking[0]} has "
+                    "none: every example is one of its candidates; leave a reserve, splits.random_halves(..., "
+                    "reserve_fraction=0.1)"
+                )
             if "same candidates" in wanted and (not roles.same_candidates or one.knowing == "half"):
                 raise ValueError(
                     f"attack {name!r} compares models on the same candidates, and those of this study have their own: "

@@ -45,6 +45,15 @@ class Roles:
         known, _ = splits.known_and_scored(self.split[self.targets], self.seed)
         return known.gather(1, self.index[self.targets])
 
+    def public(self, target: int) -> Tensor:
+        """Examples that the attacker of target number `target` knows not to be its members, and is not scored on: (1, r).
+
+        All others of the data set: its reserve, under `target_shadow` also the shadows' half, and what nobody uses. What a
+        defence learned from the reserve, it answers as it answers nobody else; of random halves there is no other.
+        """
+        model = self.targets[target]
+        return (~(self.split.member[model] | self.split.test[model])).nonzero()[:, 0][None]
+
 
 def targets_first(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
     """The first `n_targets` models are targets, all others shadows; each model has its own candidates.

@@ -181,8 +181,9 @@ class Attack(Protocol[ViewsT]):
 
 
 # what an attack may need beside posteriors and labels: eleven queries a candidate; inputs and a door; labels and no
-# scores; shadows that answer on the target's own candidates; other versions of each model beside it
-NEEDS = frozenset({"sensitivity", "queries", "labels", "same candidates", "versions"})
+# scores; shadows that answer on the target's own candidates; other versions of each model beside it; a target's answers on
+# examples that are known not to be members
+NEEDS = frozenset({"sensitivity", "queries", "labels", "same candidates", "versions", "public"})
 
 
 @runtime_checkable
