@@ -1,5 +1,6 @@
 from . import archives as archives
 from . import batches as batches
+from . import canaries as canaries
 from . import datasets as datasets
 from . import download as download
 from . import faces as faces

@@ -95,16 +95,19 @@ def indices(mask: Tensor) -> Tensor:
     return mask.nonzero()[:, 1].reshape(len(mask), -1)
 
 
-def candidates(split: Splits, seed: int) -> tuple[Tensor, Tensor]:
+def candidates(split: Splits, seed: int, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The examples that each model is attacked on, shuffled, and which of them are members.
 
     The order depends on the set of candidates and the seed only, never on who is a member: exchanging members and
     non-members of a target leaves everything an attack sees as it was.
 
+    Args:
+        among: bool (n,), the examples that are attacked at all; default: every member and test example.
+
     Returns:
         index int64 (k, n) into the data set, member bool (k, n).
     """
-    index = indices(split.member | split.test)
+    index = indices((split.member | split.test) & (True if among is None else among))
     order = torch.stack(
         [
             torch.randperm(index.shape[1], generator=streams.generator(seed, "candidates", i))

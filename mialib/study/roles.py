@@ -1,11 +1,13 @@
 """Who is attacked on what, and which models attackers may learn from: fixed for all arms of a study."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from mialib import streams
 from mialib.data import Dataset, Splits, splits
 
 
@@ -42,8 +44,38 @@ class Roles:
     @cached_property
     def known(self) -> Tensor:
         """Bool (targets, n): those of a target's candidates whose membership an attacker of `known_half` is given."""
-        known, _ = splits.known_and_scored(self.split[self.targets], self.seed)
-        return known.gather(1, self.index[self.targets])
+        of, index = self.split[self.targets], self.index[self.targets]
+        asked = torch.zeros_like(of.member).scatter(1, index, True)
+        of = Splits(of.member & asked, asked & ~of.member, of.reserve & ~asked, of.seeds)
+        return splits.known_and_scored(of, self.seed)[0].gather(1, index)
+
+
+def made(
+    protocol: Callable[..., Roles],
+    data: Dataset,
+    split: Splits,
+    n_targets: int,
+    seed: int,
+    candidates: Tensor | None = None,
+) -> Roles:
+    """The roles of one of the functions below.
+
+    Raises:
+        ValueError: candidates that are no mask of the examples, or named where the protocol has its own, or not named where
+            it has none.
+    """
+    if candidates is None and protocol is not by_coins:
+        return protocol(data, split, n_targets, seed)
+    if protocol not in (one_of_each_pair, by_coins):
+        raise ValueError(
+            'candidates are named under the protocols "random_halves" and "canaries" alone; others have their own'
+        )
+    if candidates is None or candidates.dtype != torch.bool or candidates.shape != (len(data),):
+        found = "none" if candidates is None else f"{candidates.dtype} {tuple(candidates.shape)}"
+        raise ValueError(
+            f"candidates must be a bool mask of the {len(data)} examples, as chosen of canaries.mislabelled, found {found}"
+        )
+    return protocol(data, split, n_targets, seed, candidates)
 
     def public(self, target: int) -> Tensor:
         """Examples that the attacker of target number `target` knows not to be its members, and is not scored on: (1, r).
@@ -86,7 +118,9 @@ def apart(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
     return made
 
 
-def one_of_each_pair(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
+def one_of_each_pair(
+    data: Dataset, split: Splits, n_targets: int, seed: int, candidates: Tensor | None = None
+) -> Roles:
     """Random halves: the first model of each of the first `n_targets` pairs is a target, all have the same candidates.
 
     A target is attacked with the models of all other pairs. The other model of its own pair is left out: its membership
@@ -95,6 +129,8 @@ def one_of_each_pair(data: Dataset, split: Splits, n_targets: int, seed: int) ->
 
     Args:
         split: of `splits.random_halves`. The candidates' order depends on their number and on `seed` only.
+        candidates: bool (examples,), who is attacked; default: all that are in no reserve. Where there are canaries, all
+            others: `canaries.mislabelled` splits these in halves, and not the canaries.
 
     Raises:
         ValueError: fewer than two pairs, more targets than pairs, models whose reserves differ, or pairs that do
@@ -108,18 +144,59 @@ def one_of_each_pair(data: Dataset, split: Splits, n_targets: int, seed: int) ->
         )
     if not (split.reserve == split.reserve[0]).all():
         raise ValueError("random halves share one reserve, and these models' reserves differ")
-    covered = split.member | split.test
-    paired = split.member[0::2] == split.test[1::2]
-    if not (covered == covered[0]).all() or not (paired & (split.test[0::2] == split.member[1::2])).all():
+    member, test = (one if candidates is None else one & candidates for one in (split.member, split.test))
+    covered, paired = member | test, (member[0::2] == test[1::2]) & (test[0::2] == member[1::2])
+    if not (covered == covered[0]).all() or not paired.all():
         raise ValueError(
             "every pair of random halves covers the same candidates, each one's members being the other's test "
-            "examples, and these models' do not: take splits.random_halves"
+            "examples, and these models' do not: take splits.random_halves, and where canaries are in it, "
+            "Study(..., candidates=~canaries.chosen)"
         )
-    index = splits.candidates(split[:1], seed)[0][0]
+    index = splits.candidates(split[:1], seed, candidates)[0][0]
     teachers = [[j for j in range(k) if j // 2 != pair] for pair in range(n_targets)]
     targets, member = list(range(0, 2 * n_targets, 2)), split.member[:, index]
     index, truth = index.expand(k, -1), member[targets]
     return Roles(data, split, seed, index, member, truth, targets, list(range(k)), teachers)
+
+
+def by_coins(data: Dataset, split: Splits, n_targets: int, seed: int, candidates: Tensor) -> Roles:
+    """Canaries, each a member of each model by a coin: `canaries.mislabelled`; all models have the same candidates.
+
+    The targets are those of `one_of_each_pair`. A target is attacked with all other models, since their coins say nothing
+    of the target's; a model that has just the canaries that the target has not (a pair's other, where coins are drawn in
+    pairs) is left out, for the reason that stands there.
+
+    Args:
+        candidates: bool (examples,), who is a canary.
+
+    Raises:
+        ValueError: fewer than two models, more targets than every second model, no canary, one in a reserve or test set, or
+            a target that has all of them or none.
+    """
+    k = len(split)
+    if k < 2 or not 1 <= n_targets <= (k + 1) // 2:
+        raise ValueError(
+            f"every second model can be a target, so that 2 models or more and 1 to {(k + 1) // 2} targets are needed, "
+            f"found {k} models and {n_targets} targets"
+        )
+    index = candidates.nonzero()[:, 0]
+    if not len(index) or bool((split.reserve | split.test)[:, index].any()):
+        raise ValueError(
+            "canaries are needed, and no model has one in its reserve or test set: give the split and "
+            "candidates=chosen of canaries.mislabelled"
+        )
+    index = index[torch.randperm(len(index), generator=streams.generator(seed, "candidates", 0))]
+    targets, member = list(range(0, 2 * n_targets, 2)), split.member[:, index]
+    truth = member[targets]
+    if bool((truth.all(1) | ~truth.any(1)).any()):
+        raise ValueError(
+            f"a target has all of the {len(index)} canaries or none, so that no error can be counted; plant more of them"
+        )
+    teachers = [
+        [j for j in range(k) if j != target and not torch.equal(member[j], ~member[target])]
+        for target in targets
+    ]
+    return Roles(data, split, seed, index.expand(k, -1), member, truth, targets, list(range(k)), teachers)
 
 
 def check_same_targets(a: Roles, b: Roles) -> None:

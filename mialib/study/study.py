@@ -9,6 +9,10 @@
 
 A study trains no targets, chooses nothing, draws and saves nothing and judges no claim. Other candidates or another
 membership (random halves, the reserve in the members' place, redrawn membership as a null control) are another study.
+So are the canaries in the same networks:
+
+    average = Study(data, split, n_targets, candidates=~chosen, protocol="random_halves")
+    worst = Study(data, split, n_targets, candidates=chosen, protocol="canaries")
 """
 
 from collections import defaultdict
@@ -35,6 +39,7 @@ Who = Arm | Attacker
 PROTOCOLS = {
     "target_shadow": roles.apart,
     "random_halves": roles.one_of_each_pair,
+    "canaries": roles.by_coins,
     "d1_d2_d3": roles.targets_first,
     "official": roles.targets_first,
     "own": roles.targets_first,
@@ -46,10 +51,13 @@ class Study:
 
     Args:
         pool, split: the data, and who is a member of which model.
-        n_targets: the first so many models are attacked; under the protocol "random_halves" one of each pair.
+        n_targets: the first so many models are attacked; under the protocols "random_halves" and "canaries" one of
+            each pair.
         seed: the order of the candidates derives from it.
         member: bool (targets, n), who counts as a member of the targets; default: who is one. The attacks never get it,
             so that a null control may redraw it.
+        candidates: bool (examples,), who is attacked, under the protocols "random_halves" and "canaries" (see the roles of
+            these); default: all that can be.
         columns: of all rows: model, protocol (one of `PROTOCOLS`), ... Default: the pool's name, "target_shadow", "shadow",
             and "none" for compression and defense.
 
@@ -64,6 +72,7 @@ class Study:
         *,
         seed: int = 0,
         member: Tensor | None = None,
+        candidates: Tensor | None = None,
         **columns,
     ):
         if split.member.shape[1] != len(pool):
@@ -80,7 +89,7 @@ class Study:
         protocol = self.columns["protocol"]
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
-        made = PROTOCOLS[protocol](pool, split, n_targets, seed)
+        made = roles.made(PROTOCOLS[protocol], pool, split, n_targets, seed, candidates)
         self.roles = made if member is None else replace(made, truth=member)
         self.arms: dict[str, Arm] = {}
         self._rows: list[tuple[Who, dict]] = []

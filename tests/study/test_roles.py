@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mialib.data import Splits, splits
+from mialib.data import Splits, canaries, splits
 from mialib.study import roles
 
 
@@ -77,3 +77,77 @@ def test_models_that_are_no_random_halves_are_named(toy, halves):
         roles.one_of_each_pair(toy, changed(test=test, reserve=reserve), 1, 0)
     with pytest.raises(ValueError, match="covers the same candidates"):
         roles.one_of_each_pair(toy, halves[[0, 2, 1, 3, 4, 5]], 1, 0)
+
+
+# Canaries
+
+
+@pytest.fixture(scope="module")
+def planted(toy):
+    return canaries.mislabelled(toy, 8, 40, seed=0)
+
+
+def test_canaries_and_the_others_are_candidates_of_two_roles(planted):
+    data, split, chosen = planted
+    others = roles.one_of_each_pair(data, split, 3, 2, ~chosen)
+    worst = roles.by_coins(data, split, 3, 2, chosen)
+    assert others.targets == worst.targets == [0, 2, 4] and worst.same_candidates
+    assert sorted(worst.index[0].tolist()) == chosen.nonzero()[:, 0].tolist() != worst.index[0].tolist()
+    free = (~chosen & ~split.reserve[0]).nonzero()[:, 0]
+    assert sorted(others.index[0].tolist()) == free.tolist()
+    for one in (others, worst):
+        assert torch.equal(one.member, split.member.gather(1, one.index))
+        assert torch.equal(one.truth, one.member[one.targets])
+
+
+def test_the_others_are_attacked_as_if_there_were_no_canaries(toy, planted):
+    """The same order and members as those of the halves alone."""
+    _, split, chosen = planted
+    alone = roles.one_of_each_pair(toy, splits.random_halves(80, 8, seed=0), 3, 2)
+    found = roles.one_of_each_pair(planted.data, split, 3, 2, ~chosen)
+    assert torch.equal((~chosen).nonzero()[:, 0][alone.index], found.index)
+    assert torch.equal(alone.member, found.member) and alone.teachers == found.teachers
+
+
+def test_all_other_models_teach_about_canaries_but_one_that_mirrors_the_target(toy, planted):
+    free = roles.by_coins(planted.data, planted.split, 2, 0, planted.chosen)
+    assert free.teachers == [[1, 2, 3, 4, 5, 6, 7], [0, 1, 3, 4, 5, 6, 7]]
+    data, split, chosen = canaries.mislabelled(toy, 8, 40, seed=0, in_pairs=True)
+    paired = roles.by_coins(data, split, 2, 0, chosen)
+    assert paired.teachers == [[2, 3, 4, 5, 6, 7], [0, 1, 4, 5, 6, 7]]
+    for rows in paired.teachers:
+        assert bool((paired.member[rows].sum(0) == 3).all())
+
+
+def test_the_order_of_canaries_does_not_depend_on_who_is_a_member(planted):
+    data, split, chosen = planted
+    other = Splits(split.member.flip(0), split.test.flip(0), split.reserve, split.seeds)
+    before, after = (roles.by_coins(data, one, 2, 7, chosen) for one in (split, other))
+    assert torch.equal(before.index, after.index) and not torch.equal(before.member, after.member)
+
+
+def test_what_are_no_canaries_is_refused(toy, planted, halves):
+    data, split, chosen = planted
+    with pytest.raises(ValueError, match="1 to 4 targets are needed, found 8 models and 5 targets"):
+        roles.by_coins(data, split, 5, 0, chosen)
+    for mask in (~chosen, chosen & False):
+        with pytest.raises(ValueError, match="canaries are needed, and no model has one in its reserve"):
+            roles.by_coins(data, split, 2, 0, mask)
+    one = torch.zeros_like(chosen)
+    one[chosen.nonzero()[0]] = True
+    with pytest.raises(ValueError, match="a target has all of the 1 canaries or none"):
+        roles.by_coins(data, split, 1, 0, one)
+    with pytest.raises(ValueError, match=r"covers the same candidates.*candidates=~canaries.chosen"):
+        roles.one_of_each_pair(data, split, 2, 0)
+
+
+def test_candidates_belong_to_two_protocols(toy, planted, halves):
+    data, split, chosen = planted
+    with pytest.raises(ValueError, match='under the protocols "random_halves" and "canaries" alone'):
+        roles.made(roles.targets_first, data, split, 2, 0, chosen)
+    for mask, found in ((None, "found none"), (chosen[:9], r"torch.bool \(9,\)"), (chosen.long(), "int64")):
+        with pytest.raises(ValueError, match=f"bool mask of the 120 examples.*{found}"):
+            roles.made(roles.by_coins, data, split, 2, 0, mask)
+    plain = roles.made(roles.one_of_each_pair, toy, halves, 2, 0)
+    everyone = roles.made(roles.one_of_each_pair, toy, halves, 2, 0, torch.ones(120, dtype=torch.bool))
+    assert torch.equal(plain.index, everyone.index) and torch.equal(plain.member, everyone.member)
