@@ -55,7 +55,7 @@ class Calibrated:
     fewest: ClassVar[int] = 2  # shadows
 
     def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
-        self._check(target, shadows, shadow_member)
+        check(type(self).__name__, self.fewest, target, shadows, shadow_member)
         own, signal = self.statistic(target)[0], self.statistic(shadows)
         sides = self._sides(signal, shadow_member)
         self._check_sides(*sides)
@@ -124,26 +124,27 @@ class Calibrated:
                 "Take splits.random_halves"
             )
 
-    def _check(self, target: Views, shadows: Views, shadow_member: Tensor) -> None:
-        name = type(self).__name__
-        target.check_single()
-        if shadows.labels.shape[1] != target.labels.shape[1]:
-            raise ValueError(
-                f"{name} compares models on the same candidates: the target has {target.labels.shape[1]}, "
-                f"the shadows have {shadows.labels.shape[1]}. Take a study of splits.random_halves"
-            )
-        if not (shadows.labels == target.labels).all():
-            raise ValueError(
-                f"{name} compares models on the same candidates in the same order, and the shadows' labels are not "
-                "the target's. Take a study of splits.random_halves"
-            )
-        signals.check_member(shadow_member, shadows.labels, "shadow_member")
-        if len(shadows) < self.fewest:
-            half = self.fewest // 2
-            raise ValueError(
-                f"{name} needs {self.fewest} shadows or more, {half} that {'have' if half > 1 else 'has'} a candidate "
-                f"as a member and {half} that {'have' if half > 1 else 'has'} not, found {len(shadows)}"
-            )
+
+def check(name: str, fewest: int, target: Views, shadows: Views, shadow_member: Tensor) -> None:
+    """Raises ValueError for what an attack `name` on the same candidates cannot be called with, see `Calibrated`."""
+    target.check_single()
+    if shadows.labels.shape[1] != target.labels.shape[1]:
+        raise ValueError(
+            f"{name} compares models on the same candidates: the target has {target.labels.shape[1]}, "
+            f"the shadows have {shadows.labels.shape[1]}. Take a study of splits.random_halves"
+        )
+    if not (shadows.labels == target.labels).all():
+        raise ValueError(
+            f"{name} compares models on the same candidates in the same order, and the shadows' labels are not "
+            "the target's. Take a study of splits.random_halves"
+        )
+    signals.check_member(shadow_member, shadows.labels, "shadow_member")
+    if len(shadows) < fewest:
+        half = fewest // 2
+        raise ValueError(
+            f"{name} needs {fewest} shadows or more, {half} that {'have' if half > 1 else 'has'} a candidate "
+            f"as a member and {half} that {'have' if half > 1 else 'has'} not, found {len(shadows)}"
+        )
 
 
 def partners(member: Tensor) -> tuple[Tensor, Tensor]:

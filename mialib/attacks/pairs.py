@@ -46,8 +46,8 @@ from torch import Tensor, nn
 
 from mialib.asking import Views
 from mialib.asking.posteriors import with_label
-from mialib.attacks import likelihood, neural, signals
-from mialib.attacks.likelihood import FLOOR, partners
+from mialib.attacks import calibrating, neural, signals
+from mialib.attacks.calibrating import FLOOR, partners
 from mialib.attacks.neural import NeuralAttack
 from mialib.attacks.threshold import best_threshold
 from mialib.models import attack_networks
@@ -81,7 +81,7 @@ class PairLiRA:
             )
 
     def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
-        likelihood._check(target, shadows, shadow_member)
+        calibrating.check("the pair attack", 4, target, shadows, shadow_member)
         own, signal = confidences(target)[0], confidences(shadows)
         _check_versions(own, signal)
         sides = [_Moments.of(signal, side) for side in (shadow_member, ~shadow_member)]

@@ -49,6 +49,16 @@ class Roles:
         of = Splits(of.member & asked, asked & ~of.member, of.reserve & ~asked, of.seeds)
         return splits.known_and_scored(of, self.seed)[0].gather(1, index)
 
+    def public(self, target: int) -> Tensor:
+        """Examples that the attacker of target number `target` knows not to be its members, and is not scored on: (1, r).
+
+        All others of the data set: its reserve, under `target_shadow` also the shadows' half, and what nobody uses. What a
+        defence learned from the reserve, it answers as it answers nobody else; of random halves there is no other.
+        """
+        model = self.targets[target]
+        return (~(self.split.member[model] | self.split.test[model])).nonzero()[:, 0][None]
+
+
 
 def made(
     protocol: Callable[..., Roles],
@@ -76,15 +86,6 @@ def made(
             f"candidates must be a bool mask of the {len(data)} examples, as chosen of canaries.mislabelled, found {found}"
         )
     return protocol(data, split, n_targets, seed, candidates)
-
-    def public(self, target: int) -> Tensor:
-        """Examples that the attacker of target number `target` knows not to be its members, and is not scored on: (1, r).
-
-        All others of the data set: its reserve, under `target_shadow` also the shadows' half, and what nobody uses. What a
-        defence learned from the reserve, it answers as it answers nobody else; of random halves there is no other.
-        """
-        model = self.targets[target]
-        return (~(self.split.member[model] | self.split.test[model])).nonzero()[:, 0][None]
 
 
 def targets_first(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
