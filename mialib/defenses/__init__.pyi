@@ -1,5 +1,6 @@
 from . import adversarial as adversarial
 from . import differential_privacy as differential_privacy
+from . import hamp as hamp
 from . import keyed as keyed
 from . import losses as losses
 from . import memguard as memguard

@@ -2,11 +2,13 @@ from . import calibration as calibration
 from . import consistency as consistency
 from . import decisions as decisions
 from . import dispersion as dispersion
+from . import epsilon as epsilon
 from . import extremes as extremes
 from . import intervals as intervals
 from . import kernels as kernels
 from . import metrics as metrics
 from . import timing as timing
+from . import vulnerability as vulnerability
 from .dispersion import Dispersion as Dispersion
 from .dispersion import beyond_the_label as beyond_the_label
 from .dispersion import distortion as distortion

@@ -119,6 +119,7 @@ class Data(TypedDict, total=False):
     n_models: Networks
     n_targets: Networks
     n_shadows: Networks
+    n_canaries: Examples | None
 
 
 class Training(TypedDict, total=False):
@@ -177,6 +178,8 @@ class Defenses(TypedDict, total=False):
     smoothings: Annotated[list[Share], Different]
     relax_strengths: Strengths
     relax_upper: Density
+    hamp_strengths: Strengths
+    hamp_threshold: Budget
     mmd_strengths: Strengths
     dp_noises: Strengths
     dp_lrs: Annotated[list[Rate], Some, Different]

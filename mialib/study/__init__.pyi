@@ -27,8 +27,12 @@ from .row_makers import cost as cost
 from .row_makers import dispersion as dispersion
 from .row_makers import distortion as distortion
 from .row_makers import divergence as divergence
+from .row_makers import epsilon_lower as epsilon_lower
+from .row_makers import epsilon_lower_of_many as epsilon_lower_of_many
+from .row_makers import population_signal as population_signal
 from .row_makers import rebuilt as rebuilt
 from .row_makers import utility as utility
+from .row_makers import vulnerable as vulnerable
 from .rows import COLUMNS as COLUMNS
 from .rows import aggregate as aggregate
 from .rows import attack_rows as attack_rows

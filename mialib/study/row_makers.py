@@ -1,5 +1,5 @@
 """From an arm to tidy rows that need no margins: utility, divergence, calibration, dispersion, distortion, cost, what an
-inversion rebuilt. `Study.measure` takes them.
+inversion rebuilt, who leaks most; and of margins an audited epsilon. `Study.measure` takes them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,6 +11,7 @@ from mialib.asking import posteriors
 from mialib.attacks import inversion, signals
 from mialib.compression import size
 from mialib.data import splits
+from mialib.measures import epsilon, vulnerability
 from mialib.measures.calibration import calibration_error, calibration_error_by_chance
 from mialib.models.decoders import squared_error
 from mialib.study.arms import Arm
@@ -164,6 +165,90 @@ def rebuilt(arm: Arm, drawn: Tensor, truth: Tensor, classifier: Population) -> l
         measured["named"] = inversion.named(classifier, data, drawn[[i]][:, mask], labels)[0]
         rows += _rows(measured, arm.columns, i, side)
     return rows
+
+
+def epsilon_lower(arm: Arm, margins: Tensor, delta: float = 0.0, level: float = epsilon.LEVEL) -> list[dict]:
+    """Rows on what epsilon at least each target's training has, by an attack's guesses about its canaries: epsilon_lower.
+
+    They stand beside the accountant's, which `Study.note` notes as epsilon. `measures.epsilon.of_one_run` of each target; the
+    trainings of an attack network count as one attack, by their mean margins. Say whose doing it is:
+
+        study.measure(partial(epsilon_lower, margins=study.margins(arm, "lira_online")), arm, attack="lira_online")
+
+    Args:
+        margins: (targets, trainings, n), `Study.margins` of the arm.
+        delta: of the (epsilon, delta) that the accountant speaks of.
+        level: how often a bound may be wrong.
+
+    Raises:
+        ValueError: candidates that are no canaries, members of each model by independent coins; what `of_one_run` refuses.
+    """
+    _check_canaries(arm)
+    bounds = [
+        epsilon.of_one_run(member, margin, delta=delta, level=level)
+        for member, margin in zip(arm.member, margins.mean(1), strict=True)
+    ]
+    return [row for i, bound in enumerate(bounds) for row in _rows({"epsilon_lower": bound}, arm.columns, i)]
+
+
+def epsilon_lower_of_many(arm: Arm, delta: float = 0.0, level: float = epsilon.LEVEL) -> list[dict]:
+    """Rows on the same by one canary in many models, targets and shadows: epsilon_lower_of_many, of the recipe.
+
+    `measures.epsilon.of_many_models` of the log-odds. It speaks of the way in which all of them are trained, and so every
+    target has the same row.
+
+    Raises:
+        ValueError: as of `epsilon_lower`.
+    """
+    _check_canaries(arm)
+    bound = epsilon.of_many_models(*population_signal(arm), delta=delta, level=level).bound
+    return [
+        row
+        for i in range(len(arm.member))
+        for row in _rows({"epsilon_lower_of_many": bound}, arm.columns, i)
+    ]
+
+
+def vulnerable(arm: Arm, share: float = 0.01) -> list[dict]:
+    """Rows on whom the average hides: leak_of_worst_0.01, the part of all leak that the worst 1 % of the candidates carry.
+
+    `measures.vulnerability.worst_share` of the log-odds of all models, targets and shadows; every target has the same row.
+
+    Raises:
+        ValueError: models that were not asked about the same candidates; what `worst_share` refuses.
+    """
+    worst = vulnerability.worst_share(*population_signal(arm), share=share)
+    return [
+        row
+        for i in range(len(arm.member))
+        for row in _rows({f"leak_of_worst_{share:g}": worst}, arm.columns, i)
+    ]
+
+
+def population_signal(arm: Arm) -> tuple[Tensor, Tensor]:
+    """What all models of a study say of its candidates, and who is a member of which: what `measures.vulnerability` takes.
+
+    Returns:
+        The log-odds of the true class, float64 (k, n), and bool (k, n).
+
+    Raises:
+        ValueError: models that were not asked about the same candidates.
+    """
+    if not arm.roles.same_candidates:
+        raise ValueError(
+            f"the models of {arm} were asked about candidates of their own; take a study of splits.random_halves or of "
+            "canaries.mislabelled"
+        )
+    shadows = arm.shadows()
+    return signals.confidence(shadows.log_posteriors, shadows.labels), arm.roles.member[arm.roles.shadows]
+
+
+def _check_canaries(arm: Arm) -> None:
+    if arm.columns["protocol"] != "canaries":
+        raise ValueError(
+            "an audit counts guesses about canaries, each a member by a coin of its own, and the protocol of "
+            f'{arm} is {arm.columns["protocol"]!r}: take Study(..., candidates=chosen, protocol="canaries")'
+        )
 
 
 def _sides(arm: Arm) -> Iterator[tuple[int, str, Tensor]]:

@@ -17,7 +17,7 @@ from mialib.compression import pruning
 from mialib.compression.admm import ADMM
 from mialib.compression.cardinality import LargestWeights
 from mialib.data import splits
-from mialib.defenses import adversarial, differential_privacy, losses
+from mialib.defenses import adversarial, differential_privacy, hamp, losses
 from mialib.defenses import differential_privacy as dp
 from mialib.defenses.differential_privacy import DPSGD, Phase
 from mialib.models import classifiers
@@ -362,8 +362,13 @@ def test_objectives_that_need_a_whole_batch_are_refused_by_name_before_any_work(
 
 @pytest.mark.parametrize(
     "objective",
-    [cross_entropy, losses.LabelSmoothing(0.1), losses.SoftTargets(torch.full((2, 120, 3), 1 / 3))],
-    ids=["cross-entropy", "label smoothing", "soft targets"],
+    [
+        cross_entropy,
+        losses.LabelSmoothing(0.1),
+        losses.SoftTargets(torch.full((2, 120, 3), 1 / 3)),
+        hamp.HAMP(0.1),
+    ],
+    ids=["cross-entropy", "label smoothing", "soft targets", "HAMP"],
 )
 def test_means_over_examples_are_trained_privately(toy, split, objective):
     fitted = training.fit(mlp, toy, split, RECIPE, objective=objective, descent=DPSGD(1.0))

@@ -9,7 +9,7 @@ from torch import nn
 from mialib.attacks import inversion
 from mialib.compression import Quantizer, admm, cardinality, gradual, pruning, quantization
 from mialib.data import Dataset, splits
-from mialib.defenses import adversarial, differential_privacy, losses, mmd, purifier, reformer
+from mialib.defenses import adversarial, differential_privacy, hamp, losses, mmd, purifier, reformer
 from mialib.models import classifiers, decoders
 from mialib.training import Blurred, FlipAndShift, Recipe, cross_entropy, loop, population
 from mialib.training.descent import Shuffling
@@ -99,6 +99,7 @@ CASES = {
     "PPB": Case(hooks={"objective": losses.PPB(1.0)}),
     "LabelSmoothing": Case(hooks={"objective": losses.LabelSmoothing(0.2)}),
     "RelaxLoss": Case(hooks={"objective": losses.RelaxLoss(0.9, period=2)}),
+    "HAMP": Case(hooks={"objective": hamp.HAMP(0.1)}),
     "Mixup": Case(hooks={"objective": losses.Mixup(1.0)}),
     "SoftTargets": Case(
         hooks={"objective": losses.SoftTargets(torch.rand(MODELS, N, C, generator=_draws()).softmax(-1))}

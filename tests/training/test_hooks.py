@@ -12,6 +12,7 @@ from mialib.compression import Masks, Quantizer, admm, cardinality, gradual, pru
 from mialib.defenses import (
     adversarial,
     differential_privacy,
+    hamp,
     losses,
     memguard,
     mmd,
@@ -66,6 +67,7 @@ SHIPPED = [
     (hooks.Objective, losses.RelaxLoss),
     (hooks.Objective, losses.SoftTargets),
     (hooks.Objective, losses.Mixup),
+    (hooks.Objective, hamp.HAMP),
     (hooks.Objective, pruning.SparseGamma),
     (hooks.Objective, purifier.Faithful),
     (hooks.Objective, reformer.Evidence),
@@ -90,6 +92,7 @@ SHIPPED = [
     (hooks.OutputDefense, outputs.Temperature),
     (hooks.OutputDefense, outputs.TopK),
     (hooks.OutputDefense, outputs.Noise),
+    (hooks.OutputDefense, hamp.Reordered),
     (hooks.OutputDefense, memguard.MemGuard),
     (hooks.OutputDefense, purifier.Purifier),
     (hooks.OutputDefense, reformer.Reformer),
@@ -133,7 +136,7 @@ def test_hooks_are_called_as_their_protocols_say(protocol, hook):
 
 @pytest.mark.parametrize(
     "defense",
-    [memguard.MemGuard, purifier.Purifier, reformer.Reformer, swapper.Swapper, state.Chain, state.Each],
+    [hamp.Reordered, memguard.MemGuard, purifier.Purifier, reformer.Reformer, swapper.Swapper, state.Chain, state.Each],
     ids=named,
 )
 def test_output_defences_with_a_state_a_network_are_indexed(defense):
@@ -158,6 +161,7 @@ OBJECTIVES = [
     losses.RelaxLoss(1.1, period=2),  # some examples above, some below
     losses.SoftTargets(torch.full((K, K * B, C), 1 / C)),
     losses.Mixup(1.0),
+    hamp.HAMP(0.1),
     purifier.Faithful(1.0),
 ]
 
