@@ -18,6 +18,7 @@ from mialib.training.precision import arithmetic
 
 TIMED = 0.5  # seconds of steps that are measured for each kind of training
 ONE_BY_ONE = 16  # examples of a batch whose examples are treated one by one: each takes as long, however many there are
+VERY_DEAR = 10.0  # seconds: a step that takes longer is made once
 DEAR = 0.2  # seconds: a step that takes longer stands for other objectives of its architecture too
 
 
@@ -101,7 +102,9 @@ class Pace:
         if recipe.epochs == 0:
             return Training(set_up, 0.0)
         one = min(1.0, recipe.batch_size / members)
-        step = max(run(1, one) - set_up, 1e-4)  # the first of its kind: a bound
+        step = max(run(1, one) - set_up, 1e-4)
+        if step < VERY_DEAR:  # the first of its kind prepares kernels for its shapes, in bf16 above all
+            step = min(step, max(run(1, one) - set_up, 1e-4))
         if step > TIMED:
             return self._dear.setdefault(plain, Training(set_up, step / math.ceil(one * members)))
         wanted = max(1, round(TIMED / step))
