@@ -1,15 +1,15 @@
 from . import averaging as averaging
 from . import bayesian as bayesian
 from . import blindmi as blindmi
-from . import calibrating as calibrating
 from . import boundary as boundary
+from . import calibrating as calibrating
 from . import inversion as inversion
 from . import label_only as label_only
 from . import likelihood as likelihood
 from . import neural as neural
-from . import ratios as ratios
 from . import pairs as pairs
 from . import quantile as quantile
+from . import ratios as ratios
 from . import signals as signals
 from . import suites as suites
 from . import threshold as threshold

@@ -95,3 +95,21 @@ def _with_wrong_labels(data: Dataset, own: Tensor, seed: int) -> Dataset:
     y, own = data.y.clone(), own.to(data.y.device)
     y[own] = (y[own] + steps.to(y.device)) % data.num_classes
     return replace(data, y=y)
+
+
+def evened(split: Splits, chosen: Tensor) -> Splits:
+    """The same split, with equally many members of each model: what output defences are built from, `defenses.defender`.
+
+    Coins give models different numbers of canaries. All that a model has stay; of the others as many are left out, drawn by
+    the model's seed, as it has more members than the model with the fewest.
+
+    Args:
+        chosen: bool (n,), who is a canary.
+    """
+    member = split.member.clone()
+    surplus = member.sum(1) - member.sum(1).min()
+    for own, extra, seed in zip(member, surplus.tolist(), split.seeds.tolist(), strict=True):
+        others = (own & ~chosen).nonzero()[:, 0]
+        order = torch.randperm(len(others), generator=streams.generator(seed, "left out for canaries"))
+        own[others[order[:extra]]] = False
+    return replace(split, member=member)

@@ -6,7 +6,7 @@ Rows are those of `mialib.study` (a list of dicts, or its `table`): where they n
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -187,13 +187,16 @@ def scatter(
     ylabel: str,
     references: Mapping[str, Callable] = {},
     xscale: str = "linear",
+    yscale: str = "linear",
+    joined: Collection[str] = (),
 ) -> Figure:
     """Points of up to twelve families, each at its mean over targets with faint 95% intervals and its label.
 
     groups: family -> [(label, x (t,), y (t,)), ...], values over targets. Labels are best short ("4", "beta 1"); an
         empty one is not written. A point whose mean is nan is left out.
     references: name -> function of x, a faint line over the range of x; say {"gap attack": lambda x: 0.5 + x / 2}.
-    xscale: "linear" or "log".
+    xscale, yscale: "linear" or "log"; on a log axis a point whose mean is 0 has no place, and is left out.
+    joined: families whose points a line joins, in their order.
     """
     means = [
         (family, text, *metrics.over_targets(x), *metrics.over_targets(y))
@@ -202,6 +205,8 @@ def scatter(
     ]
     columns = ["family", "text", "value_x", "low_x", "high_x", "value", "low", "high"]
     points = pd.DataFrame(means, columns=columns).dropna(subset=["value_x", "value"])
+    for scale, value in ((xscale, "value_x"), (yscale, "value")):
+        points = points[points[value] > 0] if scale == "log" else points
     if points.empty:
         raise ValueError("groups hold no point; each family needs one whose mean is no nan")
     if len(groups) > len(_TWELVE):
@@ -213,10 +218,11 @@ def scatter(
         points["value_x"], points["value"], _error(points), _error(points, "_x"), fmt="none", **bars
     )
     for family, members in points.groupby("family", sort=False):
-        look = looks[family] | {"linestyle": "none", "markeredgecolor": "white", "markeredgewidth": 0.5}
+        look = looks[family] | {"markeredgecolor": "white", "markeredgewidth": 0.5, "linewidth": 1}
+        look["linestyle"] = "-" if family in joined else "none"
         look["markersize"] += 1.5  # what the white edge, which parts markers that meet, takes away
         axes.plot(members["value_x"], members["value"], **look, label=family)
-    axes.set_xscale(xscale)
+    axes.set(xscale=xscale, yscale=yscale)
     axes.margins(0.06)
     ends = axes.get_xlim()
     x = np.geomspace(*ends, 100) if xscale == "log" else np.linspace(*ends, 100)

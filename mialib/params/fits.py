@@ -117,6 +117,17 @@ def _split(values: Values, pool: Dataset) -> tuple[Splits | None, list[Problem]]
             # examples that are alike stay together, so that a random share is not exact
             n = math.ceil((1.01 - _AUXILIARY) * n) if private is None else int((pool.y < private).sum())
             return splits.d1_d2_d3(n, n_train, values["n_reserve"], n_train, 0), []
+        if "reserve_share" in values:
+            ordinary = n - (values.get("n_canaries") or 0)
+            if ordinary < 2 * FEWEST_MEMBERS:
+                return None, [
+                    (
+                        "n_canaries",
+                        f"n_canaries is {values['n_canaries']}: {pool.name} has {n} examples, and {2 * FEWEST_MEMBERS} others "
+                        "are the fewest; plant fewer, or take more examples (subset)",
+                    )
+                ]
+            return splits.random_halves(ordinary, 2, 0, values["reserve_share"]), []
         if "n_models" in values:
             return splits.official(n, n_train, 1, 0), []
         if "n_shadows" in values:
@@ -136,8 +147,8 @@ def _of_members(values: Values, split: Splits, pool: Dataset) -> Iterator[Proble
             f"subset is {values.get('subset')}: the halves of {len(pool)} examples leave targets and shadows reserves of "
             f"{min(reserves)} and {max(reserves)}, and ranges are measured on equally many; take one example less",
         )
-    if values["n_train"] is None:
-        if members < FEWEST_MEMBERS:
+    if values.get("n_train") is None:
+        if members < FEWEST_MEMBERS and "n_train" in values:
             yield (
                 "n_train",
                 f"n_train is None: of {len(pool)} examples 45 % of a half are {members} members, and "

@@ -85,6 +85,17 @@ def _sub_models(values: Values, names: Collection[str]) -> Iterator[tuple[str, s
         )
 
 
+def _halves(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Models that come in pairs, of which one each can be attacked by all others: the notebook of canaries has them."""
+    k, targets = values.get("n_models"), values.get("n_targets")
+    if "reserve_share" not in names or k is None:
+        return
+    if k % 2 or k < 4:
+        yield "n_models", f"n_models is {k}: models come in pairs, two pairs or more; take an even number from 4"
+    elif targets is not None and targets > k // 2:
+        yield "n_targets", f"n_targets is {targets}: of {k} models (n_models) one of each pair can be attacked, at most {k // 2}"
+
+
 def _pull(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]:
     rho, growth, times = (values.get(name) for name in ("rho", "rho_growth", "admm_iterations"))
     if rho and growth and times and not _at_most(LARGEST_PULL, rho, growth, times - 1):
@@ -108,5 +119,6 @@ _RULES: tuple[Callable[[Values, Collection[str]], Iterator[tuple[str, str]]], ..
     _chosen,
     _first,
     _sub_models,
+    _halves,
     _pull,
 )

@@ -120,6 +120,7 @@ class Data(TypedDict, total=False):
     n_targets: Networks
     n_shadows: Networks
     n_canaries: Examples | None
+    reserve_share: Annotated[float, Field(ge=0.01, le=0.9)]
 
 
 class Training(TypedDict, total=False):

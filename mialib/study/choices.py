@@ -98,9 +98,33 @@ def operating_point(study: Study, arms: Sequence[Arm], base: Arm, slack: float) 
         raise ValueError(
             "an operating point is chosen by reserve accuracy, which was not measured in all settings"
         )
-    # accuracies are shares, slack a round number
-    fair = [arm for arm in arms if cost[arm] <= slack + 1e-9]
-    return max(fair, key=lambda arm: arm.columns["defense_strength"]) if fair else min(cost, key=cost.get)
+    return _strongest(cost, slack, lambda arm: arm.columns["defense_strength"])
+
+
+def affordable(
+    tried: Mapping[float, Population], base: Population, *, data: Dataset, split: Splits, slack: float
+) -> float:
+    """`operating_point` before there is a study: the strength to train all models at, by what it costs a few of them.
+
+    Args:
+        tried: strength -> models trained at it; base: the same models without the defence.
+        split: that of these models.
+
+    Raises:
+        ValueError: nothing was tried, or a model without reserve examples.
+    """
+    if not tried:
+        raise ValueError("tried is empty; at least one strength is needed to choose from")
+    if not bool(split.reserve.any(1).all()):
+        raise ValueError("an operating point is chosen by reserve accuracy, and a model has no reserve examples")
+    accuracy = reserve_accuracy(base, data, split)
+    return _strongest({s: accuracy - reserve_accuracy(one, data, split) for s, one in tried.items()}, slack, float)
+
+
+def _strongest(cost: Mapping, slack: float, strength: Callable) -> object:
+    """The strongest of those that cost at most `slack`; the one that costs least if none does."""
+    fair = [one for one in cost if cost[one] <= slack + 1e-9]  # accuracies are shares, slack a round number
+    return max(fair, key=strength) if fair else min(cost, key=cost.get)
 
 
 @dataclass
