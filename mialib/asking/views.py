@@ -105,9 +105,7 @@ class Views:
     def answers(self) -> "Views":
         """The same without inputs, the door and what is public: small enough to be sent to other processes."""
         answers, moved, beside = map(_alone, (self.log_posteriors, self.sensitivity, self.beside))
-        return Views(
-            answers, _alone(self.labels), moved, beside=beside, _valid=(answers, moved, beside)
-        )
+        return Views(answers, _alone(self.labels), moved, beside=beside, _valid=(answers, moved, beside))
 
     def rows(self, index: Tensor) -> "Views":
         """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""

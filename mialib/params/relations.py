@@ -91,9 +91,15 @@ def _halves(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]
     if "reserve_share" not in names or k is None:
         return
     if k % 2 or k < 4:
-        yield "n_models", f"n_models is {k}: models come in pairs, two pairs or more; take an even number from 4"
+        yield (
+            "n_models",
+            f"n_models is {k}: models come in pairs, two pairs or more; take an even number from 4",
+        )
     elif targets is not None and targets > k // 2:
-        yield "n_targets", f"n_targets is {targets}: of {k} models (n_models) one of each pair can be attacked, at most {k // 2}"
+        yield (
+            "n_targets",
+            f"n_targets is {targets}: of {k} models (n_models) one of each pair can be attacked, at most {k // 2}",
+        )
 
 
 def _pull(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -116,9 +116,13 @@ def affordable(
     if not tried:
         raise ValueError("tried is empty; at least one strength is needed to choose from")
     if not bool(split.reserve.any(1).all()):
-        raise ValueError("an operating point is chosen by reserve accuracy, and a model has no reserve examples")
+        raise ValueError(
+            "an operating point is chosen by reserve accuracy, and a model has no reserve examples"
+        )
     accuracy = reserve_accuracy(base, data, split)
-    return _strongest({s: accuracy - reserve_accuracy(one, data, split) for s, one in tried.items()}, slack, float)
+    return _strongest(
+        {s: accuracy - reserve_accuracy(one, data, split) for s, one in tried.items()}, slack, float
+    )
 
 
 def _strongest(cost: Mapping, slack: float, strength: Callable) -> object:

@@ -59,7 +59,6 @@ class Roles:
         return (~(self.split.member[model] | self.split.test[model])).nonzero()[:, 0][None]
 
 
-
 def made(
     protocol: Callable[..., Roles],
     data: Dataset,

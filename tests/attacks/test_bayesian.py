@@ -66,7 +66,11 @@ def test_one_pair_tells_the_variance_from_the_difference_of_its_answers():
 
 
 PRIORS = [Prior(1.0, 2.0, 4.0, 1.5), Prior(1.0, math.inf, 4.0, 1.5), Prior(1.0, 0.0, 3.0, 1.5)]
-INFINITE = [Prior(1.0, 2.0, math.inf, 1.5), Prior(1.0, 0.0, math.inf, 1.5), Prior(1.0, math.inf, math.inf, 1.5)]
+INFINITE = [
+    Prior(1.0, 2.0, math.inf, 1.5),
+    Prior(1.0, 0.0, math.inf, 1.5),
+    Prior(1.0, math.inf, math.inf, 1.5),
+]
 
 
 def posterior(x, prior):
@@ -149,7 +153,9 @@ def test_with_ever_more_shadows_it_is_lira_with_a_variance_for_each_candidate(st
     for k in (22, 2002):
         signal, member = made_up(k, 40, leak=1.0, spread=1.0, noise=noise)
         sides = Side.of(signal[2:], member[2:]), Side.of(signal[2:], ~member[2:])
-        found, limit = (one.score(signal[0], *sides) for one in (BaVarIA(online, student), LiRA(online, False)))
+        found, limit = (
+            one.score(signal[0], *sides) for one in (BaVarIA(online, student), LiRA(online, False))
+        )
         gaps.append(float((found - limit).abs().mean()))
     assert gaps[1] < 0.02 and gaps[1] < gaps[0] / 5
 
@@ -167,7 +173,9 @@ def test_the_deviate_has_the_tail_of_students_t(freedom):
 
 def test_offline_both_have_one_ranking_under_random_halves():
     signal, member = made_up(10, 300, spread=1.0, noise=torch.linspace(0.3, 3, 300))
-    one, other = (attacked(a, signal, member) for a in (bayesian.bavaria_t_offline, bayesian.bavaria_n_offline))
+    one, other = (
+        attacked(a, signal, member) for a in (bayesian.bavaria_t_offline, bayesian.bavaria_n_offline)
+    )
     assert torch.equal(one.argsort(), other.argsort())
     online = [attacked(a, signal, member).argsort() for a in (bayesian.bavaria_t, bayesian.bavaria_n)]
     assert not torch.equal(*online)

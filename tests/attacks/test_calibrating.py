@@ -94,10 +94,14 @@ def test_candidates_that_no_shadow_can_speak_of_are_counted(attack):
     member[:, :3], member[:, 3] = False, True
     name = type(attack).__name__
     if attack.online:
-        with pytest.raises(ValueError, match=f"4 of 10 candidates are members of none or of all.*online {name} needs"):
+        with pytest.raises(
+            ValueError, match=f"4 of 10 candidates are members of none or of all.*online {name} needs"
+        ):
             attack(target, shadows, member)
         return
-    with pytest.raises(ValueError, match=f"1 of 10 candidates are members of all of the 6 shadows; {name} needs"):
+    with pytest.raises(
+        ValueError, match=f"1 of 10 candidates are members of all of the 6 shadows; {name} needs"
+    ):
         attack(target, shadows, member)
     member[0, 3] = False
     assert attack(target, shadows, member).isfinite().all()  # it needs no shadow with the member
@@ -174,8 +178,7 @@ def test_games_leave_the_player_and_its_partner_out():
 
 
 # margins of `made_up(10, 5, seed=7, spread=1)`, computed once by this code; LiRA's by the code before it was taken apart
-GOLDEN = {
-}
+GOLDEN = {}
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))

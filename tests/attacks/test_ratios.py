@@ -134,4 +134,7 @@ def test_other_arguments_out_of_range_are_refused():
 
 def test_the_instances_are_the_four_attacks():
     assert (ratios.base_online, ratios.base_offline) == (BASE(True, 2.0, 0.33), BASE(False, 2.0, 0.33))
-    assert (ratios.rmia_online, ratios.rmia_offline) == (RMIA(True, 2.0, 2.0, 0.33), RMIA(False, 2.0, 2.0, 0.33))
+    assert (ratios.rmia_online, ratios.rmia_offline) == (
+        RMIA(True, 2.0, 2.0, 0.33),
+        RMIA(False, 2.0, 2.0, 0.33),
+    )

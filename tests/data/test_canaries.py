@@ -108,3 +108,17 @@ def test_a_single_class_has_no_wrong_label(toy):
     one = type(toy).of_features("one", toy.x, toy.y * 0, 1)
     with pytest.raises(ValueError, match="one has a single class"):
         canaries.mislabelled(one, 4, 10, seed=0)
+
+
+def test_output_defences_get_equally_many_members_of_each_model_and_all_its_canaries(planted):
+    _, split, chosen = planted
+    even = canaries.evened(split, chosen)
+    counts = even.member.sum(1)
+    assert len(set(split.member.sum(1).tolist())) > 5
+    assert set(counts.tolist()) == {int(split.member.sum(1).min())}
+    assert not bool((even.member & ~split.member).any())
+    assert torch.equal(even.member[:, chosen], split.member[:, chosen])
+    for name in ("test", "reserve", "seeds"):
+        assert torch.equal(getattr(even, name), getattr(split, name))
+    again = canaries.evened(split, chosen)
+    assert torch.equal(even.member, again.member)

@@ -134,7 +134,9 @@ def test_the_order_stays_and_the_scores_are_those_of_random_inputs(guard):
 def test_the_same_question_gets_the_same_reply_whatever_stands_beside_it(guard):
     log_p = answers(2, 50, 3)
     served = guard(log_p)
-    assert torch.equal(guard(log_p[:, 7:9]), served[:, 7:9]) and torch.equal(guard[[1]](log_p[[1]])[0], served[1])
+    assert torch.equal(guard(log_p[:, 7:9]), served[:, 7:9]) and torch.equal(
+        guard[[1]](log_p[[1]])[0], served[1]
+    )
     other = hamp.Reordered(guard.scores, (7, 8))(log_p)
     assert not torch.equal(other, served)
 
@@ -270,7 +272,10 @@ def test_an_attacker_who_knows_it_finds_what_the_order_says(leaking):
         (lambda: true_share(0.5, 1), "two classes or more, found 1"),
         (lambda: Reordered(answers(1, 5, 3), (0,)), "each answer falling from a single largest score"),
         (lambda: Reordered(torch.zeros(1, 5, 3).double(), (0,)), "a single largest score"),
-        (lambda: Reordered(answers(2, 1, 2).sort(-1, descending=True).values, (0,)), "1 keys for the scores of 2"),
+        (
+            lambda: Reordered(answers(2, 1, 2).sort(-1, descending=True).values, (0,)),
+            "1 keys for the scores of 2",
+        ),
         (lambda: Reordered(answers(1, 1, 2).sort(-1, descending=True).values, (-1,)), "key is -1"),
         (
             lambda: Reordered(answers(1, 1, 3).sort(-1, descending=True).values, (0,))(answers(2, 4, 3)),

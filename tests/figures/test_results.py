@@ -364,6 +364,17 @@ def test_scatter_on_a_log_axis():
     assert reference[0] > 0
 
 
+def test_scatter_with_low_rates_on_a_log_axis_leaves_out_zero_and_joins_what_it_is_told():
+    x, zero = np.array([0.5, 0.7]), np.zeros(2)
+    groups = {"noise": [("1", x, 0.01 * x), ("2", x - 0.1, 0.1 * x), ("3", x, zero)], "others": [("4", x, x)]}
+    figure = figures.scatter(groups, "accuracy", "TPR", yscale="log", joined=["noise"])
+    axes = figure.axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+    np.testing.assert_allclose(line(axes, "noise").get_ydata(), [0.006, 0.06])
+    assert line(axes, "noise").get_linestyle() == "-" and line(axes, "others").get_linestyle() == "None"
+    assert "3" not in {text.get_text() for text in axes.texts}
+
+
 def test_scatter_keeps_many_labels_apart_and_families_different():
     figure = figures.scatter(families(12), "gap", "AUC", {"gap attack": lambda x: 0.5 + x / 2})
     figure.draw_without_rendering()

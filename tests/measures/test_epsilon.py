@@ -46,8 +46,7 @@ def test_a_p_value_by_hand():
 
 
 # of jax_privacy 2.0.0, auditing._epsilon_one_run(0, canaries, made, right, level, delta)
-PUBLIC = [
-]
+PUBLIC = []
 
 
 @pytest.mark.parametrize(("canaries", "made", "right", "level", "delta", "expected"), PUBLIC)
@@ -158,9 +157,7 @@ def test_several_numbers_of_guesses_share_the_level():
 
 def test_nothing_leaks_and_nothing_is_found():
     generator = np.random.default_rng(5)
-    found = [
-        epsilon.of_one_run(generator.random(100) < 0.5, generator.normal(size=100)) for _ in range(200)
-    ]
+    found = [epsilon.of_one_run(generator.random(100) < 0.5, generator.normal(size=100)) for _ in range(200)]
     assert sum(one > 0 for one in found) <= stats.binom.ppf(1 - 1e-3, 200, epsilon.LEVEL)
 
 
@@ -255,7 +252,10 @@ def test_a_canary_of_one_side_is_no_choice_and_order_does_not_matter():
         (lambda: epsilon.guess([1, 0], [0.0, math.nan], 1), "margin holds nan"),
         (lambda: epsilon.of_one_run([1, 0], [1.0, 0.0], shares=()), r"shares are \(\)"),
         (lambda: epsilon.of_one_run([1, 0], [1.0, 0.0], shares=(1.5,)), r"each in \(0, 1\]"),
-        (lambda: epsilon.many_models(3, 2, 0, 2), "hits is 3; it must be a whole number, 0 to 2, the number of"),
+        (
+            lambda: epsilon.many_models(3, 2, 0, 2),
+            "hits is 3; it must be a whole number, 0 to 2, the number of",
+        ),
         (lambda: epsilon.many_models(1, 2, -1, 2), "alarms is -1"),
         (lambda: epsilon.many_models(1, 2, 0, 2, level=1.0), "level is 1.0"),
         (lambda: epsilon.of_many_models(np.zeros((3, 2)), np.zeros((3, 2))), "4 models or more"),

@@ -33,6 +33,14 @@ def _data(monkeypatch):
 
 DIGITS = {"dataset": "digits", "model": "small_cnn", "n_train": 100, "n_targets": 5, "n_shadows": 2}
 PRIVATE = DIGITS | {"private_classes": 7, "n_reserve": 300, "attack_epochs": 1}
+HALVES = {
+    "dataset": "digits",
+    "model": "small_cnn",
+    "subset": 100,
+    "n_models": 4,
+    "n_canaries": 20,
+    "reserve_share": 0.2,
+}
 OFFICIAL = {"dataset": "digits", "model": "lenet5", "n_train": 1200, "n_models": 3}
 FEATURES = {"dataset": "features", "model": "columnfc", "n_train": 20, "n_targets": 1, "n_shadows": 1}
 
@@ -86,6 +94,8 @@ def test_a_notebook_draws_the_same_whether_it_was_checked_or_not(values):
             "private_classes is 10: digits has 10 classes, so 3 to 9 can be private",
         ),
         (OFFICIAL | {"n_train": 1797}, "n_train is 1797"),
+        (HALVES | {"n_canaries": 90}, "n_canaries is 90: digits has 100 examples, and"),
+        (HALVES | {"batch_size": 64}, "batch_size holds 64, and a network has"),
         (
             OFFICIAL | {"densities": [0.5, 0.5]},
             "densities is [0.5, 0.5]: densities: 2 given, the model has 4 layers",

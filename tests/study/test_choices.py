@@ -166,6 +166,24 @@ def test_test_examples_and_attacks_have_no_say_in_the_operating_point(defended):
     assert study.operating_point(found, [arms[128.0], arms[2.0]], base, 0.05) is arms[2.0]
 
 
+@pytest.mark.parametrize(("slack", "expected"), [(0.5, 128), (0.05, 16), (0.01, 16)])
+def test_an_affordable_strength_is_chosen_by_what_a_few_models_lose_on_their_reserve(
+    toy, split, monkeypatch, slack, expected
+):
+    accuracies = {"base": 0.8, 16.0: 0.78, 128.0: 0.6, 2.0: 0.77}
+    monkeypatch.setattr(choices, "reserve_accuracy", lambda population, data, split: accuracies[population])
+    tried = {s: s for s in accuracies if s != "base"}
+    assert choices.affordable(tried, "base", data=toy, split=split, slack=slack) == expected
+
+
+def test_an_affordable_strength_needs_one_that_was_tried_and_a_reserve(toy, split):
+    with pytest.raises(ValueError, match="tried is empty; at least one strength"):
+        choices.affordable({}, None, data=toy, split=split, slack=0.02)
+    bare = splits.everyone(120, [0])
+    with pytest.raises(ValueError, match="chosen by reserve accuracy, and a model has no reserve"):
+        choices.affordable({1.0: None}, None, data=toy, split=bare, slack=0.02)
+
+
 class Losing:
     """Stands for a purifier by the labels that it changes, a share for each network."""
 
