@@ -123,7 +123,9 @@ class Belief(NamedTuple):
         if self.freedom is None:
             return -(squared + self.variance.log()) / 2
         half = self.freedom / 2
-        scale = _of_each(lambda nu: torch.lgamma(nu / 2 + 0.5) - torch.lgamma(nu / 2) - (nu / 2).log() / 2, half * 2)
+        scale = _of_each(
+            lambda nu: torch.lgamma(nu / 2 + 0.5) - torch.lgamma(nu / 2) - (nu / 2).log() / 2, half * 2
+        )
         return scale - (half + 0.5) * torch.log1p(squared / self.freedom) - self.variance.log() / 2
 
     def deviate(self, signal: Tensor) -> Tensor:

@@ -59,7 +59,9 @@ class Calibrated:
         own, signal = self.statistic(target)[0], self.statistic(shadows)
         sides = self._sides(signal, shadow_member)
         self._check_sides(*sides)
-        return self._margins(self.score(own, *sides), *self._games(signal, shadow_member, sides), shadow_member)
+        return self._margins(
+            self.score(own, *sides), *self._games(signal, shadow_member, sides), shadow_member
+        )
 
     def statistic(self, views: Views) -> Tensor:
         """What is looked at of m models: float64 (m, n), finite, larger = more likely a member."""

@@ -33,7 +33,9 @@ from mialib.asking.posteriors import checked, true_class
 from mialib.attacks.calibrating import Calibrated, Side
 from mialib.attacks.threshold import best_threshold
 
-FAINTEST = -600.0  # log p_T: of a class that is served no probability at all, and far from float64's smallest number
+FAINTEST = (
+    -600.0
+)  # log p_T: of a class that is served no probability at all, and far from float64's smallest number
 ROUNDING = 1e-15  # of a mean, where a shadow was taken out of it: what may be left of a difference of equals
 
 
@@ -116,7 +118,9 @@ class RMIA(Calibrated):
         share = best_threshold(shares, shadow_member[answered])
         # share(x) > it wherever log r(x) - log gamma passes the z of this rank
         ordered, rank = score.sort().values, math.floor(float(share) * len(score))
-        bar = ordered[rank] if rank >= 0 else ordered[0] - 1.0 - math.log(self.gamma)  # below: all are members
+        bar = (
+            ordered[rank] if rank >= 0 else ordered[0] - 1.0 - math.log(self.gamma)
+        )  # below: all are members
         return score - math.log(self.gamma) - bar
 
 

@@ -32,7 +32,7 @@ def softened(logits, labels, temperature):
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
 def test_the_softmax_of_log_posteriors_is_that_of_logits(temperature):
-    logits, labels, _ = three_classes(3, 20)
+    logits, labels, _ = three_classes(4, 20)
     seen = Views((logits + 7.0).log_softmax(-1), labels)
     expected = np.log(softened(logits.numpy(), labels.numpy(), temperature))
     torch.testing.assert_close(ratios.log_softened(seen, temperature), torch.from_numpy(expected))
@@ -134,4 +134,7 @@ def test_other_arguments_out_of_range_are_refused():
 
 def test_the_instances_are_the_four_attacks():
     assert (ratios.base_online, ratios.base_offline) == (BASE(True, 2.0, 0.33), BASE(False, 2.0, 0.33))
-    assert (ratios.rmia_online, ratios.rmia_offline) == (RMIA(True, 2.0, 2.0, 0.33), RMIA(False, 2.0, 2.0, 0.33))
+    assert (ratios.rmia_online, ratios.rmia_offline) == (
+        RMIA(True, 2.0, 2.0, 0.33),
+        RMIA(False, 2.0, 2.0, 0.33),
+    )

@@ -53,7 +53,9 @@ def train(models: int, file: Path) -> None:
 
 def saved(file: Path) -> tuple[Views, torch.Tensor]:
     found = np.load(file)
-    return Views(torch.from_numpy(found["answers"]), torch.from_numpy(found["labels"])), torch.from_numpy(found["member"])
+    return Views(torch.from_numpy(found["answers"]), torch.from_numpy(found["labels"])), torch.from_numpy(
+        found["member"]
+    )
 
 
 def lessons(seen: Views, member: torch.Tensor, targets: int, shadows: int):
@@ -87,4 +89,5 @@ def location(file: Path, models: int, targets: int) -> None:
 
 if __name__ == "__main__":
     import sys
+
     location(Path(sys.argv[1]), 66, 4)
