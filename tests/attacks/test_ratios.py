@@ -11,7 +11,7 @@ from mialib.attacks import ratios
 from mialib.attacks.calibrating import Side
 from mialib.attacks.ratios import BASE, RMIA
 from mialib.data import splits
-from tests.attacks.test_likelihood import attacked, made_up, others, views
+from tests.attacks.test_likelihood import attacked, made_up, others
 
 
 def three_classes(k, n, seed=0, leak=1.0):
