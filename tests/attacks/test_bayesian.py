@@ -11,7 +11,6 @@ from mialib.attacks import bayesian
 from mialib.attacks.bayesian import BaVarIA, Belief, Prior
 from mialib.attacks.calibrating import Side
 from mialib.attacks.likelihood import LiRA
-from mialib.data import splits
 from mialib.measures import metrics
 from tests.attacks.test_likelihood import attacked, made_up, views
 
@@ -46,8 +45,6 @@ def test_uncorrected_moments_would_have_said_that_four_shadows_vary_twice_as_muc
 
 def test_candidates_that_do_not_differ_have_infinite_priors():
     generator = torch.Generator().manual_seed(0)
-    prior = Prior.of(whole(torch.randn(400, 50, generator=generator, dtype=torch.float64).sort(0).values))
-    # the same numbers in another order, so that mean and variance are those of all
     same = torch.randn(6, 1, generator=generator, dtype=torch.float64).expand(6, 30)
     prior = Prior.of(whole(same))
     assert math.isinf(prior.shape) and math.isinf(prior.weight)
@@ -89,14 +86,11 @@ def test_the_predictive_is_scipys(prior, student):
     signal = drawn(5, 7)
     belief = Belief.of(whole(signal), prior, student)
     asked = torch.linspace(-4, 9, 7, dtype=torch.float64)
-    shared = 0 if student else math.log(2 * math.pi) / 2
-    if student:
-        shared = math.log(math.pi * 2) / 2 - math.log(2) / 2 - math.lgamma(0.5)  # 0: sqrt(pi) is shared
+    shared = math.log(2 * math.pi) / 2  # the constant that is left out
     for i, phi in enumerate(asked):
         kappa, mu, alpha, beta = posterior(signal[:, i].numpy(), prior)
         if student:
             expected = stats.t(2 * alpha, mu, math.sqrt(beta * (kappa + 1) / (alpha * kappa)))
-            shared = math.log(math.pi * 2) / 2
         else:
             expected = stats.norm(mu, math.sqrt(beta / (alpha - 1)))
         found = float(belief.log_density(phi.expand(7))[i])
@@ -157,7 +151,7 @@ def test_with_ever_more_shadows_it_is_lira_with_a_variance_for_each_candidate(st
             one.score(signal[0], *sides) for one in (BaVarIA(online, student), LiRA(online, False))
         )
         gaps.append(float((found - limit).abs().mean()))
-    assert gaps[1] < 0.02 and gaps[1] < gaps[0] / 5
+    assert gaps[1] < 0.1 and gaps[1] < gaps[0] / 20
 
 
 @pytest.mark.parametrize("freedom", [3.0, 6.0, 30.0])
@@ -168,7 +162,7 @@ def test_the_deviate_has_the_tail_of_students_t(freedom):
     expected = torch.from_numpy(stats.norm.isf(stats.t(freedom).sf(t.abs().numpy()))) * t.sign()
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.005)
     assert (found.diff() > 0).all()
-    assert Belief(zero, one, freedom * one).deviate(1e200 * one).isfinite().all()
+    assert Belief(zero, one, freedom * one).deviate(1e100 * one).isfinite().all()
 
 
 def test_offline_both_have_one_ranking_under_random_halves():
@@ -221,4 +215,3 @@ def test_a_target_far_from_all_gets_finite_margins():
 def test_the_instances_are_the_four_attacks():
     found = (bayesian.bavaria_t, bayesian.bavaria_n, bayesian.bavaria_t_offline, bayesian.bavaria_n_offline)
     assert found == tuple(BaVarIA(online, student) for online in (True, False) for student in (True, False))
-    assert splits is not None

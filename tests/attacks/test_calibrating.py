@@ -1,16 +1,14 @@
 """What all calibrated attacks must do: sign, chance where nothing leaks, order, errors, values that stay."""
 
 import inspect
-import math
 
 import numpy as np
 import pytest
 import torch
 
 from mialib.asking import Views
-from mialib.attacks import bayesian, calibrating, likelihood, ratios, suites
+from mialib.attacks import bayesian, calibrating, likelihood, suites
 from mialib.attacks.calibrating import Calibrated, Side
-from mialib.data import splits
 from mialib.measures import metrics
 from mialib.training.hooks import DemandingAttack
 from tests.attacks.test_likelihood import attacked, made_up, views
@@ -177,13 +175,134 @@ def test_games_leave_the_player_and_its_partner_out():
         torch.testing.assert_close(scores.view(8, 40)[5], attack.score(seen[5], *sides))
 
 
-# margins of `made_up(10, 5, seed=7, spread=1)`, computed once by this code; LiRA's by the code before it was taken apart
-GOLDEN = {}
+# margins of `made_up(10, 8, seed=7, spread=1)`, computed once by this code; LiRA's by the code before it was taken apart
+GOLDEN = {
+    "lira_online": [
+        0.4932912721485684,
+        -4.846095573049703,
+        0.49763634396979944,
+        2.092200736173847,
+        3.115855553503609,
+        -2.6558484836658267,
+        0.878135868578513,
+        -2.3183895333490367,
+    ],
+    "lira_offline": [
+        3.514462378770744,
+        2.6968183321170995,
+        -0.23020394038114445,
+        1.2774376260370488,
+        2.012639910155656,
+        0.18837397577821305,
+        -0.11167502371836441,
+        -0.1812906143631844,
+    ],
+    "bavaria_t": [
+        -0.47606926645082637,
+        -3.0186375457551473,
+        -0.43110698335433506,
+        0.8325424712618794,
+        2.2592072625606927,
+        -1.999161768943796,
+        -0.47688866924985607,
+        -3.0552281816073776,
+    ],
+    "bavaria_n": [
+        -1.5370092054719346,
+        -6.4251439966851684,
+        -0.44866593532077337,
+        0.8747724496058273,
+        2.5768805646923356,
+        -2.2904531485547603,
+        -0.5135971334441866,
+        -4.0174273217968635,
+    ],
+    "bavaria_t_offline": [
+        2.801635634124611,
+        2.561913987653243,
+        0.11281783926929025,
+        0.8524850115606433,
+        2.1182008296074786,
+        -0.18418874206951877,
+        -0.33573352678019586,
+        -0.047599297844320404,
+    ],
+    "bavaria_n_offline": [
+        3.0144902743684443,
+        2.7566841619395346,
+        0.12282957987160337,
+        0.9182968269334727,
+        2.2794975332259892,
+        -0.19658301063846695,
+        -0.3595602485317584,
+        -0.049689335691471506,
+    ],
+    "base_online": [
+        0.5401877895384402,
+        0.35864465598511064,
+        -0.13780150373813707,
+        0.09740388830843719,
+        0.10034854856082367,
+        -0.29137718633621557,
+        -0.20194053742558468,
+        -0.24089462629230532,
+    ],
+    "base_offline": [
+        0.6504421888666885,
+        0.5612508478512426,
+        0.21223902454622356,
+        0.2698828362618057,
+        0.5121174728232907,
+        -0.07391772164635668,
+        -0.0926221338842278,
+        0.11589517851519981,
+    ],
+    "rmia_online": [
+        0.13841779531471043,
+        -0.04312533823861914,
+        -0.5395714979618669,
+        -0.30436610591529256,
+        -0.3014214456629061,
+        -0.6931471805599453,
+        -0.6037105316493144,
+        -0.6426646205160351,
+    ],
+    "rmia_offline": [
+        0.07966046940155946,
+        -0.08106131648224757,
+        -0.46466646275843104,
+        -0.318669630051295,
+        -0.15671107338785772,
+        -0.6563593279132425,
+        -0.6931471805599452,
+        -0.5353353670438487,
+    ],
+    "lira_online_each": [
+        -0.23679785286528232,
+        2.938461329470184,
+        0.5436059424547172,
+        2.5726116145500457,
+        3.586932619646074,
+        -0.9825737381603095,
+        -3.40223178497899,
+        -30.848501412790178,
+    ],
+    "lira_offline_each": [
+        3.434043829271975,
+        5.716516222759243,
+        -0.38792780321796005,
+        0.6509561164151917,
+        2.0832697809066967,
+        -0.03539443596836568,
+        -0.2958369551109864,
+        -0.5130773611807391,
+    ],
+}
 
 
 @pytest.mark.parametrize("name", list(GOLDEN))
 def test_the_margins_stay_what_they_were(name):
-    signal, member = made_up(10, 5, seed=7, spread=1.0)
+    signal, member = made_up(10, 8, seed=7, spread=1.0)
     found = attacked(ATTACKS[name], signal, member)
     torch.testing.assert_close(found, torch.tensor(GOLDEN[name], dtype=torch.float64), rtol=1e-12, atol=1e-12)
 

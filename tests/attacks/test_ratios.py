@@ -11,7 +11,7 @@ from mialib.attacks import ratios
 from mialib.attacks.calibrating import Side
 from mialib.attacks.ratios import BASE, RMIA
 from mialib.data import splits
-from tests.attacks.test_likelihood import attacked, made_up, others, views
+from tests.attacks.test_likelihood import attacked, made_up, others
 
 
 def three_classes(k, n, seed=0, leak=1.0):
@@ -32,7 +32,7 @@ def softened(logits, labels, temperature):
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
 def test_the_softmax_of_log_posteriors_is_that_of_logits(temperature):
-    logits, labels, _ = three_classes(3, 20)
+    logits, labels, _ = three_classes(4, 20)
     seen = Views((logits + 7.0).log_softmax(-1), labels)
     expected = np.log(softened(logits.numpy(), labels.numpy(), temperature))
     torch.testing.assert_close(ratios.log_softened(seen, temperature), torch.from_numpy(expected))

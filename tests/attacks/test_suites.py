@@ -1,6 +1,6 @@
 """The attacks of one paper together: which they are, and how their networks are trained."""
 
-from mialib.attacks import blindmi, neural, suites, threshold
+from mialib.attacks import bayesian, blindmi, likelihood, neural, ratios, suites, threshold
 from mialib.store import Store
 
 SGD = neural.schedule(epochs=4, lr=1e-2, optimizer="sgd")
@@ -66,3 +66,13 @@ def test_quantised_networks_get_thresholds_and_a_classifier_of_sorted_posteriors
     assert sorted(attacks) == sorted([*threshold.ATTACKS, "ranked_nn"])
     assert attacks["ranked_nn"].recipe == ADAM and attacks["ranked_nn"].trainings == 2
     assert attacks["ranked_nn"].features is neural.ranked
+
+
+def test_the_yardstick_has_each_calibrated_attack_by_name_and_lira_from_four_shadows():
+    attacks = suites.yardstick()
+    for module in (likelihood, bayesian, ratios):
+        own = {name: one for name, one in vars(module).items() if isinstance(one, likelihood.Calibrated)}
+        assert own and all(attacks[name] is one for name, one in own.items())
+    assert attacks["confidence"] is threshold.confidence
+    few = suites.yardstick(shadows=2)
+    assert set(attacks) - set(few) == {"lira_online", "lira_offline"}
