@@ -209,4 +209,6 @@ def _row(answers: Tensor, key: int, count: int) -> Tensor:
 
 def _check_threshold(threshold: float) -> None:
     if not 0 <= threshold < 1:
-        raise ValueError(f"HAMP: threshold is {threshold!r}; it must be in [0, 1), a share of the largest entropy")
+        raise ValueError(
+            f"HAMP: threshold is {threshold!r}; it must be in [0, 1), a share of the largest entropy"
+        )

@@ -158,7 +158,9 @@ def of_many_models(signal, member, delta: float = 0.0, level: float = LEVEL) -> 
             f"{member.shape}"
         )
     if np.isnan(signal).any():
-        raise ValueError(f"signal holds nan for {np.isnan(signal).sum()} of {signal.size} answers; mend the models")
+        raise ValueError(
+            f"signal holds nan for {np.isnan(signal).sum()} of {signal.size} answers; mend the models"
+        )
     _check_delta(delta)
     _check_level(level)
     cut = len(signal) // 2
@@ -224,7 +226,9 @@ def _check_delta(delta: float) -> None:
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it must lie in (0, 1), 0.05 for a bound that holds in 95 % of audits")
+        raise ValueError(
+            f"level is {level}; it must lie in (0, 1), 0.05 for a bound that holds in 95 % of audits"
+        )
 
 
 def _whole(name: str, value, low: int, high: float = math.inf, of: str = "") -> None:

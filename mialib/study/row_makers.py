@@ -203,9 +203,7 @@ def epsilon_lower_of_many(arm: Arm, delta: float = 0.0, level: float = epsilon.L
     _check_canaries(arm)
     bound = epsilon.of_many_models(*population_signal(arm), delta=delta, level=level).bound
     return [
-        row
-        for i in range(len(arm.member))
-        for row in _rows({"epsilon_lower_of_many": bound}, arm.columns, i)
+        row for i in range(len(arm.member)) for row in _rows({"epsilon_lower_of_many": bound}, arm.columns, i)
     ]
 
 

@@ -136,7 +136,15 @@ def test_hooks_are_called_as_their_protocols_say(protocol, hook):
 
 @pytest.mark.parametrize(
     "defense",
-    [hamp.Reordered, memguard.MemGuard, purifier.Purifier, reformer.Reformer, swapper.Swapper, state.Chain, state.Each],
+    [
+        hamp.Reordered,
+        memguard.MemGuard,
+        purifier.Purifier,
+        reformer.Reformer,
+        swapper.Swapper,
+        state.Chain,
+        state.Each,
+    ],
     ids=named,
 )
 def test_output_defences_with_a_state_a_network_are_indexed(defense):
