@@ -46,7 +46,16 @@ def test_a_p_value_by_hand():
 
 
 # of jax_privacy 2.0.0, auditing._epsilon_one_run(0, canaries, made, right, level, delta)
-PUBLIC = []
+PUBLIC = [
+    (100, 100, 60, 0.05, 0.0, 0.051915),
+    (100, 100, 90, 0.05, 0.0, 1.630823),
+    (500, 100, 99, 0.05, 1e-05, 3.011111),
+    (500, 500, 400, 0.05, 1e-05, 1.198307),
+    (500, 50, 50, 0.01, 0.0001, 1.822104),
+    (1000, 300, 220, 0.1, 1e-06, 0.836983),
+    (5000, 1000, 980, 0.05, 1e-05, 3.501922),
+    (20, 20, 11, 0.05, 0.0, 0.000000),
+]
 
 
 @pytest.mark.parametrize(("canaries", "made", "right", "level", "delta", "expected"), PUBLIC)
@@ -96,15 +105,16 @@ def test_with_delta_too():
     assert sum(bound(300, int(one), 300, delta) > true for one in right) <= MOST
 
 
-def test_a_catastrophic_mechanism_that_spends_all_its_delta_at_once():
-    """With probability m delta / 2 it tells many coins: what the term in delta is for. Without the term it would be refuted."""
-    delta, canaries, true = 1e-3, 200, 1.0
+@pytest.mark.parametrize(("delta", "told"), [(1e-3, 1), (1e-3, 10), (0.05, 10)])
+def test_with_a_delta_that_is_spent_on_several_coins_at_once(delta, told):
+    """With probability m delta / told, so many coins at random are told outright: each coin is, with probability delta."""
+    m, true = 200, 1.0
     generator = np.random.default_rng(3)
-    # with probability delta for each canary's worth, 200 in all at most .2, all are told
-    told = generator.random(RUNS) < canaries * delta / 2
-    right = np.where(told, canaries, generator.binomial(canaries, special.expit(true), RUNS))
-    assert sum(bound(canaries, int(one), canaries, delta) > true for one in right) <= MOST
-    assert sum(bound(canaries, int(one), canaries) > true for one in right) > MOST
+    outright = np.where(generator.random(RUNS) < m * delta / told, told, 0)
+    right = outright + generator.binomial(m - outright, special.expit(true))
+    assert sum(bound(m, int(one), m, delta) > true for one in right) <= MOST
+    if delta == 0.05:  # what the term in delta is for
+        assert sum(bound(m, int(one), m) > true for one in right) > MOST
 
 
 def test_it_gets_tight_as_canaries_grow():

@@ -10,8 +10,9 @@ from torch import nn
 
 from mialib import measures, study
 from mialib.asking import Views
-from mialib.attacks import inversion
-from mialib.data import Dataset, Splits, splits
+from mialib.attacks import inversion, threshold
+from mialib.data import Dataset, Splits, canaries, splits
+from mialib.measures import epsilon, vulnerability
 from mialib.study import Study
 from mialib.training import population
 from tests.study.test_arms import Shift
@@ -166,3 +167,87 @@ def test_the_cost_is_measured_on_strangers(known):
     assert value["rest_label_loss", 0] == pytest.approx(2 / 3)
     assert value["rest_distortion", 0] == pytest.approx(4 / 3, abs=0.01)
     assert {row["defense"] for row in study.cost(served)} == {"turned"}
+
+
+# Of canaries
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Two studies of the same 16 models that answer as they are told: sure of the canaries that are their members."""
+    n = 300
+    x, y = torch.randn(n, 3, generator=torch.Generator().manual_seed(0)), torch.arange(n) % 3
+    made = canaries.mislabelled(Dataset.of_features("planted", x, y, 3), 16, 100, seed=0)
+    data, split, chosen = made
+    studies = {}
+    for protocol, mask in (("random_halves", ~chosen), ("canaries", chosen)):
+        found = Study(data, split, 2, candidates=mask, protocol=protocol)
+        index, member = found.roles.index, found.roles.member
+        noise = (
+            torch.randn(16, n, 3, generator=torch.Generator().manual_seed(1))
+            .double()
+            .gather(1, index[..., None].expand(-1, -1, 3))
+        )
+        labels = data.y[index]
+        lift = (4.0 if protocol == "canaries" else 0.5) * member.double()
+        logits = noise + nn.functional.one_hot(labels, 3) * lift[..., None]
+        seen = Views(logits.log_softmax(-1), labels)
+        given = study.Given([seen[[i]] for i in found.roles.targets], seen[found.roles.shadows])
+        studies[protocol] = found, found.arm("original", given)
+    return studies
+
+
+def test_canaries_are_rows_of_their_own_protocol_and_leak_more(planted):
+    aucs = {}
+    for protocol, (found, arm) in planted.items():
+        found.attack({"confidence": threshold.ATTACKS["confidence"]})
+        assert {row["protocol"] for row in found.rows} == {protocol}
+        aucs[protocol] = found.values(arm, "auc", "confidence")
+    assert (aucs["canaries"] > aucs["random_halves"] + 0.2).all()
+    # and are told apart where all rows are put together
+    rows = [row for found, _ in planted.values() for row in found.rows]
+    means = study.aggregate(study.select(rows, metric="auc"))
+    assert [row["protocol"] for row in means] == ["random_halves", "canaries"]
+    with pytest.raises(ValueError, match="these two studies have others"):
+        (one, a), (other, b) = planted.values()
+        one.difference(a, b, "auc", "confidence", of=other)
+
+
+def test_audited_epsilons_stand_beside_the_accounted(planted):
+    found, arm = planted["canaries"]
+    found.attack({"confidence": threshold.ATTACKS["confidence"]})
+    margins = found.margins(arm, "confidence")
+    found.note(arm, "epsilon", [9.0, 9.0])
+    found.measure(partial(study.epsilon_lower, margins=margins), arm, attack="confidence")
+    found.measure(study.epsilon_lower_of_many, arm)
+    by_hand = [epsilon.of_one_run(m, margin) for m, margin in zip(arm.member, margins.mean(1), strict=True)]
+    assert found.values(arm, "epsilon_lower", "confidence").tolist() == by_hand and min(by_hand) > 1
+    assert found.values(arm, "epsilon").tolist() == [9.0, 9.0]
+    signal, member = study.population_signal(arm)
+    assert signal.shape == member.shape == (16, 100)
+    expected = epsilon.of_many_models(signal, member).bound
+    assert found.values(arm, "epsilon_lower_of_many").tolist() == [expected] * 2
+    assert expected < min(by_hand)  # of 16 models little can be said
+    less = study.epsilon_lower(arm, margins, delta=1e-3)
+    assert [row["value"] for row in less] < by_hand
+
+
+def test_an_audit_needs_canaries(planted):
+    found, arm = planted["random_halves"]
+    with pytest.raises(ValueError, match="the protocol of arm 'original' is 'random_halves'.*canaries"):
+        study.epsilon_lower(arm, torch.zeros(2, 1, 180))
+    with pytest.raises(ValueError, match="an audit counts guesses about canaries"):
+        study.epsilon_lower_of_many(arm)
+
+
+def test_the_leak_of_the_worst_is_that_of_the_population(planted):
+    found, arm = planted["random_halves"]
+    rows = study.vulnerable(arm, share=0.05)
+    assert {row["metric"] for row in rows} == {"leak_of_worst_0.05"} and [r["target"] for r in rows] == [0, 1]
+    expected = vulnerability.worst_share(*study.population_signal(arm), share=0.05)
+    assert [row["value"] for row in rows] == [expected] * 2
+
+
+def test_models_that_were_asked_about_candidates_of_their_own_have_no_common_signal(made):
+    with pytest.raises(ValueError, match="candidates of their own; take a study of splits.random_halves"):
+        study.population_signal(made.made("a"))

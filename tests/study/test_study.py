@@ -11,12 +11,12 @@ from torch import nn
 
 from mialib import data, study, training
 from mialib.attacks import blindmi, likelihood, neural, suites, threshold
-from mialib.data import splits
+from mialib.data import canaries, splits
 from mialib.measures import decisions, metrics
 from mialib.models.classifiers import small_cnn
 from mialib.reporting import tables
 from mialib.study import COLUMNS, Study
-from mialib.training import Recipe
+from mialib.training import Recipe, population
 from tests.study.conftest import Made
 from tests.study.test_arms import halve
 
@@ -246,6 +246,31 @@ def test_lira_finds_members_of_overfit_models():
         aucs = halves.values(arm, "auc", name)
         assert len(aucs) == 4 and aucs.mean() > 0.6, name
     assert {(row["protocol"], row["n_shadows"]) for row in halves.rows} == {("random_halves", 6)}
+
+
+def test_the_same_networks_are_attacked_on_their_canaries_and_on_the_others():
+    digits = data.load("digits", subset=240)
+    pool, split, chosen = canaries.mislabelled(digits, 8, 40, seed=0, in_pairs=True)
+    cnn = partial(small_cnn, in_channels=1, num_classes=10, image_size=8, width=4)
+    networks = training.fit(cnn, pool, split, Recipe(25, 16, lr=0.05))
+    found = {}
+    for protocol, mask in (("random_halves", ~chosen), ("canaries", chosen)):
+        one = Study(
+            pool, split, 4, candidates=mask, protocol=protocol
+        )  # both know whom the networks learned from
+        arm = one.arm("a", networks)
+        one.attack({"lira": likelihood.lira_online})
+        found[protocol] = one.values(arm, "auc", "lira")
+        assert {row["n_shadows"] for row in one.rows} == {6}
+        fresh = one.arm(
+            "untrained", population.initial(cnn, range(8)), other_members=True, variant="untrained"
+        )
+        one.attack({"lira": likelihood.lira_online}, fresh)
+        assert abs(one.values(fresh, "auc", "lira").mean() - 0.5) < 0.15
+    assert found["canaries"].mean() > found["random_halves"].mean() + 0.1
+    with pytest.raises(ValueError, match="trained on other members"):
+        other = canaries.mislabelled(digits, 8, 40, seed=1, in_pairs=True)
+        Study(pool, other.split, 4, candidates=other.chosen, protocol="canaries").arm("a", networks)
 
 
 def test_an_attack_that_asks_runs_through_the_door(setting):
