@@ -66,3 +66,10 @@ def test_quantised_networks_get_thresholds_and_a_classifier_of_sorted_posteriors
     assert sorted(attacks) == sorted([*threshold.ATTACKS, "ranked_nn"])
     assert attacks["ranked_nn"].recipe == ADAM and attacks["ranked_nn"].trainings == 2
     assert attacks["ranked_nn"].features is neural.ranked
+
+
+def test_who_sees_labels_only_gets_what_needs_no_scores():
+    attacks = suites.labels_only(queries=8, budget=100)
+    assert all("labels" in attack.needs for attack in attacks.values())
+    assert attacks["noise_robustness"].queries == 8 and attacks["boundary_distance"].budget == 100
+    assert attacks["gap"] is threshold.gap

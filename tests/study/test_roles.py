@@ -77,3 +77,13 @@ def test_models_that_are_no_random_halves_are_named(toy, halves):
         roles.one_of_each_pair(toy, changed(test=test, reserve=reserve), 1, 0)
     with pytest.raises(ValueError, match="covers the same candidates"):
         roles.one_of_each_pair(toy, halves[[0, 2, 1, 3, 4, 5]], 1, 0)
+
+
+def test_public_is_who_is_neither_member_nor_candidate(toy):
+    split = splits.random_halves(len(toy), 4, seed=0)
+    found = roles.one_of_each_pair(toy, split, 2, 0)
+    for target in (0, 1):
+        assert torch.equal(found.public(target)[0], split.reserve[0].nonzero()[:, 0])
+        assert not set(found.public(target)[0].tolist()) & set(found.index[0].tolist())
+    apart = splits.target_shadow(len(toy), 1, 1, seed=0, n_train=5)
+    assert roles.apart(toy, apart, 1, 0).public(0).shape == (1, len(toy) - 10)
