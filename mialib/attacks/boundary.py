@@ -92,6 +92,11 @@ class BoundaryDistance:
 
         return margins
 
+    @staticmethod
+    def _check_target(target: Views) -> None:
+        target.check_single()
+        needs_door(target, "target")
+
     def search(self, views: Views, seed: int = 0) -> Found:
         """The distance of each model's candidates to its boundary, and what it took: see `Found`."""
         needs_door(views)

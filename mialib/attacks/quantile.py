@@ -36,6 +36,7 @@ from mialib.attacks import signals
 
 FOLDS = 5
 COMPONENTS = 32  # of pictures
+CATEGORIES = 255  # what scikit-learn's trees can tell apart
 FLOOR = 1e-6  # smallest squared residual, squared log-odds: a spread of 0 divides nothing
 SMALL = {
     "max_iter": 50,
@@ -86,13 +87,16 @@ class QuantileRegression:
 
     def _quantile(self, x: np.ndarray, phi: np.ndarray, fold: np.ndarray, seed: int):
         """Margins (r,) of the known, each from those of other folds, and margins(x, phi) of others."""
-        trees = _trees(seed, loss="quantile", quantile=1 - self.fpr)
+        trees = _trees(x, seed, loss="quantile", quantile=1 - self.fpr)
         held_out = phi - _left_out(trees, x, phi, fold)
         trees.fit(x, phi)
         return held_out, lambda x, phi: phi - trees.predict(x)
 
     def _gaussian(self, x: np.ndarray, phi: np.ndarray, fold: np.ndarray, seed: int):
-        mean, variance = _trees(seed), _trees(seed, loss="gamma")  # as squares of Gaussian residuals are
+        mean, variance = (
+            _trees(x, seed),
+            _trees(x, seed, loss="gamma"),
+        )  # as squares of Gaussian residuals are
         residual = phi - _left_out(mean, x, phi, fold)
         squared = np.maximum(residual**2, FLOOR)
         held_out = residual / np.sqrt(_left_out(variance, x, squared, fold))
@@ -127,8 +131,10 @@ def _confidence(views: Views) -> Tensor:
     return signals.confidence(views.log_posteriors[0], views.labels[0]).cpu()
 
 
-def _trees(seed: int, **loss) -> HistGradientBoostingRegressor:
-    return HistGradientBoostingRegressor(**loss, **SMALL, random_state=seed)
+def _trees(x: np.ndarray, seed: int, **loss) -> HistGradientBoostingRegressor:
+    # classes have no order; of more than these the trees know none but an order
+    classes = [x.shape[1] - 1] if x[:, -1].max() < CATEGORIES else None
+    return HistGradientBoostingRegressor(**loss, **SMALL, random_state=seed, categorical_features=classes)
 
 
 def _left_out(

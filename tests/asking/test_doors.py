@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mialib import asking
-from mialib.asking import Door, Guarded, answers
+from mialib.asking import Door, Guarded, answers, doors
 from mialib.defenses import outputs
 from mialib.training import population
 
@@ -178,3 +178,26 @@ def test_one_at_a_time_asks_for_each_input_alone(x, asked):
     alone = asking.one_at_a_time(Door(networks), x)
     assert asked == [(1, 6)] * 8
     torch.testing.assert_close(alone, Door(networks)(x))
+
+
+def test_a_tally_counts_what_networks_are_asked_and_a_memory_is_not_asked_again(toy, steep):
+    seen = asking.ask(steep, toy, torch.arange(10).view(2, 5), sensitive=False, probes=True, remember=True)
+    x = torch.stack([seen.x[0], seen.x[1]])
+    with asking.tally() as whole:
+        seen.query(x)
+        with asking.tally() as part:
+            seen.query(x)
+            seen[[1]].query(x[1:, :3])
+        assert part.inputs == 3
+    seen.query(x + 1)
+    assert whole.inputs == 13
+
+
+def test_a_forgetful_door_answers_alike_and_remembers_nothing(toy, steep):
+    memory = [{}, {}]
+    door = Guarded(Door(steep, memory), flatter)
+    x = torch.stack([toy.inputs(torch.arange(4))] * 2)
+    assert torch.equal(doors.forgetful(door)(x), door(x)) and len(memory[0]) == 1
+    doors.forgetful(door)(x + 1)
+    assert len(memory[0]) == 1
+    assert doors.forgetful(torch.exp) is torch.exp

@@ -325,3 +325,17 @@ def test_processes_give_the_same_answers(digits, trained):
     assert torch.equal(alone.log_posteriors, shared.log_posteriors) and torch.equal(
         alone.sensitivity, shared.sensitivity
     )
+
+
+def test_what_is_public_goes_with_its_models_and_is_served_alike(toy, steep):
+    seen, known = (
+        asking.ask(steep, toy, index, sensitive=False, probes=True)
+        for index in (torch.arange(10).view(2, 5), torch.arange(10, 14).expand(2, -1))
+    )
+    both = replace(seen, public=known)
+    assert torch.equal(both[[1]].public.log_posteriors, known.log_posteriors[1:])
+    assert both.rows(torch.zeros(2, 1, dtype=torch.int64)).public is known and both.answers().public is None
+    served = asking.serve(both, flatter)
+    assert torch.equal(served.public.log_posteriors, flatter(known.log_posteriors))
+    with pytest.raises(ValueError, match="public must be of 2 models, found 1"):
+        replace(seen, public=known[[0]])

@@ -208,3 +208,13 @@ def test_served_networks_are_asked_each_through_its_own_defence():
     found = averaged(both, 2, 0.0).log_posteriors
     assert torch.allclose(found, both.log_posteriors, atol=1e-5)
     assert not torch.allclose(found[0], found[1], atol=1e-2)
+
+
+def test_what_is_public_is_averaged_alike():
+    x = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
+    seen = Views(
+        x.double().log_softmax(-1), torch.zeros(1, 6).long(), x=x, query=lambda x: x.double().log_softmax(-1)
+    )
+    found = averaging.averaged(replace(seen, public=seen), 5, 0.5)
+    assert torch.equal(found.public.log_posteriors, found.log_posteriors)
+    assert not torch.equal(found.log_posteriors, seen.log_posteriors)

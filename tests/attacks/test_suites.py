@@ -76,3 +76,10 @@ def test_the_yardstick_has_each_calibrated_attack_by_name_and_lira_from_four_sha
     assert attacks["confidence"] is threshold.confidence
     few = suites.yardstick(shadows=2)
     assert set(attacks) - set(few) == {"lira_online", "lira_offline"}
+
+
+def test_who_sees_labels_only_gets_what_needs_no_scores():
+    attacks = suites.labels_only(queries=8, budget=100)
+    assert all("labels" in attack.needs for attack in attacks.values())
+    assert attacks["noise_robustness"].queries == 8 and attacks["boundary_distance"].budget == 100
+    assert attacks["gap"] is threshold.gap

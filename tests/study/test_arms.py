@@ -8,6 +8,7 @@ import torch
 from mialib import asking, models, study
 from mialib.attacks import threshold
 from mialib.data import splits
+from mialib.defenses import outputs
 from mialib.defenses.state import Chain
 from mialib.study import Averaged, Study
 from mialib.study.arms import Asked
@@ -281,3 +282,35 @@ def test_an_arm_answers_about_other_examples_as_it_serves(setting, digits):
     assert torch.equal(
         plain.answer(digits, index[0])[1], asking.log_posteriors(networks[[1]], digits, index[0])[0]
     )
+
+
+def test_public_examples_are_asked_at_first_use_once_and_through_what_stands_before(setting):
+    networks, split, found, arm = setting
+    study_ = Study(found.roles.data, split, 2, protocol="d1_d2_d3")
+    arm = study_.arm("none", networks)
+    served = study_.arm("served", arm, behind=outputs.OneHot())
+    with asking.tally() as asked:
+        assert served.targets()[1].public is None and asked.inputs == 0
+        known = [one.public for one in served.targets(public=True)]
+        count = [int((~(split.member | split.test))[i].sum()) for i in (0, 1)]
+        assert asked.inputs == sum(count) and [one.labels.shape[1] for one in known] == count
+        plain = [one.public for one in arm.targets(public=True)]
+        assert asked.inputs == sum(count)
+    for one, other in zip(known, plain, strict=True):
+        assert torch.equal(one.log_posteriors, outputs.OneHot()(other.log_posteriors))
+        assert one.log_posteriors.exp().max(-1).values.min() == 1
+    averaged = study_.arm("averaged", Averaged(arm.answers, 2, 0.1))
+    again = averaged.targets(public=True)[0].public
+    assert not torch.equal(again.log_posteriors, plain[0].log_posteriors)
+    arm.forget()
+    assert torch.equal(arm.targets(public=True)[0].public.log_posteriors, plain[0].log_posteriors)
+
+
+def test_nobody_knows_what_is_public_where_others_are_members(setting):
+    networks, split, found, _ = setting
+    reserve = Study(found.roles.data, splits.as_members(split), 2, protocol="d1_d2_d3")
+    arm = reserve.arm("none", networks, other_members=True)
+    served = reserve.arm("served", arm, behind=outputs.OneHot())
+    for one in (arm, served):
+        with pytest.raises(ValueError, match="trained on others than the split's members"):
+            one.targets(public=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mialib import training
-from mialib.attacks import likelihood, neural, threshold
+from mialib.attacks import likelihood, neural, quantile, threshold
 from mialib.data import splits
 from mialib.measures import metrics
 from mialib.store import Store
@@ -294,3 +294,9 @@ def test_attacks_declare_what_they_need():
     assert set(map(frozenset, needs.values())) == {frozenset()}
     assert attackers.needs(likelihood.lira_online) == {"same candidates"}
     assert attackers.needs(lambda *_: None) == frozenset()
+
+
+def test_who_learns_from_public_examples_is_told_where_there_are_none(made):
+    arm = made.made("plain")
+    with pytest.raises(ValueError, match="target 0 has none: every example is one of its candidates"):
+        made.attack({"quantile_regression": quantile.QuantileRegression()}, arm)

@@ -151,3 +151,22 @@ def test_candidates_belong_to_two_protocols(toy, planted, halves):
     plain = roles.made(roles.one_of_each_pair, toy, halves, 2, 0)
     everyone = roles.made(roles.one_of_each_pair, toy, halves, 2, 0, torch.ones(120, dtype=torch.bool))
     assert torch.equal(plain.index, everyone.index) and torch.equal(plain.member, everyone.member)
+
+
+def test_public_is_who_is_neither_member_nor_candidate(toy):
+    split = splits.random_halves(len(toy), 4, seed=0)
+    found = roles.one_of_each_pair(toy, split, 2, 0)
+    for target in (0, 1):
+        assert torch.equal(found.public(target)[0], split.reserve[0].nonzero()[:, 0])
+        assert not set(found.public(target)[0].tolist()) & set(found.index[0].tolist())
+    apart = splits.target_shadow(len(toy), 1, 1, seed=0, n_train=5)
+    assert roles.apart(toy, apart, 1, 0).public(0).shape == (1, len(toy) - 10)
+
+
+def test_canaries_are_never_public(planted):
+    data, split, chosen = planted
+    for found in (
+        roles.by_coins(data, split, 2, 0, chosen),
+        roles.one_of_each_pair(data, split, 2, 0, ~chosen),
+    ):
+        assert torch.equal(found.public(1)[0], split.reserve[0].nonzero()[:, 0])

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from mialib.attacks import blindmi, inversion, label_only, likelihood, neural, suites, threshold
+from mialib.attacks import (
+    blindmi,
+    boundary,
+    inversion,
+    label_only,
+    likelihood,
+    neural,
+    quantile,
+    suites,
+    threshold,
+)
 from mialib.compression import Masks, Quantizer, admm, cardinality, gradual, pruning
 from mialib.defenses import (
     adversarial,
@@ -102,10 +112,13 @@ SHIPPED = [
     (hooks.Attack, threshold.gap),
     (hooks.Attack, threshold.ThresholdAttack),
     (hooks.Attack, blindmi.BlindMIDiff),
+    (hooks.Attack, boundary.BoundaryDistance),
+    (hooks.Attack, quantile.QuantileRegression),
     (hooks.Attack, label_only.NoiseRobustness),
     (hooks.Attack, label_only.SwapDetector),
     (hooks.Attack, likelihood.LiRA),
     (hooks.Attack, neural.NeuralAttack),
+    (hooks.LearningAttack, boundary.BoundaryDistance),
     (hooks.LearningAttack, label_only.NoiseRobustness),
     (hooks.NetworkAttack, neural.NeuralAttack),
     (hooks.PopulationAttack, neural.NeuralAttack),
