@@ -1,6 +1,6 @@
 """The attacks of one paper together: which they are, and how their networks are trained."""
 
-from mialib.attacks import blindmi, neural, suites, threshold
+from mialib.attacks import blindmi, neural, pairs, suites, threshold
 from mialib.store import Store
 
 SGD = neural.schedule(epochs=4, lr=1e-2, optimizer="sgd")
@@ -66,3 +66,11 @@ def test_quantised_networks_get_thresholds_and_a_classifier_of_sorted_posteriors
     assert sorted(attacks) == sorted([*threshold.ATTACKS, "ranked_nn"])
     assert attacks["ranked_nn"].recipe == ADAM and attacks["ranked_nn"].trainings == 2
     assert attacks["ranked_nn"].features is neural.ranked
+
+
+def test_who_holds_several_versions_has_normals_of_each_candidate_where_shadows_have_its_own():
+    attacks = suites.pairs(ADAM, trainings=2)
+    assert list(attacks) == ["pair", "pair_added", "pair_of_all", "pair_nn"]
+    assert list(suites.pairs(ADAM, same_candidates=False)) == ["pair_of_all", "pair_nn"]
+    assert attacks["pair_nn"] == pairs.pair_nn(ADAM, trainings=2)
+    assert all("versions" in attack.needs for attack in attacks.values())
