@@ -249,9 +249,10 @@ class _Moments(NamedTuple):
         squares, free = self._squares[some], self._free[some, None]
         if len(free) < 2:
             return math.inf
-        factor = torch.linalg.cholesky(self.covariance(math.inf)[0])
-        half = torch.linalg.solve_triangular(factor, squares, upper=False)
-        own = torch.linalg.solve_triangular(factor, half.mT, upper=False).diagonal(dim1=-2, dim2=-1) / free
+        # the symmetric root, so that the order of the versions does not matter
+        size, direction = torch.linalg.eigh(self.covariance(math.inf)[0])
+        root = direction / size.clamp(min=FLOOR / 2).sqrt() @ direction.T
+        own = (root @ squares @ root).diagonal(dim1=-2, dim2=-1) / free
         noise, spread = float((2 / free).mean()), float(own.var() / own.mean().square())
         return 2 + 2 * (1 + noise) / (spread - noise) if spread > noise else math.inf
 

@@ -10,11 +10,13 @@ from . import pruning as pruning
 from . import quantization as quantization
 from . import quantized_relu as quantized_relu
 from . import recalibration as recalibration
+from . import rounding as rounding
 from . import schemes as schemes
 from . import size as size
 from . import stages as stages
 from . import weight_noise as weight_noise
 from .pruning import Masks as Masks
 from .quantization import Quantizer as Quantizer
+from .rounding import LearnedRounding as LearnedRounding
 from .schemes import Scheme as Scheme
 from .stages import Stage as Stage

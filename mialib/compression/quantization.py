@@ -65,15 +65,19 @@ def affine(w: Tensor, bits: int, per_channel: bool = True) -> Tensor:
 
     w (k, channels, ...). A row whose weights are all equal (a pruned one) has no scale and comes back as it is.
     """
+    scale, zero, flat = grid(w, bits, per_channel)
+    integers = ((w / scale).round() + zero).clamp(0, 2**bits - 1)
+    return torch.where(flat, w, straight_through(w, scale * (integers - zero)))
+
+
+def grid(w: Tensor, bits: int, per_channel: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """`affine`'s scale and zero point, and where there is none (the scale is 1 there): each (k, channels or 1, 1, ...)."""
     rows = w.detach().flatten(2 if per_channel else 1)
     low, high = (end.view(*end.shape, *[1] * (w.ndim - end.ndim)) for end in (rows.amin(-1), rows.amax(-1)))
-    top = 2**bits - 1
-    scale = (high - low) / top
+    scale = (high - low) / (2**bits - 1)
     flat = scale == 0
     scale = torch.where(flat, 1.0, scale)
-    zero = (-low / scale).round()
-    integers = ((w / scale).round() + zero).clamp(0, top)
-    return torch.where(flat, w, straight_through(w, scale * (integers - zero)))
+    return scale, (-low / scale).round(), flat
 
 
 def binary(w: Tensor, per_channel: bool = False) -> Tensor:

@@ -30,7 +30,7 @@ def batchnorm(models: Population, data: Dataset, index: Tensor) -> Population:
     variance between their means counts too. Quantised weights shift what each layer sees; statistics of the
     full-precision network would punish the quantised one for that. Models without BatchNorm come back as they are.
     """
-    _check(models, index)
+    check(models, index)
     fresh = []
     for module, rows in zip(models, index.to(data.x.device), strict=True):
         norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
@@ -81,7 +81,7 @@ def clips(
     Each range is the one of 40 between nothing and the largest activation that has the smallest mean squared error; all
     are measured in the network before its activations are quantised.
     """
-    _check(models, index)
+    check(models, index)
     make_model = quantized_relu.quantized(models.make_model, bits, last)
     widths = {
         n: m.bits for n, m in make_model().named_modules() if isinstance(m, quantized_relu.QuantizedReLU)
@@ -121,7 +121,8 @@ def _best_range(values: Tensor, bits: int) -> Tensor:
     return tried[errors.argmin()]
 
 
-def _check(models: Population, index: Tensor) -> None:
+def check(models: Population, index: Tensor) -> None:
+    """Raises ValueError where each model lacks calibration examples of its own."""
     if index.ndim != 2 or len(index) != len(models) or index.shape[1] < 2:
         raise ValueError(
             f"calibration: index is {tuple(index.shape)}; it must hold at least 2 examples for each of the "

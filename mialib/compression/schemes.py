@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mialib import training
 from mialib.compression import quantization, quantized_relu, recalibration
 from mialib.compression.quantization import FULL, Quantizer
+from mialib.compression.rounding import LearnedRounding
 from mialib.data import Dataset, Splits, splits
 from mialib.training import Population, Recipe
 from mialib.training.hooks import Augment
@@ -51,6 +52,7 @@ def scheme(
     method: str = "dorefa",
     activations: float = FULL,
     edge: float | None = 8,
+    last: float | None = None,
 ) -> Scheme:
     """The same width everywhere, but for the first and last layer and the activations that go into the last.
 
@@ -59,19 +61,25 @@ def scheme(
         method: one of `quantization.METHODS`.
         activations: bits of the activations.
         edge: least width of the first and the last layer, whose damage is worst; None: as all others.
+        last: least width of the last layer alone, whose weights make the answers: 32 leaves it as it is, 1 gives it the
+            width of all others; None: as the first.
     """
-    widths = quantization.widths(make_model, bits, first=edge, last=edge)
+    widths = quantization.widths(make_model, bits, first=edge, last=edge if last is None else last)
     return Scheme(Quantizer(method, widths), activations, edge)
 
 
 def of_family(
-    make_model: Callable[[], nn.Module], family: str, bits: float, edge: float | None = 8
+    make_model: Callable[[], nn.Module],
+    family: str,
+    bits: float,
+    edge: float | None = 8,
+    last: float | None = None,
 ) -> Scheme:
     """What one of `FAMILIES` quantises: affine after training, else DoReFa, and the activations where it says so.
 
     Args:
         bits: of the weights, and rounded up of the activations.
-        edge: as in `scheme`.
+        edge, last: as in `scheme`.
 
     Raises:
         ValueError: an unknown family.
@@ -82,7 +90,7 @@ def of_family(
         )
     method = "affine" if family == "after training" else "dorefa"
     activations = math.ceil(bits) if family in WITH_ACTIVATIONS else FULL
-    return scheme(make_model, bits, method=method, activations=activations, edge=edge)
+    return scheme(make_model, bits, method=method, activations=activations, edge=edge, last=last)
 
 
 def overview(
@@ -103,16 +111,28 @@ def overview(
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def post_training(models: Population, data: Dataset, index: Tensor, scheme: Scheme) -> Population:
+def post_training(
+    models: Population,
+    data: Dataset,
+    index: Tensor,
+    scheme: Scheme,
+    rounding: LearnedRounding | None = None,
+) -> Population:
     """The trained models, quantised without training: weights, BatchNorm, the ReLUs' ranges, and BatchNorm once more.
 
     Args:
         index: calibration examples, int64 (k, n), each model's own; `splits.indices(split.reserve)` for one.
+        rounding: weights are rounded up or down as the calibration examples say; None: to the nearest.
 
     Raises:
         ValueError: no calibration examples.
     """
-    quantized = replace(models, params=scheme.quantizer(models.params), keys=[])
+    recalibration.check(models, index)
+    if rounding is None:
+        params = scheme.quantizer(models.params)
+    else:
+        params = rounding(models, data, index, scheme.quantizer)
+    quantized = replace(models, params=params, keys=[])
     quantized = recalibration.batchnorm(quantized, data, index)
     if scheme.activations == FULL:
         return quantized
@@ -158,6 +178,8 @@ def in_family(
     recipe: Recipe,
     further: Recipe,
     edge: float | None = 8,
+    last: float | None = None,
+    rounding: LearnedRounding | None = None,
     augment: Augment | None = None,
 ) -> Population:
     """Networks of one of `FAMILIES`, or at 32 bits its control: the same training, nothing rounded.
@@ -167,19 +189,24 @@ def in_family(
     `quantization.Squashed` as a `compress` is the control that has it.
 
     Args:
-        bits, edge: as in `of_family`. Calibration examples are each model's reserve.
+        bits, edge, last: as in `of_family`. Calibration examples are each model's reserve.
         start: the networks in full precision, trained by `recipe`, as those from scratch are.
         further: of the fine-tuning.
+        rounding: as in `post_training`, of the family "after training".
 
     Raises:
-        ValueError: an unknown family.
+        ValueError: an unknown family, or a rounding for one that learns its weights with their rounding.
     """
-    chosen, what = of_family(make_model, family, bits, edge), f"{family}, {bits:g} bits"
+    chosen, what = of_family(make_model, family, bits, edge, last), f"{family}, {bits:g} bits"
+    if rounding is not None and family != "after training":
+        raise ValueError(
+            f'quantisation: a rounding is learned for the family "after training" only, found {family!r}'
+        )
     index, options = splits.indices(split.reserve), {"augment": augment, "what": what}
     if family == "after training":
         if bits == FULL:
             return recalibration.batchnorm(start, data, index)
-        return post_training(start, data, index, chosen)
+        return post_training(start, data, index, chosen, rounding)
     from_scratch = family.startswith("from scratch")
     if bits == FULL and family == "from scratch, activations too":
         chosen = replace(scheme(make_model, FULL), activations=16)

@@ -339,3 +339,62 @@ def test_what_is_public_goes_with_its_models_and_is_served_alike(toy, steep):
     assert torch.equal(served.public.log_posteriors, flatter(known.log_posteriors))
     with pytest.raises(ValueError, match="public must be of 2 models, found 1"):
         replace(seen, public=known[[0]])
+
+
+# Several versions
+
+
+def with_others():
+    """Views of two models with two other versions of each."""
+    others = torch.stack([ROWS.flip(1), ROWS.flip(2)])
+    return Views(ROWS, torch.arange(10).view(2, 5) % 3, ROWS.exp(), beside=others), others
+
+
+def test_other_versions_go_where_their_models_and_candidates_go():
+    seen, others = with_others()
+    assert torch.equal(seen[[1]].beside, others[:, 1:]) and torch.equal(seen[1:].beside, others[:, 1:])
+    index = torch.tensor([[4, 0], [2, 2]])
+    assert torch.equal(seen.rows(index).beside[:, 1], others[:, 1][:, [2, 2]])
+    assert torch.equal(seen.rows(index).beside[1, 0], others[1, 0][[4, 0]])
+    assert seen.answers().beside is others
+    assert torch.equal(asking.together([seen[[1]], seen[[0]]]).beside, others[:, [1, 0]])
+    assert asking.together([replace(seen, beside=None)] * 2).beside is None
+    assert asking.serve(seen, flatter).beside is None  # they were not served
+
+
+def test_versions_are_put_beside_each_other_in_their_order():
+    seen, others = with_others()
+    first = replace(seen, beside=None)
+    one, two = (replace(first, log_posteriors=other) for other in others)
+    assert torch.equal(asking.with_versions(first, [one, two]).beside, others)
+    assert torch.equal(asking.with_versions(asking.with_versions(first, [one]), [two]).beside, others)
+    for other in (replace(one, labels=(one.labels + 1) % 3), one[[0]]):
+        with pytest.raises(ValueError, match="versions of a model answer to the same candidates"):
+            asking.with_versions(first, [other])
+
+
+@pytest.mark.parametrize(
+    "beside, words",
+    [
+        (ROWS, r"beside is \(2, 5, 3\), must be \('v', 2, 5, 3\)"),
+        (ROWS[None, :1], r"beside is \(1, 1, 5, 3\)"),
+        (torch.empty(0, 2, 5, 3).double(), r"beside is \(0, 2"),
+        (ROWS[None].float(), "beside is torch.float32, must be torch.float64"),
+        (torch.stack([ROWS, with_row(2.0, 1.0, -1.0)]), r"views: beside\[1\]: 1 of 10 rows are no log-post"),
+    ],
+    ids=["no axis", "fewer models", "none", "type", "logits"],
+)
+def test_views_refuse_versions_that_do_not_fit(beside, words):
+    with pytest.raises(ValueError, match=words):
+        Views(ROWS, torch.zeros(2, 5, dtype=torch.int64), beside=beside)
+
+
+def test_versions_are_looked_at_once(monkeypatch):
+    seen, _ = with_others()
+    monkeypatch.setattr(asking.posteriors, "check_rows", None)
+    assert [len(part) for part in (seen[1:], seen[[0]].rows(torch.tensor([[1]])), seen.answers())] == [
+        1,
+        1,
+        2,
+    ]
+    assert asking.together([seen, seen]).beside.shape == (2, 4, 5, 3)

@@ -1,6 +1,7 @@
 """The attacks of one paper together: which they are, and how their networks are trained."""
 
 from mialib.attacks import bayesian, blindmi, likelihood, neural, ratios, suites, threshold
+from mialib.attacks import blindmi, neural, pairs, suites, threshold
 from mialib.store import Store
 
 SGD = neural.schedule(epochs=4, lr=1e-2, optimizer="sgd")
@@ -83,3 +84,11 @@ def test_who_sees_labels_only_gets_what_needs_no_scores():
     assert all("labels" in attack.needs for attack in attacks.values())
     assert attacks["noise_robustness"].queries == 8 and attacks["boundary_distance"].budget == 100
     assert attacks["gap"] is threshold.gap
+
+
+def test_who_holds_several_versions_has_normals_of_each_candidate_where_shadows_have_its_own():
+    attacks = suites.pairs(ADAM, trainings=2)
+    assert list(attacks) == ["pair", "pair_added", "pair_of_all", "pair_nn"]
+    assert list(suites.pairs(ADAM, same_candidates=False)) == ["pair_of_all", "pair_nn"]
+    assert attacks["pair_nn"] == pairs.pair_nn(ADAM, trainings=2)
+    assert all("versions" in attack.needs for attack in attacks.values())

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from mialib import asking, models, training
-from mialib.compression import Quantizer, Scheme, quantization, quantized_relu, recalibration, schemes
+from mialib.compression import (
+    LearnedRounding,
+    Quantizer,
+    Scheme,
+    quantization,
+    quantized_relu,
+    recalibration,
+    schemes,
+)
 from mialib.data import splits
 from mialib.training import Population, Recipe
 
@@ -121,3 +129,32 @@ def test_the_overview_has_widths_and_bytes(digits):
     assert table["first, others, last layer"].tolist() == ["32 / 32 / 32", "8 / 2 / 8"]
     full = sum(tensor.numel() * 4 for tensor in make_model().parameters())
     assert table.loc[32, "bytes"] == full > 3 * table.loc[2, "bytes"]
+
+
+def test_the_last_layer_may_have_a_width_of_its_own(digits):
+    make_model = models.make("small_cnn", digits)
+    for last, expected in ((None, [8, 2, 2, 8]), (32, [8, 2, 2, 32]), (4, [8, 2, 2, 4]), (1, [8, 2, 2, 2])):
+        one = schemes.of_family(make_model, "after training", 2, last=last)
+        assert list(one.quantizer.bits.values()) == expected
+    assert list(schemes.scheme(make_model, 4, edge=None, last=8).quantizer.bits.values()) == [4, 4, 4, 8]
+
+
+def test_a_rounding_is_learned_after_training_only(digits, trained):
+    split, full = trained
+    options = dict(start=full, recipe=Recipe(1, 32), further=Recipe(1, 32), rounding=LearnedRounding(steps=1))
+    with pytest.raises(
+        ValueError, match="learned for the family \"after training\" only, found 'fine-tuned'"
+    ):
+        schemes.in_family(full.make_model, digits, split, "fine-tuned", 4, **options)
+    found = schemes.in_family(full.make_model, digits, split, "after training", 4, last=32, **options)
+    last = list(quantization.widths(full.make_model, 4))[-1]
+    assert torch.equal(found.params[last], full.params[last])
+
+
+def test_calibration_examples_are_needed_before_any_work(digits, trained):
+    split, full = trained
+    how = LearnedRounding(steps=10**9)
+    with pytest.raises(ValueError, match="at least 2 examples for each of the"):
+        schemes.post_training(
+            full, digits, splits.indices(split.reserve)[:1, :1], schemes.scheme(full.make_model, 8), how
+        )

@@ -314,3 +314,51 @@ def test_nobody_knows_what_is_public_where_others_are_members(setting):
     for one in (arm, served):
         with pytest.raises(ValueError, match="trained on others than the split's members"):
             one.targets(public=True)
+
+
+def test_several_versions_answer_side_by_side_targets_and_shadows_alike(made):
+    first, one, two = (made.made(key, seed) for seed, key in enumerate("abc"))
+    pair = made.arm("pair", first, beside=[one, two])
+    for found, own, *others in (
+        (pair.shadows(), first.shadows(), one.shadows(), two.shadows()),
+        *zip(pair.targets(), first.targets(), one.targets(), two.targets(), strict=True),
+    ):
+        assert torch.equal(found.log_posteriors, own.log_posteriors)
+        assert torch.equal(found.beside, torch.stack([other.log_posteriors for other in others]))
+    assert pair.columns == first.columns | {"variant": "pair"} and pair.networks is first.networks
+    assert [arm.answers.versions for arm in (first, pair)] == [0, 2]
+    assert torch.equal(pair.shadows(True).sensitivity, first.shadows(True).sensitivity)
+    assert pair.shadows(True).beside.shape[0] == 2
+    more = made.arm("more", pair, beside=[first])
+    assert more.answers.versions == 3
+    assert torch.equal(more.shadows().beside[2], first.shadows().log_posteriors)
+    with pytest.raises(ValueError, match="found 'a' .str.; an arm is needed"):
+        made.arm("wrong", first, beside=["a"])
+
+
+def test_what_is_served_or_averaged_is_one_version(made):
+    pair = made.arm("pair", made.made("a"), beside=[made.made("b", 1)])
+    served = made.arm("served", pair, behind=halve, defense="temperature")
+    averaged = study.Averaged(pair.answers, 2, 0.0)
+    for answers in (served.answers, averaged):
+        assert answers.versions == 0 and answers.views()[0][0].beside is None
+    again = made.arm("both served", served, beside=[made.arms["b"]])
+    assert torch.equal(again.targets()[0].beside[0], made.arms["b"].targets()[0].log_posteriors)
+    # before a version is served it remembers what it is asked
+    assert pair.targets()[0].query is made.arms["a"].targets()[0].query
+
+
+def test_versions_of_given_and_of_borrowed_answers_are_counted(made):
+    pair = made.arm("pair", made.made("a"), beside=[made.made("b", 1)])
+    given = study.Given(pair.targets(), pair.shadows())
+    assert given.versions == 1 and study.Given(pair.targets()).versions == 1
+    assert study.Given(pair.targets(), made.arms["a"].shadows()).versions == 0
+    assert made.arm("c", given, shadows=pair).answers.versions == 1
+    assert made.arm("d", given, shadows=made.arms["a"]).answers.versions == 0
+
+
+def test_there_are_shadows_where_all_versions_have_some(made):
+    alone = made.arm("alone", study.Given(made.made("a").targets()))
+    pair = made.arm("pair", made.arms["a"], beside=[alone])
+    with pytest.raises(ValueError, match="arm 'pair' has no shadow models"):
+        pair.shadows()

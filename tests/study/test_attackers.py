@@ -8,6 +8,7 @@ import torch
 
 from mialib import training
 from mialib.attacks import likelihood, neural, quantile, threshold
+from mialib.attacks import likelihood, neural, pairs, threshold
 from mialib.data import splits
 from mialib.measures import metrics
 from mialib.store import Store
@@ -300,3 +301,30 @@ def test_who_learns_from_public_examples_is_told_where_there_are_none(made):
     arm = made.made("plain")
     with pytest.raises(ValueError, match="target 0 has none: every example is one of its candidates"):
         made.attack({"quantile_regression": quantile.QuantileRegression()}, arm)
+
+
+def test_an_attack_on_several_versions_is_refused_where_there_is_one(made):
+    plain, other = made.made("plain"), made.made("other", 1)
+    pair, more = made.arm("pair", plain, beside=[other]), made.arm("more", plain, beside=[other, other])
+    suite = {"pair": pairs.pair_of_all}
+    attackers.check([Attacker(pair, pair), Attacker(pair, pair, "half")], suite)
+    for one, words in (
+        (Attacker(plain, plain), "found arm 'plain' 0. Make an arm"),
+        (Attacker(pair, plain), "found arm 'pair' 1 and arm 'plain' 0"),
+        (Attacker(pair, more), "found arm 'pair' 1 and arm 'more' 2"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"attack 'pair' needs other versions beside each model.*{words}"
+        ):
+            attackers.check([one], suite)
+
+
+@pytest.mark.parametrize("knowing", ["shadows", "half"])
+def test_attackers_see_all_versions(made, knowing):
+    plain = made.made("plain", leak=0.0)
+    pair = made.arm("pair", plain, beside=[made.made("other", 1, leak=9.0)])
+    made.attack({"pair": pairs.pair_of_all}, [pair], knowing=knowing)
+    made.attack({"confidence": threshold.confidence_global}, knowing=knowing)
+    assert made.values(pair, "auc", "pair", knowing=knowing).min() > 0.8
+    first, alone = (made.margins(arm, "confidence", knowing=knowing) for arm in (pair, plain))
+    assert torch.equal(first, alone)
