@@ -53,12 +53,12 @@ class Roles:
         """Examples that the attacker of target number `target` knows not to be its members, and is not scored on: (1, r).
 
         All others of the data set: its reserve, under `target_shadow` also the shadows' half, and what nobody uses. What a
-        defence learned from the reserve, it answers as it answers nobody else; of random halves there is no other. Canaries,
-        which are in nobody's test set, are not among them: who has them is not known.
+        defence learned from the reserve, it answers as it answers nobody else. Of random halves there is no other: a canary
+        that is in none of the target's sets is not known to be so.
         """
-        model, canary = self.targets[target], self.split.member.any(0) & ~self.split.test.any(0)
-        known = self.split.member[model] | self.split.test[model] | canary
-        return (~known).nonzero()[:, 0][None]
+        model, split = self.targets[target], self.split
+        known = ~(split.member[model] | split.test[model]) if self.teachers is None else split.reserve[model]
+        return known.nonzero()[:, 0][None]
 
 
 def made(

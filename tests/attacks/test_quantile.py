@@ -81,7 +81,7 @@ def test_nothing_is_found_where_nothing_leaks(attack):
 def test_surer_is_a_larger_margin_by_as_much(attack):
     target, _ = toy(50, 200)
     one = attack(target)
-    bolder = answers(torch.full((50,), 30.0), target.x[0])
+    bolder = answers(torch.full((50,), 30.0, dtype=torch.float64), target.x[0])
     assert (attack(replace(bolder, public=target.public)) > one).all()
 
 

@@ -1,7 +1,6 @@
 """The attacks of one paper together: which they are, and how their networks are trained."""
 
-from mialib.attacks import bayesian, blindmi, likelihood, neural, ratios, suites, threshold
-from mialib.attacks import blindmi, neural, pairs, suites, threshold
+from mialib.attacks import bayesian, blindmi, likelihood, neural, pairs, ratios, suites, threshold
 from mialib.store import Store
 
 SGD = neural.schedule(epochs=4, lr=1e-2, optimizer="sgd")

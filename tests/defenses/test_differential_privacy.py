@@ -372,7 +372,7 @@ def test_objectives_that_need_a_whole_batch_are_refused_by_name_before_any_work(
 )
 def test_means_over_examples_are_trained_privately(toy, split, objective):
     fitted = training.fit(mlp, toy, split, RECIPE, objective=objective, descent=DPSGD(1.0))
-    assert all(record["loss"][0] > 0 for record in fitted.records)
+    assert all(math.isfinite(record["loss"][0]) for record in fitted.records)
 
 
 def test_group_norm_replaces_every_batch_norm_and_nothing_else():

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from mialib import training
-from mialib.attacks import likelihood, neural, quantile, threshold
-from mialib.attacks import likelihood, neural, pairs, threshold
+from mialib.attacks import likelihood, neural, pairs, quantile, threshold
 from mialib.data import splits
 from mialib.measures import metrics
 from mialib.store import Store
