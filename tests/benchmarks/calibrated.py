@@ -10,6 +10,10 @@ FILE does not hold their answers, then attacks 4 targets with 2, 4, 8, 16 and 64
 of privacy-meter 1.0.1 (`pip install --no-deps privacy-meter numpy scipy` in the other environment), on the same answers.
 """
 
+import argparse
+import json
+import resource
+import subprocess
 import time
 from pathlib import Path
 
