@@ -145,9 +145,9 @@ def test_neighbours_by_hand():
 
 
 def test_weights_whose_errors_cancel_are_rounded_apart():
-    """Three weights on equal inputs, each .4 of a step up: to the nearest all go down and err by 1.2 steps; one up errs by .2."""
+    """Three weights on equal inputs, .25, .4 and .49 of a step up: the nearest are all below, by 1.14 steps together."""
     layer = nn.Linear(5, 1, bias=False)
-    w = torch.tensor([[[0.0, 3.0, 0.4, 0.4, 0.4]]])  # the first two set the grid, 0, 1, 2, 3
+    w = torch.tensor([[[0.0, 3.0, 0.25, 0.4, 0.49]]])  # the first two set the grid, 0, 1, 2, 3
     x = torch.randn(1, 64, 1, generator=torch.Generator().manual_seed(0)).expand(1, 64, 5)
     wanted = rounding._output(layer, w, x)
     nearest = quantization.affine(w, 2)
