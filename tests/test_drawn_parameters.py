@@ -166,7 +166,8 @@ def one(*values):
 
 SMALL = {
     "subset": one(None, None, 300, 120), "image_side": one(None, None, 9), "model": one("small_cnn", "small_cnn", "lenet5", "resnet8"),
-    "n_train": one(10, 12, 20, None), "n_targets": one(1, 2), "n_shadows": one(1, 2), "n_models": one(1, 2), "n_reserve": one(10, 30),
+    "n_train": one(10, 12, 20, None), "n_targets": one(1, 2), "n_shadows": one(1, 2), "n_models": one(1, 2, 6, 6), "n_canaries": one(10, 20),
+    "reserve_share": one(0.1, 0.4), "hamp_strengths": some([0.01, 2.0], 0), "hamp_threshold": one(0.1, 0.95), "n_reserve": one(10, 30),
     "private_classes": one(None, 3, 5, 9), "epochs": one(1, 2), "fine_tune_epochs": one(1, 2), "retrain_epochs": one(1, 2),
     "batch_size": one(2, 8, 10), "optimizer": one("adam", "sgd"), "lr": one(1e-6, 1e-3, 0.1), "fine_tune_lr": one(1e-4, 0.1),
     "milestones": one([], [1]), "fine_tune_milestones": one([], [1]), "augment": st.booleans(), "weight_decay": one(0.0, 5e-4, 1),

@@ -102,7 +102,7 @@ TOY = {
     "sparsities": [0.7], "ppb_strengths": [4.0], "adversarial_strengths": [1.0], "smoothings": [0.1],
     "relax_strengths": [0.5], "dp_noises": [1.0], "dp_lrs": [1e-3], "dp_batch_sizes": [8],
     "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
-    "n_models": 2, "compressions": [2.0, 4.0], "compression": 2.0, "admm_iterations": 2, "admm_epochs": 1, "retrain_epochs": 1,
+    "n_models": 6, "n_canaries": 20, "hamp_strengths": [0.3], "compressions": [2.0, 4.0], "compression": 2.0, "admm_iterations": 2, "admm_epochs": 1, "retrain_epochs": 1,
     "bits": [8, 2], "families": ["fine-tuned, activations too", "from scratch, activations too"],
     "n_reserve": 32, "purifier_epochs": 2, "game_epochs": 1, "game_updates": 1, "label_strengths": [0.2],
     "inversion_strengths": [1.0], "membership_strengths": [0.3], "reformer_widths": [8, 16], "reformer_latent": 2,

@@ -102,6 +102,29 @@ def _halves(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]
         )
 
 
+# of each arm the parameter that holds what is tried
+_TRIED = {
+    "PPB": "ppb_strengths",
+    "RelaxLoss": "relax_strengths",
+    "HAMP": "hamp_strengths",
+    "MemGuard": "memguard_budgets",
+    "DP-SGD": "dp_noises",
+    "DP-SGD throughout": "dp_noises",
+}
+
+
+def _tried(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """An arm that is asked for needs a strength."""
+    if "reserve_share" not in names:
+        return
+    for arm in values.get("arms", ()):
+        if values.get(_TRIED.get(arm, "")) == []:
+            yield (
+                _TRIED[arm],
+                f"{_TRIED[arm]} is []: arm {arm!r} (arms) needs one or more; name one, or leave the arm out",
+            )
+
+
 def _pull(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]:
     rho, growth, times = (values.get(name) for name in ("rho", "rho_growth", "admm_iterations"))
     if rho and growth and times and not _at_most(LARGEST_PULL, rho, growth, times - 1):
@@ -126,5 +149,6 @@ _RULES: tuple[Callable[[Values, Collection[str]], Iterator[tuple[str, str]]], ..
     _first,
     _sub_models,
     _halves,
+    _tried,
     _pull,
 )

@@ -37,7 +37,7 @@ HALVES = {
     "dataset": "digits",
     "model": "small_cnn",
     "subset": 100,
-    "n_models": 4,
+    "n_models": 6,
     "n_canaries": 20,
     "reserve_share": 0.2,
 }

@@ -47,8 +47,8 @@ def problems(names=(), **values):
         ({"rho": 1.0, "rho_growth": 1e6, "admm_iterations": 10**6}, "rho_growth is 1000000.0"),
         ({"n_train": None, "private_classes": 7}, "n_train is None: this notebook has no share of its own"),
         ({"n_train": None, "n_models": 3}, "n_train is None"),
-        ({"reserve_share": 0.1, "n_models": 7}, "n_models is 7: models come in pairs, two pairs or more"),
-        ({"reserve_share": 0.1, "n_models": 2}, "n_models is 2: models come in pairs, two pairs or more"),
+        ({"reserve_share": 0.1, "n_models": 7}, "n_models is 7: models come in pairs, three or more"),
+        ({"reserve_share": 0.1, "n_models": 4}, "n_models is 4: models come in pairs, three or more"),
         (
             {"reserve_share": 0.1, "n_models": 8, "n_targets": 5},
             "n_targets is 5: of 8 models (n_models) one of each pair",
