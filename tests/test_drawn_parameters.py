@@ -179,7 +179,7 @@ SMALL = {
     "edge_bits": one(None, 8, 2), "families": some(schemes.FAMILIES, 0, 2), "search_tolerances": one([], [], [0.5]), "search_epochs": one(1),
     "deploy": one(False, False, True), "ppb_strengths": some([0.1, 4.0, 1000.0]), "adversarial_strengths": some([0.1, 2.0], 0), "smoothings": some([0.01, 0.9], 0),
     "relax_strengths": some([0.1, 2.0], 0), "relax_upper": one(0.1, 1.0), "mmd_strengths": some([1e-3, 5.0], 0), "dp_noises": some([0.01, 1.0, 50.0], 0),
-    "dp_lrs": some([1e-3, 0.1], 1, 1), "dp_batch_sizes": some([2, 10], 1, 1), "dp_clip": one(1e-3, 1.0), "dp_delta": one(1e-9, 0.1),
+    "dp_epochs": one(1), "dp_lrs": some([1e-3, 0.1], 1, 1), "dp_batch_sizes": some([2, 10], 1, 1), "dp_clip": one(1e-3, 1.0), "dp_delta": one(1e-9, 0.1),
     "stacking": st.booleans(), "selena_sub_models": one(None, None, 3), "selena_left_out": one(1, 2), "purifier_widths": one([1], [7, 4, 7]),
     "purifier_epochs": one(1, 2), "purifier_lr": one(1e-3, 0.1), "game_epochs": one(1), "game_updates": one(1, 2), "judge_width": one(0.001, 0.1),
     "label_strengths": some([0.01, 10.0], 1, 1), "inversion_strengths": some([0.1, 100.0], 1, 1), "membership_strengths": some([0.1, 100.0], 1, 1),

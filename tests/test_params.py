@@ -100,7 +100,7 @@ def test_two_notebooks_train_the_same_networks_in_every_run():
 TOY = {
     "subset": 256, "n_train": 16, "n_targets": 2, "n_shadows": 2, "epochs": 1, "fine_tune_epochs": 1, "batch_size": 8,
     "sparsities": [0.7], "ppb_strengths": [4.0], "adversarial_strengths": [1.0], "smoothings": [0.1],
-    "relax_strengths": [0.5], "dp_noises": [1.0], "dp_lrs": [1e-3], "dp_batch_sizes": [8],
+    "relax_strengths": [0.5], "dp_noises": [1.0], "dp_epochs": 1, "dp_lrs": [1e-3], "dp_batch_sizes": [8],
     "attack_epochs": 1, "samia_epochs": 1, "trainings": 1,
     "n_models": 6, "n_canaries": 20, "hamp_strengths": [0.3], "compressions": [2.0, 4.0], "compression": 2.0, "admm_iterations": 2, "admm_epochs": 1, "retrain_epochs": 1,
     "bits": [8, 2], "families": ["fine-tuned, activations too", "from scratch, activations too"],

@@ -183,6 +183,7 @@ class Defenses(TypedDict, total=False):
     hamp_threshold: Budget
     mmd_strengths: Strengths
     dp_noises: Strengths
+    dp_epochs: Count
     dp_lrs: Annotated[list[Rate], Some, Different]
     dp_batch_sizes: Annotated[list[Batch], Some, Different]
     dp_clip: Strength
