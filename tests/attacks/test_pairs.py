@@ -113,7 +113,9 @@ def test_a_version_that_knows_more_adds_and_one_that_is_a_copy_does_not():
     signal, member = made_up(10, 1000, shift=(1.5, 1.5), common=0.0)
     copied = signal[..., [0, 0]]
     assert auc(member, attacked(ADDED, signal, member)) > 0.7
-    assert attacked(ADDED, copied, member).std() < 1e-4 < attacked(BOTH, copied, member).std()
+    for alike in (copied, copied + 1e-5 * torch.randn_like(copied)):
+        assert len(attacked(ADDED, alike, member).unique()) == 1  # not even an order
+        assert auc(member, attacked(BOTH, alike, member)) > 0.6
 
 
 @every
