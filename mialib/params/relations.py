@@ -90,10 +90,10 @@ def _halves(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]
     k, targets = values.get("n_models"), values.get("n_targets")
     if "reserve_share" not in names or k is None:
         return
-    if k % 2 or k < 4:
+    if k % 2 or k < 6:
         yield (
             "n_models",
-            f"n_models is {k}: models come in pairs, two pairs or more; take an even number from 4",
+            f"n_models is {k}: models come in pairs, three or more; take an even number from 6",
         )
     elif targets is not None and targets > k // 2:
         yield (
