@@ -39,6 +39,7 @@ class NoiseRobustness:
         strengths: of the noise, each > 0; for features at most 1.
         queries: copies of each candidate, shared out evenly over the strengths: a multiple of their number. What the
             attack asks of the target and of each shadow, for each candidate.
+        teachers: the first so many of the shadows are asked: they only set the zero of the margins. None: all.
 
     Raises:
         ValueError: settings outside these ranges; when called, a target that is not one model, views without inputs or
@@ -47,6 +48,7 @@ class NoiseRobustness:
 
     strengths: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
     queries: int = 40
+    teachers: int | None = None
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "queries"})
 
     def __post_init__(self):
@@ -57,6 +59,8 @@ class NoiseRobustness:
                 f"queries must be a multiple of the {len(self.strengths)} strengths, from 1 copy of each, "
                 f"found {self.queries}"
             )
+        if self.teachers is not None and self.teachers < 1:
+            raise ValueError(f"teachers must be at least 1, or None for all shadows, found {self.teachers}")
 
     def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
         self._check_target(target)
@@ -67,7 +71,8 @@ class NoiseRobustness:
         needs_door(shadows, "shadows")
         self._check_strengths(shadows)
         signals.check_member(shadow_member, shadows.labels, "shadow_member")
-        threshold = best_threshold(self.robustness(shadows, seed).flatten(), shadow_member.flatten())
+        asked, member = shadows[: self.teachers], shadow_member[: self.teachers]
+        threshold = best_threshold(self.robustness(asked, seed).flatten(), member.flatten())
 
         def margins(target: Views) -> Tensor:
             self._check_target(target)
