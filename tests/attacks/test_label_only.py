@@ -48,6 +48,24 @@ def halves(m, n):
 # Robustness
 
 
+def test_a_few_shadows_can_set_the_zero_and_no_others_are_asked():
+    asked = []
+
+    def door(x):
+        asked.append(len(x))
+        return plane(x)
+
+    shadows, target = views(ladder(40, m=4), door=door), views(ladder(40))
+    member, _ = halves(4, 40), asked.clear()
+    every = NoiseRobustness(queries=4)(target, shadows, member)
+    everybody, _ = len(asked), asked.clear()
+    two = NoiseRobustness(queries=4, teachers=2)(target, shadows, member)
+    assert 2 * len(asked) == everybody
+    assert torch.equal(every - every[0], two - two[0])  # the order is the same
+    with pytest.raises(ValueError, match="teachers must be at least 1, or None for all shadows, found 0"):
+        NoiseRobustness(teachers=0)
+
+
 def test_robustness_is_the_chance_to_stay_on_the_right_side():
     """At distance d, Gaussian noise of strength s leaves a share Phi(d / s) on the true side."""
     seen = views(ladder(40))
