@@ -12,6 +12,7 @@ from torch import Tensor
 from mialib.data.tensors import must_be_tensor
 
 TOLERANCE = 1e-3  # of a row's sum: posteriors saved in half precision pass, or ten of them in four digits
+BLOCK = 4096  # rows of which temporaries stay in the processor's cache
 LIMIT = 1000.0  # log-odds; beyond what a trained model's logits say, finite so that inf - inf never arises
 
 
@@ -78,8 +79,11 @@ def log_odds(log_posteriors: Tensor, index: Tensor, limit: float = LIMIT) -> Ten
 
     The others' logsumexp never saturates: where p rounds to 1 it still says -60.
     """
-    others = log_posteriors.scatter(-1, index[..., None], -math.inf)  # out of place: the caller's stay whole
-    return (true_class(log_posteriors, index) - others.logsumexp(-1)).clamp(-limit, limit)
+    rows, index_of_row, found = log_posteriors.reshape(-1, log_posteriors.shape[-1]), index.reshape(-1), []
+    for some, at in zip(rows.split(BLOCK), index_of_row.split(BLOCK), strict=True):
+        others = some.scatter(-1, at[:, None], -math.inf)  # out of place: the caller's stay whole
+        found.append(true_class(some, at) - others.logsumexp(-1))
+    return torch.cat(found).view(index.shape).clamp(-limit, limit)
 
 
 def with_label(values: Tensor, labels: Tensor) -> Tensor:

@@ -106,35 +106,38 @@ class Belief(NamedTuple):
         # 1 / kappa, so that an infinite weight is 0; without shadows and without a prior there is no belief
         unsure = (prior.weight + n).reciprocal()
         away = side.mean - prior.mean
-        location = prior.mean + n * unsure * away
+        seen = n * unsure
         if math.isinf(prior.shape):  # one variance for all, whatever was seen of it
             wider = 1 + unsure if student else torch.ones_like(unsure)
-            return cls(location, prior.variance * wider, None)
-        between = (1 - n * unsure) * n * away.square()
-        beta = prior.variance * (prior.shape - 1) + (side.squares + between) / 2
-        alpha = prior.shape + n / 2
+            return cls(away.mul_(seen).add_(prior.mean), prior.variance * wider, None)
+        # in place from here on: the games of all shadows take a fresh piece of memory for each step otherwise
+        between = away.square().mul_((1 - seen) * n)
+        beta = between.add_(side.squares).div_(2).add_(prior.variance * (prior.shape - 1))
+        location, alpha = away.mul_(seen).add_(prior.mean), prior.shape + n / 2
         if not student:
-            return cls(location, beta / (alpha - 1), None)
-        return cls(location, beta / alpha * (1 + unsure), 2 * alpha)
+            return cls(location, beta.div_(alpha - 1), None)
+        return cls(location, beta.div_(alpha).mul_(1 + unsure), 2 * alpha)
 
     def log_density(self, signal: Tensor) -> Tensor:
         """Without the constant that all normal distributions share."""
-        squared = (signal - self.location).square() / self.variance
+        squared = (signal - self.location).square_().div_(self.variance)
         if self.freedom is None:
-            return -(squared + self.variance.log()) / 2
+            return squared.add_(self.variance.log()).div_(-2)
         half = self.freedom / 2
         scale = _of_each(
-            lambda nu: torch.lgamma(nu / 2 + 0.5) - torch.lgamma(nu / 2) - (nu / 2).log() / 2, half * 2
+            lambda nu: torch.lgamma(nu / 2 + 0.5) - torch.lgamma(nu / 2) - (nu / 2).log() / 2, self.freedom
         )
-        return scale - (half + 0.5) * torch.log1p(squared / self.freedom) - self.variance.log() / 2
+        tail = squared.div_(self.freedom).log1p_().mul_(half + 0.5)
+        return torch.sub(scale, tail, out=tail).sub_(self.variance.log().div_(2))
 
     def deviate(self, signal: Tensor) -> Tensor:
         """The normal deviate whose upper tail is that of the signal."""
-        t = (signal - self.location) / self.variance.sqrt()
+        t = (signal - self.location).div_(self.variance.sqrt())
         if self.freedom is None:
             return t
         nu = self.freedom
-        return t.sign() * (nu * torch.log1p(t.square() / nu)).sqrt() * (8 * nu + 1) / (8 * nu + 3)
+        far = t.square().div_(nu).log1p_().mul_(nu).sqrt_()
+        return far.mul_(t.sign_()).mul_(8 * nu + 1).div_(8 * nu + 3)
 
 
 def _of_each(function, freedom: Tensor) -> Tensor:

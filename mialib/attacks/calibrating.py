@@ -84,11 +84,11 @@ class Calibrated:
             shadow_member: bool (s, n).
         """
         scores, answered = self._games(signal, shadow_member, self._sides(signal, shadow_member))
-        return scores[answered], shadow_member[answered]
+        return _spoken(answered, scores, shadow_member)
 
     def _margins(self, score: Tensor, played: Tensor, answered: Tensor, shadow_member: Tensor) -> Tensor:
         """Of the target's scores (n,) and those of the games (s, n), of which `answered` bool (s, n) mean something."""
-        return score - best_threshold(played[answered], shadow_member[answered])
+        return score - best_threshold(*_spoken(answered, played, shadow_member))
 
     def _sides(self, signal: Tensor, shadow_member: Tensor) -> tuple["Side", "Side"]:
         """Of members and of others."""
@@ -101,12 +101,13 @@ class Calibrated:
         """Scores (s, n) of each shadow as the target, and bool (s, n), which of these had somebody to compare with."""
         there, partner = partners(shadow_member)
         values, rest = self.averaged(signal), []
+        of_partner, paired = values[partner], bool(there.all())
         for side, whole in zip((shadow_member, ~shadow_member), sides, strict=True):
             # of a pair just one is on this side of a candidate
-            gone = side | (side[partner] & there[:, None])
-            rest.append(whole.without(torch.where(side, values, values[partner]), gone))
+            gone = None if paired else side | (side[partner] & there[:, None])
+            rest.append(whole.without(torch.where(side, values, of_partner), gone))
         # the only shadow on its side of a candidate leaves nothing to compare it with
-        answered = self._spoken_of(*rest)
+        answered = self._spoken_of(*rest).expand_as(signal)
         if not answered.any():
             rest, answered = sides, self._spoken_of(*sides).expand_as(signal)
         return self.score(signal, *rest), answered
@@ -125,6 +126,13 @@ class Calibrated:
                 f"{f'online {name} needs both' if self.online else f'{name} needs one that has not seen them'}. "
                 "Take splits.random_halves"
             )
+
+
+def _spoken(answered: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+    """The entries of the parts (s, n) where `answered`, each (g,)."""
+    if answered.all():
+        return tuple(part.flatten() for part in parts)
+    return tuple(part[answered] for part in parts)
 
 
 def check(name: str, fewest: int, target: Views, shadows: Views, shadow_member: Tensor) -> None:
@@ -162,7 +170,7 @@ def partners(member: Tensor) -> tuple[Tensor, Tensor]:
 class Side(NamedTuple):
     """Of the signal over the shadows on one side of membership: (n,), or (s, n) where some are left out."""
 
-    count: Tensor  # int64
+    count: Tensor  # int64; (n,) too where every game has one fewer
     mean: Tensor  # float64
     squares: Tensor  # float64, sum of the squared distances from the mean
     shadows: int  # on both sides together, nobody left out
@@ -173,22 +181,29 @@ class Side(NamedTuple):
         """signal float64 (s, n), side bool (s, n)."""
         count = side.sum(0)
         mean = (signal * side).sum(0) / count.clamp(min=1)
-        return cls(count, mean, ((signal - mean) * side).square().sum(0), len(signal))
+        return cls(count, mean, (signal - mean).mul_(side).square_().sum(0), len(signal))
 
-    def without(self, gone: Tensor, some: Tensor) -> "Side":
+    def without(self, gone: Tensor, some: Tensor | None = None) -> "Side":
         """The same in s games, in each of which a candidate has lost one shadow of this side or none.
 
-        gone: float64 (s, n), what the lost one said; some: bool (s, n), whether there is one.
+        gone: float64 (s, n), what the lost one said; some: bool (s, n), whether there is one; None: always.
         """
-        away = (gone - self.mean) * some
-        count = self.count - some.long()
+        away = gone - self.mean
+        count = self.count - (1 if some is None else some.long())
+        if some is not None:
+            away.mul_(some)
         rest = count.clamp(min=1)
-        squares = self.squares - away.square() * self.count / rest
-        return Side(count, self.mean - away / rest, squares.clamp(min=0), self.shadows, self)
+        mean = self.mean - away / rest
+        # squares - away^2 * count / rest, in place
+        squares = away.square_().mul_(self.count).div_(rest)
+        torch.sub(self.squares, squares, out=squares).clamp_(min=0)
+        return Side(count, mean, squares, self.shadows, self)
 
     def variance(self, fixed: bool) -> Tensor:
         """Of the signal around each candidate's own mean, unbiased: one for all (..., 1), or of each (..., n)."""
         free = (self.count - 1).clamp(min=0)  # degrees of freedom
+        if not fixed and (free > 0).all():
+            return (self.squares / free).clamp_(min=FLOOR)
         known = free.sum(-1, keepdim=True)
         # two pairs leave one shadow a side in a game, and no variance: then that of nobody left out
         spare = FLOOR if self.whole is None else self.whole.variance(True)

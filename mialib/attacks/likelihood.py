@@ -70,7 +70,8 @@ class LiRA(Calibrated):
 def _log_density(signal: Tensor, side: Side, fixed: bool) -> Tensor:
     """log N(signal; mean, variance), without the constant that both sides share."""
     variance = side.variance(fixed)
-    return -((signal - side.mean).square() / variance + variance.log()) / 2
+    # -(distance^2 / variance + log variance) / 2, in place
+    return (signal - side.mean).square_().div_(variance).add_(variance.log()).div_(-2)
 
 
 lira_online = LiRA()

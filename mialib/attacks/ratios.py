@@ -31,7 +31,7 @@ from torch import Tensor
 from mialib.asking import Views
 from mialib.asking.posteriors import checked, true_class
 from mialib.attacks.calibrating import Calibrated, Side
-from mialib.attacks.threshold import best_threshold
+from mialib.attacks.threshold import best_threshold, in_order
 
 FAINTEST = (
     -600.0
@@ -66,7 +66,7 @@ class BASE(Calibrated):
 
     def score(self, signal: Tensor, members: Side, others: Side) -> Tensor:
         if self.online:
-            return signal - _mean_of_all(members, others).log()
+            return signal - _mean_of_all(members, others).log_()
         return signal - self.exponent * _mean(others).log()
 
 
@@ -104,12 +104,12 @@ class RMIA(Calibrated):
     def score(self, signal: Tensor, members: Side, others: Side) -> Tensor:
         """log r."""
         if self.online:
-            return signal - _mean_of_all(members, others).log()
+            return signal - _mean_of_all(members, others).log_()
         return signal - (((1 + self.slope) * _mean(others) + 1 - self.slope) / 2).log()
 
     def shares(self, score: Tensor) -> Tensor:
         """RMIA's own scores (n,) in [0, 1) of one target's log r (n,): of how many z is r(x) > gamma r(z)?"""
-        return _passed(score, score.sort().values, self.gamma).double() / len(score)
+        return _passed(score, in_order(score), self.gamma).double() / len(score)
 
     def _margins(self, score: Tensor, played: Tensor, answered: Tensor, shadow_member: Tensor) -> Tensor:
         shares = torch.cat(
@@ -117,7 +117,7 @@ class RMIA(Calibrated):
         )
         share = best_threshold(shares, shadow_member[answered])
         # share(x) > it wherever log r(x) - log gamma passes the z of this rank
-        ordered, rank = score.sort().values, math.floor(float(share) * len(score))
+        ordered, rank = in_order(score), math.floor(float(share) * len(score))
         bar = (
             ordered[rank] if rank >= 0 else ordered[0] - 1.0 - math.log(self.gamma)
         )  # below: all are members
@@ -142,12 +142,13 @@ def _passed(score: Tensor, ordered: Tensor, gamma: float) -> Tensor:
 def _mean(side: Side) -> Tensor:
     """Of p_T, above what rounding leaves where a shadow was taken out."""
     whole = side if side.whole is None else side.whole
-    return torch.maximum(side.mean, ROUNDING * whole.mean).clamp(min=math.exp(FAINTEST))
+    return torch.maximum(side.mean, ROUNDING * whole.mean).clamp_(min=math.exp(FAINTEST))
 
 
 def _mean_of_all(members: Side, others: Side) -> Tensor:
     count = members.count + others.count
-    return (members.count * _mean(members) + others.count * _mean(others)) / count.clamp(min=1)
+    of_members, of_others = (_mean(side).mul_(side.count) for side in (members, others))
+    return of_members.add_(of_others).div_(count.clamp(min=1))
 
 
 def _check_temperature(temperature: float) -> None:

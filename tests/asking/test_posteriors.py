@@ -150,6 +150,21 @@ def test_log_odds_leave_what_they_read():
     assert torch.equal(given, before) and torch.equal(posteriors.log_odds(given, torch.tensor([1])), first)
 
 
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_log_odds_of_many_rows_are_those_of_each(classes):
+    """To the last bit, for blocks that are full, the last one, and one of a single row; of models seen in any order."""
+    generator = torch.Generator().manual_seed(0)
+    many = torch.randn(2, posteriors.BLOCK + 1, classes, generator=generator, dtype=torch.float64)
+    many = many.log_softmax(-1)
+    labels = torch.randint(classes, many.shape[:2], generator=generator)
+    others = many.scatter(-1, labels[..., None], -math.inf)
+    expected = many.gather(-1, labels[..., None])[..., 0] - others.logsumexp(-1)
+    assert torch.equal(posteriors.log_odds(many, labels), expected)
+    assert torch.equal(posteriors.log_odds(many[:, -1:], labels[:, -1:]), expected[:, -1:])
+    assert torch.equal(posteriors.log_odds(many.transpose(0, 1), labels.T), expected.T)
+    assert posteriors.log_odds(many[0, 0], labels[0, 0]) == expected[0, 0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_labels_stand_behind_the_values_one_hot(dtype):
     values = torch.tensor([[[0.5, 0.25, 0.25]], [[0.1, 0.2, 0.7]]], dtype=dtype)

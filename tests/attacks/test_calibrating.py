@@ -159,6 +159,16 @@ def test_a_side_without_one_shadow_is_the_side_of_the_others():
     torch.testing.assert_close(without.squares[0], expected.squares)
 
 
+def test_where_each_game_has_one_fewer_no_mask_is_needed():
+    signal, member = made_up(8, 30, spread=1.0)
+    whole = Side.of(signal, member)
+    masked, plain = whole.without(signal, torch.ones_like(member)), whole.without(signal)
+    assert torch.equal(masked.count, plain.count.expand_as(signal))
+    assert torch.equal(masked.mean, plain.mean) and torch.equal(masked.squares, plain.squares)
+    for fixed in (True, False):
+        assert torch.equal(masked.variance(fixed), plain.variance(fixed))
+
+
 def test_games_leave_the_player_and_its_partner_out():
     signal, member = made_up(8, 40, spread=1.0)
     there, partner = calibrating.partners(member)

@@ -1,3 +1,4 @@
+import math
 import time
 
 import pytest
@@ -50,6 +51,21 @@ def test_best_threshold_is_the_best_of_all(seed, ties):
 def test_best_threshold_is_half_way_between_its_neighbours():
     signal = torch.tensor([5.0, 1.0, 9.0, 2.0], dtype=torch.float64)
     assert best_threshold(signal, torch.tensor([True, False, True, False])) == 3.5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_of_equally_good_cuts_the_lowest_is_taken_exactly_half_way(seed):
+    """Against all cuts in whole numbers, one after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    member = torch.arange(30) % 3 == 0
+    signal = torch.randint(8, (30,), generator=generator).double() + member * (seed % 3)
+    values = signal.unique().tolist()
+    cuts = [
+        math.nextafter(values[0], -math.inf),
+        *((a + b) / 2 for a, b in zip(values, values[1:], strict=False)),
+    ]
+    good = [int(2 * (signal[member] > cut).sum() + (signal[~member] <= cut).sum()) for cut in cuts]
+    assert best_threshold(signal, member).item() == cuts[good.index(max(good))]
 
 
 def test_adjacent_floats_are_still_told_apart():
