@@ -6,7 +6,7 @@
 
 `location` trains the models (446-256-128-30 without dropout, Adam 1e-3, batch 128, 50 epochs, random halves in pairs) where
 FILE does not hold their answers, then attacks 4 targets with 2, 4, 8, 16 and 64 shadows. The data: MIALIB_DATA.
-`peers` compares, candidate by candidate, with each formula written out in loops and with the `logit_rescale_threshold_func`
+`peers` compares, by the AUC of each target, with each formula written out in loops and with the `logit_rescale_threshold_func`
 of privacy-meter 1.0.1 (`pip install --no-deps privacy-meter numpy scipy` in the other environment), on the same answers.
 """
 
