@@ -76,10 +76,10 @@ class QuantileRegression:
         known = target.public
         phi = _confidence(known).numpy()
         seen = self._seen(known, known), self._seen(target, known)
-        number = streams.seed(seed, "quantile regression")
-        fold = np.random.default_rng(number).permutation(len(phi)) % FOLDS
+        generator = streams.generator(seed, "folds of the public examples")
+        fold = torch.randperm(len(phi), generator=generator).numpy() % FOLDS
         learn = self._gaussian if self.gaussian else self._quantile
-        held_out, of = learn(seen[0], phi, fold, number % 2**32)
+        held_out, of = learn(seen[0], phi, fold, streams.seed(seed, "quantile regression") % 2**32)
         # the smallest of them that at most a share fpr of one more, unseen, exceeds
         place = math.ceil((1 - self.fpr) * (len(phi) + 1) - 1e-9)
         zero = np.sort(held_out)[place - 1]

@@ -108,14 +108,13 @@ def candidates(split: Splits, seed: int, among: Tensor | None = None) -> tuple[T
         index int64 (k, n) into the data set, member bool (k, n).
     """
     index = indices((split.member | split.test) & (True if among is None else among))
-    order = torch.stack(
-        [
-            torch.randperm(index.shape[1], generator=streams.generator(seed, "candidates", i))
-            for i in range(len(split))
-        ]
-    )
-    index = index.gather(1, order)
+    index = torch.stack([shuffled(own, seed, i) for i, own in enumerate(index)])
     return index, split.member.gather(1, index)
+
+
+def shuffled(index: Tensor, seed: int, model: int) -> Tensor:
+    """The candidates of one model, int64 (n,), in the order in which attackers meet them."""
+    return index[torch.randperm(len(index), generator=streams.generator(seed, "candidates", model))]
 
 
 def target_shadow(n: int, n_targets: int, n_shadows: int, seed: int, n_train: int | None = None) -> Splits:

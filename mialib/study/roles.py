@@ -7,7 +7,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mialib import streams
 from mialib.data import Dataset, Splits, splits
 
 
@@ -187,7 +186,7 @@ def by_coins(data: Dataset, split: Splits, n_targets: int, seed: int, candidates
             "canaries are needed, and no model has one in its reserve or test set: give the split and "
             "candidates=chosen of canaries.mislabelled"
         )
-    index = index[torch.randperm(len(index), generator=streams.generator(seed, "candidates", 0))]
+    index = splits.shuffled(index, seed, 0)
     targets, member = list(range(0, 2 * n_targets, 2)), split.member[:, index]
     truth = member[targets]
     if bool((truth.all(1) | ~truth.any(1)).any()):
