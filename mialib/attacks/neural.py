@@ -34,9 +34,8 @@ def schedule(epochs: int, lr: float, optimizer: str, batch_size: int = 128) -> R
     return Recipe(epochs, batch_size, lr, 5e-4, optimizer, milestones=milestones, precision="bf16")
 
 
-TOGETHER = (
-    2**30
-)  # bytes of rows that learn as one population; 100 classes of 135,000 rows, 162 MB a lesson, come in sixes
+# bytes of rows that learn as one population; 100 classes of 135,000 rows, 162 MB a lesson, come in sixes
+TOGETHER = 2**30
 
 SCHEDULE = schedule(epochs=100, lr=1e-3, optimizer="sgd")  # mia_prune: SGD with momentum 0.9, batches of 128
 

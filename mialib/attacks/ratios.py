@@ -40,7 +40,23 @@ ROUNDING = 1e-15  # of a mean, where a shadow was taken out of it: what may be l
 
 
 @dataclass(frozen=True)
-class BASE(Calibrated):
+class Ratio(Calibrated):
+    """What BASE and RMIA share: they look at log p_T, T > 0 the temperature, and average p_T over shadows."""
+
+    temperature: float = 2.0
+
+    def __post_init__(self):
+        _check_temperature(self.temperature)
+
+    def statistic(self, views: Views) -> Tensor:
+        return log_softened(views, self.temperature)
+
+    def averaged(self, signal: Tensor) -> Tensor:
+        return signal.exp()
+
+
+@dataclass(frozen=True)
+class BASE(Ratio):
     """The attack; how it is called stands in the first lines of `calibrating`.
 
     Args:
@@ -52,17 +68,7 @@ class BASE(Calibrated):
         ValueError: as all of `calibrating`; a temperature that is not above 0.
     """
 
-    temperature: float = 2.0
     exponent: float = 0.33
-
-    def __post_init__(self):
-        _check_temperature(self.temperature)
-
-    def statistic(self, views: Views) -> Tensor:
-        return log_softened(views, self.temperature)
-
-    def averaged(self, signal: Tensor) -> Tensor:
-        return signal.exp()
 
     def score(self, signal: Tensor, members: Side, others: Side) -> Tensor:
         if self.online:
@@ -71,7 +77,7 @@ class BASE(Calibrated):
 
 
 @dataclass(frozen=True)
-class RMIA(Calibrated):
+class RMIA(Ratio):
     """The attack; how it is called stands in the first lines of `calibrating`.
 
     Args:
@@ -84,22 +90,15 @@ class RMIA(Calibrated):
         ValueError: as all of `calibrating`; an argument outside its range.
     """
 
-    temperature: float = 2.0
     gamma: float = 2.0
     slope: float = 0.33
 
     def __post_init__(self):
-        _check_temperature(self.temperature)
+        super().__post_init__()
         if not 1 <= self.gamma < math.inf:
             raise ValueError(f"RMIA: gamma must be 1 or more and finite, found {self.gamma}")
         if not 0 <= self.slope <= 1:
             raise ValueError(f"RMIA: slope must lie in [0, 1], found {self.slope}")
-
-    def statistic(self, views: Views) -> Tensor:
-        return log_softened(views, self.temperature)
-
-    def averaged(self, signal: Tensor) -> Tensor:
-        return signal.exp()
 
     def score(self, signal: Tensor, members: Side, others: Side) -> Tensor:
         """log r."""
