@@ -117,15 +117,9 @@ class Calibrated:
         return (others.count > 0) & (members.count > 0) if self.online else others.count > 0
 
     def _check_sides(self, members: "Side", others: "Side") -> None:
-        lacking = ~self._spoken_of(members, others)
-        if lacking.any():
-            name = type(self).__name__
-            raise ValueError(
-                f"{int(lacking.sum())} of {len(lacking)} candidates are members of "
-                f"{'none or of all' if self.online else 'all'} of the {members.shadows} shadows; "
-                f"{f'online {name} needs both' if self.online else f'{name} needs one that has not seen them'}. "
-                "Take splits.random_halves"
-            )
+        name = type(self).__name__
+        needs = f"online {name} needs both" if self.online else f"{name} needs one that has not seen them"
+        check_sides(self._spoken_of(members, others), members.shadows, needs, both=self.online)
 
 
 def _spoken(answered: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
@@ -133,6 +127,21 @@ def _spoken(answered: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
     if answered.all():
         return tuple(part.flatten() for part in parts)
     return tuple(part[answered] for part in parts)
+
+
+def check_sides(spoken_of: Tensor, shadows: int, needs: str, both: bool = True) -> None:
+    """Raises ValueError where the shadows do not speak of every candidate, bool (n,).
+
+    Args:
+        shadows: how many there are.
+        needs: what the attack needs, for the message.
+        both: whether that is shadows on both sides of membership, else one that has not seen the candidate.
+    """
+    if not spoken_of.all():
+        raise ValueError(
+            f"{int((~spoken_of).sum())} of {len(spoken_of)} candidates are members of {'none or of all' if both else 'all'} "
+            f"of the {shadows} shadows; {needs}. Take splits.random_halves"
+        )
 
 
 def check(name: str, fewest: int, target: Views, shadows: Views, shadow_member: Tensor) -> None:

@@ -87,12 +87,8 @@ class PairLiRA:
         own, signal = confidences(target)[0], confidences(shadows)
         _check_versions(own, signal)
         sides = [_Moments.of(signal, side) for side in (shadow_member, ~shadow_member)]
-        lacking = (sides[0].count == 0) | (sides[1].count == 0)
-        if lacking.any():
-            raise ValueError(
-                f"{int(lacking.sum())} of {len(lacking)} candidates are members of none or of all of the {len(shadows)} "
-                "shadows; the pair attack needs both. Take splits.random_halves"
-            )
+        spoken_of = (sides[0].count > 0) & (sides[1].count > 0)
+        calibrating.check_sides(spoken_of, len(shadows), "the pair attack needs both")
         for name, side in zip(("members", "non-members"), sides, strict=True):
             if not (side.count > 1).any():
                 raise ValueError(f"no candidate has two shadows among whose {name} it is: variance unknown")

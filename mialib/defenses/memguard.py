@@ -34,9 +34,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from joblib import Parallel, delayed
 from torch import Tensor, nn
 
-from mialib import streams, training
+from mialib import progress, streams, training
 from mialib.data import Dataset, splits
 from mialib.defenses import keyed
 from mialib.defenses.state import Defender
@@ -51,7 +52,7 @@ DISTORTION_WEIGHTS = (0.1, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5)  # c3, round by round
 STEP, STEPS = 0.1, 299
 UNDECIDED = 4e-5  # log-odds: within 1e-5 of one half there is nothing to hide
 FLOOR = -20.0  # of the log-posteriors that noise is searched for
-ROWS = 4096  # answers searched for at once
+ROWS, ROWS_ELSEWHERE = 1024, 4096  # answers searched for at once, on a CPU and on a device
 
 # logarithms of posteriors up to a constant (n, c) -> log-odds of a member (n,)
 Score = Callable[[Tensor], Tensor]
@@ -103,11 +104,19 @@ class MemGuard:
             )
         if self.budget == 0:
             return log_posteriors
-        served = [
-            serve(score, answers.to(self.classifiers.device), self.budget, key).to(answers.device)
-            for score, answers, key in zip(self.scores(), log_posteriors, self.keys, strict=True)
+        device = self.classifiers.device
+        here = device.type == "cpu"
+        jobs = [
+            (score, part, self.budget, key)
+            for score, answers, key in zip(self.scores(), log_posteriors.to(device), self.keys, strict=True)
+            for part in answers.split(ROWS if here else ROWS_ELSEWHERE)
         ]
-        return torch.stack(served)
+        # in as many processes as joblib is set to: one network's search has nothing to do with another's
+        run = Parallel(n_jobs=None if here else 1, return_as="generator")
+        served = progress.follow(
+            run(delayed(serve)(*job) for job in jobs), "MemGuard, noise", "part", len(jobs)
+        )
+        return torch.cat(list(served)).view_as(log_posteriors).to(log_posteriors.device)
 
     def scores(self) -> list[Score]:
         """What each defence classifier makes of an answer."""
@@ -184,10 +193,7 @@ def balanced_cross_entropy(
 
 def serve(score: Score, log_posteriors: Tensor, budget: float, key: int) -> Tensor:
     """Both phases for the answers of one network, (n, c) float64 -> (n, c)."""
-    parts = [
-        _mixed(score, part, noise_search(score, part), budget, key) for part in log_posteriors.split(ROWS)
-    ]
-    return torch.cat(parts)
+    return _mixed(score, log_posteriors, noise_search(score, log_posteriors), budget, key)
 
 
 def noise_search(score: Score, log_posteriors: Tensor) -> Tensor:
