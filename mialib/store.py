@@ -118,6 +118,13 @@ class Store:
         """Each key with the time of its writing, in nanoseconds."""
         return {path.stem: path.stat().st_mtime_ns for path in self.root.glob("*/*.json")}
 
+    def since(self, key: str) -> int | None:
+        """When an entry was written, in nanoseconds; None where there is none."""
+        try:
+            return self._paths(key)[1].stat().st_mtime_ns
+        except OSError:
+            return None
+
     def _paths(self, key: str) -> tuple[Path, Path]:
         folder = self.root / key[:2]
         return folder / f"{key}.safetensors", folder / f"{key}.json"

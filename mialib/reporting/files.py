@@ -1,6 +1,6 @@
 """What a run leaves behind, written whole or not at all, and read back with its errors named.
 
-metrics.json holds parameters, provenance (versions, device, commit, seconds), the means over targets and the claims by key;
+metrics.json holds parameters, provenance (versions, device, precision, commit, times), the means over targets and the claims by key;
 beside it stand the tidy rows of `study.rows` in rows.csv.gz, which `pandas.read_csv` opens, and in margins.npz the ranks
 that mend an interval without training (`study.ranks`).
 """
@@ -20,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from joblib import effective_n_jobs
 
 from mialib import REPO_ROOT, store
 from mialib.reporting.discretion import without_places
 from mialib.study import COLUMNS, aggregate
 from mialib.study.rows import TEXTS, finite
+from mialib.training import tally
 
 CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "paired", "verdict", "margin", "p")
 ROWS, MARGINS = "rows.csv.gz", "margins.npz"
@@ -156,19 +158,28 @@ def _read(name: str, text: str) -> str | int | float | None:
 
 
 def provenance(seconds: float, device) -> dict:
-    """What made the results: versions, device, git commit (None outside the repository), run time."""
-    device = torch.device(device)
+    """What made the results: versions, device, git commit (None outside the repository), time.
+
+    `seconds` is what this execution took; `training_seconds` what the training of all its models took, one process each,
+    whenever that was: `trained` models were trained in this execution, `found` lay in the store (`training.tally`).
+    """
+    device, of_training = torch.device(device), tally.so_far()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+        threads, processes = torch.get_num_threads(), effective_n_jobs(None)
+        name = f"{device.type} ({platform.machine()}, {processes} processes, {threads} threads each)"
     return {
         "torch": torch.__version__,
         "mialib": _version(),
         "python": platform.python_version(),
         "device": name,
+        "precision": ", ".join(of_training.precisions),
         "commit": _commit(),
         "seconds": round(float(seconds), 1),
+        "trained": of_training.trained,
+        "found": of_training.found,
+        "training_seconds": round(of_training.seconds, 1),
     }
 
 

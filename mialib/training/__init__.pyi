@@ -9,6 +9,7 @@ from . import objectives as objectives
 from . import population as population
 from . import precision as precision
 from . import recipe as recipe
+from . import tally as tally
 from . import workers as workers
 from .augment import Blurred as Blurred
 from .augment import FlipAndShift as FlipAndShift

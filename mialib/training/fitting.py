@@ -16,7 +16,7 @@ from torch import nn
 from mialib import hashing, progress
 from mialib.data import Dataset, Splits, joined
 from mialib.store import Store
-from mialib.training import loop, population, workers
+from mialib.training import loop, population, tally, workers
 from mialib.training.descent import Shuffling
 from mialib.training.graphs import Graphs
 from mialib.training.hooks import (
@@ -112,7 +112,10 @@ def fit(
                     if keeps:
                         cache.put(keys[i], *entry)
                     done[i] = entry
-    return order.assemble([done[i] for i in range(len(split))], keys)
+    population = order.assemble([done[i] for i in range(len(split))], keys)
+    since = [None if i in missing else cache.since(key) for i, key in enumerate(keys)]
+    tally.note(keys, population.records, since, recipe.precision)
+    return population
 
 
 def use_processes(n_jobs: int) -> None:

@@ -240,7 +240,8 @@ def test_what_cannot_be_written_is_refused_and_leaves_the_old_files(tmp_path, wr
 
 def test_provenance_can_be_saved():
     about = reporting.provenance(12.345, "cpu")
-    assert about.keys() == {"torch", "mialib", "python", "device", "commit", "seconds"}
+    machine = {"torch", "mialib", "python", "device", "precision", "commit"}
+    assert about.keys() == machine | {"seconds", "trained", "found", "training_seconds"}
     assert about["seconds"] == 12.3 and about["device"].startswith("cpu")
     assert json.dumps(about, allow_nan=False)
     assert about["commit"] is None or len(about["commit"].removesuffix("-dirty")) == 40
