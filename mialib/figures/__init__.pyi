@@ -1,4 +1,5 @@
 from . import comparisons as comparisons
+from . import first_screen as first_screen
 from . import pictures as pictures
 from . import results as results
 from . import roc_and_histograms as roc_and_histograms
@@ -7,6 +8,7 @@ from . import training_curves as training_curves
 from .comparisons import class_dots as class_dots
 from .comparisons import dots as dots
 from .comparisons import heatmap as heatmap
+from .first_screen import FirstScreen as FirstScreen
 from .pictures import examples as examples
 from .pictures import gallery as gallery
 from .results import against_level as against_level

@@ -2,6 +2,7 @@ from . import claims as claims
 from . import discretion as discretion
 from . import files as files
 from . import overview as overview
+from . import sentences as sentences
 from . import tables as tables
 from . import vocabulary as vocabulary
 from .claims import Claim as Claim
@@ -9,3 +10,4 @@ from .discretion import without_places as without_places
 from .files import load as load
 from .files import provenance as provenance
 from .files import save as save
+from .sentences import Told as Told
