@@ -1,7 +1,6 @@
 """What fills the first screen later is stored at the top."""
 
 import nbformat
-import pytest
 from nbclient import NotebookClient
 
 from mialib.figures import first_screen
@@ -13,27 +12,29 @@ CELLS = (
 )
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids=["before", "after"])
-def executed(request):
-    cells = [nbformat.v4.new_code_cell(text) for text in CELLS[: request.param]]
-    return NotebookClient(nbformat.v4.new_notebook(cells=cells)).execute().cells
+def test_the_results_are_stored_at_the_top():
+    cells = [nbformat.v4.new_code_cell(text) for text in CELLS]
+    top, _, last = NotebookClient(nbformat.v4.new_notebook(cells=cells)).execute().cells
+    text, figure = top.outputs
+    assert text.data["text/markdown"] == "It leaks. A little.\n\n*One axis.*"
+    assert figure.data["image/png"]
+    assert not last.outputs
 
 
-def test_the_results_are_stored_at_the_top_once_they_are_there(executed):
-    text, figure = executed[0].outputs
-    if len(executed) == 1:
-        assert text.data["text/markdown"] == first_screen.WAITING
-        assert "image/png" not in figure.data
-    else:
-        assert text.data["text/markdown"] == "It leaks. A little.\n\n*One axis.*"
-        assert figure.data["image/png"]
-        assert not executed[-1].outputs
+def test_before_the_results_are_there_it_says_so(capsys):
+    first_screen.FirstScreen()
+    assert "Markdown" in capsys.readouterr().out  # what a terminal shows of it
 
 
 def test_without_a_caption_there_is_none(monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        first_screen, "_place", lambda text: type("Place", (), {"update": lambda self, it: said.append(it)})()
-    )
-    first_screen.FirstScreen().update(["It leaks."], None)
-    assert said[0].data == "It leaks."
+    said, shown = [], []
+
+    def place(text):
+        shown.append(text)
+        return type("Place", (), {"update": lambda self, it: said.append(it)})()
+
+    monkeypatch.setattr(first_screen, "_place", place)
+    first = first_screen.FirstScreen()
+    assert shown == [first_screen.WAITING, ""]
+    first.update(["It leaks."], None)
+    assert said[0].data == "It leaks." and said[1] is None
