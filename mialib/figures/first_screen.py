@@ -1,8 +1,8 @@
 """The first screen of a notebook: this run's verdict and one figure, shown at the top and filled where they are known.
 
-    first = figures.FirstScreen()                     # in a cell of its own, at the top
+    page = figures.FirstScreen()                      # in a cell of its own, at the top
     ...
-    first.update(sentences, drawings["attacks"])      # where the results are
+    page.update(sentences, drawings["attacks"])      # where the results are
 
 The places at the top are display handles: what fills them later is stored with the cell at the top. So nothing there can
 stem from another run. nbval compares outputs cell by cell: tag the cell `nbval-ignore-output`.
@@ -31,4 +31,5 @@ class FirstScreen:
 
 
 def _place(text: str) -> DisplayHandle:
-    return display(Markdown(text), display_id=True)
+    # outside IPython nothing is handed back, and what comes later is printed
+    return display(Markdown(text), display_id=True) or DisplayHandle()

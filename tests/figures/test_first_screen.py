@@ -21,8 +21,8 @@ def test_the_results_are_stored_at_the_top():
     assert not last.outputs
 
 
-def test_before_the_results_are_there_it_says_so(capsys):
-    first_screen.FirstScreen()
+def test_outside_a_notebook_it_is_printed(capsys):
+    first_screen.FirstScreen().update(["It leaks."], None)  # as `mialib plan` does, without a page
     assert "Markdown" in capsys.readouterr().out  # what a terminal shows of it
 
 
