@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from mialib import REPO_ROOT
+from mialib.figures import first_screen
 
 NOTEBOOKS = sorted((REPO_ROOT / "notebooks").glob("*.ipynb"))
 
@@ -32,6 +33,26 @@ def test_nbval_compares_something(path):
         and "nbval-ignore-output" not in cell.metadata.get("tags", [])
     ]
     assert len(compared) >= 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_answer_of_the_stored_run_is_on_the_first_screen(path):
+    title, page, parameters = nbformat.read(path, as_version=4).cells[:3]
+    assert title.source.startswith("# ") and len(title.source.splitlines()) <= 16
+    assert "parameters" in parameters.metadata.tags
+    assert "nbval-ignore-output" in page.metadata.tags
+    text, figure = page.outputs
+    assert text.data["text/markdown"] != first_screen.WAITING
+    assert figure.data["image/png"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_prose_is_wrapped(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    lines = [line for cell in cells for line in cell.source.splitlines() if not line.startswith("|")]
+    # what cannot be cut may stick out: a link, an equation
+    too_long = [line for line in lines if len(line) > 110 and not any(part in line for part in ("](", "$", "\\"))]
+    assert not too_long
 
 
 @pytest.mark.slow
