@@ -6,7 +6,8 @@ All work goes through three doors, which `counting()` holds:
     asking      `answers.INSTEAD`: made-up answers come back (`made_up`), and the examples are counted
     writing     `places.LEFT_ALONE`: nothing is written; nothing is downloaded either (`download.offline`)
 
-All else runs as it is, on the made-up answers. What would take minutes or cannot run has a stand-in, `_Counter.stand_ins`.
+All else runs as it is, on the made-up answers. What would take minutes or cannot run has a stand-in,
+`_Counter.stand_ins`.
 
 Whatever depends on results counts at its upper bound: no training stops early, no accuracy is reached before the last
 epoch, searches try everything. What lies in the cache is loaded and not counted.

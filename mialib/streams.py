@@ -2,7 +2,8 @@
 
 Two generators with one seed give the same numbers, whatever they are used for. A batch order would come from the numbers
 that made the initial weights, and noise from the very draws that chose the examples that it hides. Accounting for DP-SGD
-assumes that its noise is independent of its batches. So every use of randomness names its stream, and no name is used twice.
+assumes that its noise is independent of its batches. So every use of randomness names its stream, and no name is used
+twice.
 """
 
 from collections.abc import Iterable

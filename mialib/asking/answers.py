@@ -162,8 +162,8 @@ def _sensitivity(
 ) -> Tensor:
     """Asks block after block of all examples that any of the modules is asked about: noise is made once for all of them.
 
-    A module is asked about its own next examples together, whatever the blocks. The last bits of its answers depend on which
-    examples are asked together, so they do not depend on which modules are asked together.
+    A module is asked about its own next examples together, whatever the blocks. The last bits of its answers depend on
+    which examples are asked together, so they do not depend on which modules are asked together.
     """
     device, shape = data.x.device, data.x.shape[1:]
     block = max(1, _NOISE.get(device.type, _NOISE_ELSEWHERE) // (queries * math.prod(shape)))

@@ -1,10 +1,10 @@
 """Noise that belongs to an example: a function of a key, the example's number and the query.
 
-A counter-based generator has no state: number t of a stream is a mix of t and a key. So any part of the stream can be made
-alone, in any order, on any device. An example's noise depends on nothing else: not on the block that it is asked in, not
-on memory, not on the other examples. Philox is made of integer products and exclusive ors, which are exact: its words are
-the same everywhere, bit for bit. The normal numbers made from them are float32 and differ in their last bits between
-processors, as logarithm and cosine do.
+A counter-based generator has no state: number t of a stream is a mix of t and a key. So any part of the stream can be
+made alone, in any order, on any device. An example's noise depends on nothing else: not on the block that it is asked
+in, not on memory, not on the other examples. Philox is made of integer products and exclusive ors, which are exact: its
+words are the same everywhere, bit for bit. The normal numbers made from them are float32 and differ in their last bits
+between processors, as logarithm and cosine do.
 """
 
 import math

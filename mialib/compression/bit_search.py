@@ -37,8 +37,8 @@ class Found:
 
     Args:
         bits: parameter name -> bit-width, the allocation on the path that leaked least.
-        log: a row for every allocation that was measured: round, layer, bits (that were tried), leak, accuracy, gain (leak
-            lowered in that step per accuracy lost), kept (the step was taken), seconds. Round 0 is the start.
+        log: a row for every allocation that was measured: round, layer, bits (that were tried), leak, accuracy, gain
+            (leak lowered in that step per accuracy lost), kept (the step was taken), seconds. Round 0 is the start.
     """
 
     bits: dict[str, float]
@@ -152,8 +152,8 @@ def remembered(
 
     Args:
         cache: default: the store at its default place.
-        made_of: everything besides the bit-widths that the answer depends on, except code that is reached: the models that
-            are tried, their data, the recipe (see `hashing.describe`).
+        made_of: everything besides the bit-widths that the answer depends on, except code that is reached: the models
+            that are tried, their data, the recipe (see `hashing.describe`).
     """
     cache = cache or Store()
     code = hashing.sources(measure, loop.train, quantization.Quantizer)

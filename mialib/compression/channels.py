@@ -1,9 +1,9 @@
 """Structured pruning: whole channels are removed, so that an ordinary, smaller network is left.
 
 A mask as in `mialib.compression.pruning` zeroes everything that a channel consists of: its slices of the weights of
-convolutions and Linear layers, their biases, and gamma and beta of the BatchNorms behind them. Such a channel emits exactly 0
-through ReLU-like activations and pools. So training and attacks can go on with masks, k models at a time, and afterwards
-`smaller` cuts the same channels out of a single module without changing its logits.
+convolutions and Linear layers, their biases, and gamma and beta of the BatchNorms behind them. Such a channel emits
+exactly 0 through ReLU-like activations and pools. So training and attacks can go on with masks, k models at a time, and
+afterwards `smaller` cuts the same channels out of a single module without changing its logits.
 
 Tracing the network with torch_pruning finds which channels have to go together (the branches of a residual addition, a
 depthwise convolution and the layer that feeds it): Fang et al. 2023 (DepGraph), arXiv:2301.12900.
@@ -45,9 +45,9 @@ def groups(make_model: Callable[[], nn.Module], example: Tensor) -> tuple[Group,
     """All groups of channels that can be removed from this architecture; they share no parameter.
 
     Left out are the logits, and channels that would not be silent or not separable after masking. Those are channels that
-    meet LayerNorm, GroupNorm or a BatchNorm without gamma and beta; those of grouped convolutions (depthwise ones are fine)
-    and transposed ones; parameters outside of layers; and channels that a BatchNorm (or an addition) meets at other indices,
-    as behind the concatenations of DenseNet, where only the inner channels of the bottlenecks are found.
+    meet LayerNorm, GroupNorm or a BatchNorm without gamma and beta; those of grouped convolutions (depthwise ones are
+    fine) and transposed ones; parameters outside of layers; and channels that a BatchNorm (or an addition) meets at
+    other indices, as behind the concatenations of DenseNet, where only the inner channels of the bottlenecks are found.
 
     Args:
         make_model: constructor of the architecture, without arguments; it is only traced, no weights are made.

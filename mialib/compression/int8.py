@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from mialib.compression import deployment_cost
 from mialib.training import population
 
-# What becomes integer: everything that can, except norms: their few numbers a channel lose much in 8 bits and save nothing.
+# What becomes integer: all that can, except norms: their few numbers a channel lose much in 8 bits and save nothing.
 _KINDS = [kind for kind in sorted(QLinearOpsRegistry | QDQRegistry) if not kind.endswith("Normalization")]
 
 
@@ -76,7 +76,8 @@ def int8_model(module: nn.Module, calibration: Tensor) -> bytes:
     """`module` in eval mode as an ONNX model whose convolutions and linear layers compute in integers.
 
     Args:
-        calibration: (n, ...) float32, normalised inputs. The model reveals something of them: their extremes are its ranges.
+        calibration: (n, ...) float32, normalised inputs. The model reveals something of them: their extremes are its
+            ranges.
 
     Raises:
         ValueError: as `float_model`, for the calibration examples.
@@ -230,8 +231,8 @@ def _overflows() -> bool:
     """Whether this CPU computes uint8 times int8 wrongly.
 
     AVX2, and AVX-512 without VNNI, add two neighbouring products in 16 bits and clamp: 2 * 255 * 127 > 2^15 - 1.
-    Weights of 7 bits (`reduce_range`) would prevent it, but these have 8. Exact sums take up to 1.7 times as long, so they
-    are asked for only where they are needed; the answers are the same everywhere.
+    Weights of 7 bits (`reduce_range`) would prevent it, but these have 8. Exact sums take up to 1.7 times as long, so
+    they are asked for only where they are needed; the answers are the same everywhere.
     """
     a, b = np.full((8, 64), 255, np.uint8), np.full((64, 32), 127, np.int8)
     info, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto

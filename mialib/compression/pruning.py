@@ -5,9 +5,9 @@ removed. Sparsity is the share removed, in [0, 1): of each layer's weights (`l1_
 (`l1_global`), of each layer's filters (`l1_filter`, `l2_filter`), or of all BatchNorm channels of a model (`slimming`).
 Equal sparsity under two methods is therefore not equal size; see `mialib.compression.size`.
 
-Exactly round(sparsity * n) of n entries are pruned, but never all of them. Of equally ranked entries those with the smaller
-index are pruned first, so that the count is exact and a higher sparsity always prunes a superset. (The pruning library
-behind the code released with Yuan & Zhang 2022 prunes every entry that ties with the threshold.)
+Exactly round(sparsity * n) of n entries are pruned, but never all of them. Of equally ranked entries those with the
+smaller index are pruned first, so that the count is exact and a higher sparsity always prunes a superset. (The pruning
+library behind the code released with Yuan & Zhang 2022 prunes every entry that ties with the threshold.)
 """
 
 from collections.abc import Callable, Iterable

@@ -14,8 +14,8 @@ that integers would give, without the speed; `int8` is the real thing). Bit-widt
 At many bits affine is w itself. DoReFa is not: its limit is tanh(w), which shrinks large weights and leaves small ones, at 4
 bits as at 16. `Squashed` is that limit: a control with DoReFa's transform and no rounding.
 
-The backward pass of all is straight-through: rounding and sign count as the identity, scales and ranges as constants. Zero
-is not on DoReFa's grid: where weights are pruned too, the mask comes after the quantiser.
+The backward pass of all is straight-through: rounding and sign count as the identity, scales and ranges as constants.
+Zero is not on DoReFa's grid: where weights are pruned too, the mask comes after the quantiser.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ def dorefa(w: Tensor, bits: int) -> Tensor:
 
 
 def affine(w: Tensor, bits: int, per_channel: bool = True) -> Tensor:
-    """Min-max affine, with a scale and zero point for each output channel or each layer. The error is at most half a step.
+    """Min-max affine, a scale and zero point for each output channel or each layer. The error is at most half a step.
 
     w (k, channels, ...). A row whose weights are all equal (a pruned one) has no scale and is returned as it is.
     """
@@ -153,7 +153,7 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Squashed:
-    """A `compress` of `fit`: the named weights become tanh(w), DoReFa's transform without rounding; the rest stays as it is.
+    """A `compress` of `fit`: the named weights become tanh(w), DoReFa's transform without rounding; the rest stays.
 
     The limit of `dorefa` at many bits: a control that separates the effect of rounding from that of the transform.
 

@@ -2,10 +2,10 @@
 
     a^ = c Q_k(clip(a / c, 0, 1)),    Q_k(u) = round((2^k - 1) u) / (2^k - 1)
 
-The gradient passes straight through the rounding, and is zero where the clip is active. c is a buffer of each ReLU. It is 1
-in a network trained from scratch, as in DoReFa (Zhou et al. 2016, arXiv:1606.06160), and measured by `recalibration.clips`
-in one that was trained without quantisation. A ReLU module that a network uses twice has one range for both. Weights keep
-their names, so that a full-precision network can be taken over.
+The gradient passes straight through the rounding, and is zero where the clip is active. c is a buffer of each ReLU. It
+is 1 in a network trained from scratch, as in DoReFa (Zhou et al. 2016, arXiv:1606.06160), and measured by
+`recalibration.clips` in one that was trained without quantisation. A ReLU module that a network uses twice has one
+range for both. Weights keep their names, so that a full-precision network can be taken over.
 """
 
 from collections.abc import Callable

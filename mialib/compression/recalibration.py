@@ -1,7 +1,7 @@
 """What has to be measured again in a network quantised after training: BatchNorm's statistics, the ranges of its ReLUs.
 
-Each model has its own calibration examples: `index` int64 (k, n). The notebooks use reserve data by default; members are an
-ablation, since what is measured on them may reveal them.
+Each model has its own calibration examples: `index` int64 (k, n). The notebooks use reserve data by default; members
+are an ablation, since what is measured on them may reveal them.
 """
 
 import math
@@ -27,8 +27,8 @@ def batchnorm(models: Population, data: Dataset, index: Tensor) -> Population:
 
     They go through the network in batches of at most 64, whose sizes differ by at most one. A layer's mean and unbiased
     variance are those of all its inputs, however these are split: batches count by their size, and the variance between
-    their means counts too. Quantised weights shift what each layer sees; with the statistics of the full-precision network
-    the quantised one would suffer for that. Models without BatchNorm are returned as they are.
+    their means counts too. Quantised weights shift what each layer sees; with the statistics of the full-precision
+    network the quantised one would suffer for that. Models without BatchNorm are returned as they are.
     """
     check(models, index)
     fresh = []

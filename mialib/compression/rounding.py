@@ -3,14 +3,15 @@
     w^ = lower + h (upper - lower),   h = clip(1.2 sigmoid(V) - 0.1, 0, 1)
     minimised over V:   n |W x - W^ x^|^2 / e + strength * sum(1 - |2h - 1|^beta)
 
-lower and upper are w's neighbours on its grid. x are the layer's inputs on calibration data, x^ the same in the network whose
-earlier layers are rounded already; e is the error of rounding to the nearest, n the number of weights. The second term pulls
-each h to 0 or 1, harder as beta falls from 20 to 2; it is off for the first fifth of the steps. At the end h is rounded. A
-layer on which this errs more than the nearest keeps the nearest.
+lower and upper are w's neighbours on its grid. x are the layer's inputs on calibration data, x^ the same in the network
+whose earlier layers are rounded already; e is the error of rounding to the nearest, n the number of weights. The second
+term pulls each h to 0 or 1, harder as beta falls from 20 to 2; it is off for the first fifth of the steps. At the end h
+is rounded. A layer on which this errs more than the nearest keeps the nearest.
 
-Source: Nagel et al. 2020, arXiv:2004.10568 (AdaRound). There the first term is the plain error and the strength .01, a unit
-that no two layers share; the error is taken after the ReLU; and scales are searched for. Our unit, our error before the
-ReLU, and the last comparison with the nearest are our own. Our scales are those of `quantization`, so both ways share a grid.
+Source: Nagel et al. 2020, arXiv:2004.10568 (AdaRound). There the first term is the plain error and the strength .01, a
+unit that no two layers share; the error is taken after the ReLU; and scales are searched for. Our unit, our error
+before the ReLU, and the last comparison with the nearest are our own. Our scales are those of `quantization`, so both
+ways share a grid.
 """
 
 from dataclasses import dataclass, replace
@@ -95,7 +96,7 @@ class LearnedRounding:
 
 
 def neighbours(w: Tensor, method: str, bits: float) -> tuple[Tensor, Tensor]:
-    """The values of w's grid below and above it, w (k, *shape) -> two of that shape; at an end of the grid they may be equal.
+    """The values of w's grid below and above it, w (k, *shape) -> two of that shape; at the grid's ends they may be equal.
 
     If the grid has only two or three values in all, they are the two nearest to w.
 

@@ -74,7 +74,7 @@ def of_family(
     edge: float | None = 8,
     last: float | None = None,
 ) -> Scheme:
-    """The scheme of one of `FAMILIES`: affine after training, else DoReFa; activations are quantised where its name says so.
+    """The scheme of one of `FAMILIES`: affine after training, else DoReFa; activations are quantised if its name says so.
 
     Args:
         bits: of the weights; rounded up, of the activations.

@@ -53,7 +53,7 @@ def size_of(count: int) -> str:
 
 @contextmanager
 def unpacked(path: Path, limit: int) -> Iterator[Bounded]:
-    """The content of a .gz or .bz2 file, or of a file that is not packed, whatever its name; at most `limit` bytes of it."""
+    """The content of a file, unpacked if it is a .gz or .bz2 file, whatever its name; at most `limit` bytes of it."""
     with open(path, "rb") as file:
         start = file.read(3)
         file.seek(0)

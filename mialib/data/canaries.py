@@ -2,8 +2,8 @@
 
 An average over ordinary examples hides the few that leak most; mislabelled examples stand for these. Source: Aerni, Zhang
 & Tramer 2024, arXiv:2404.17399. Here each canary is a member of each model by a fair coin of its own, outside the exact
-halves of the others (`splits.random_halves`): one model's guesses can be judged (`measures.epsilon`) only where nobody can
-count how many members are left.
+halves of the others (`splits.random_halves`): one model's guesses can be judged (`measures.epsilon`) only where nobody
+can count how many members are left.
 """
 
 from dataclasses import replace
@@ -23,8 +23,8 @@ class Canaries(NamedTuple):
     """A data set with canaries in it.
 
     data: the examples; the canaries among them have another label.
-    split: which examples are members of which model. Test and reserve hold no canary, so that accuracies are those on true
-        labels; canaries that are not members of a model are in none of its sets.
+    split: which examples are members of which model. Test and reserve hold no canary, so that accuracies are those on
+        true labels; canaries that are not members of a model are in none of its sets.
     chosen: bool (n,), which examples are canaries.
     """
 
@@ -44,10 +44,10 @@ def mislabelled(
 ) -> Canaries:
     """Give `count` examples a wrong label, and draw which examples are members of which of `n_models` models.
 
-    The canaries and the wrong class of each depend only on `seed` and `count`. A model's members depend on these and on its
-    own number (or its pair's), so that asking for more models changes none of the first. `splits.random_halves` splits all
-    other examples and draws its reserve among them. A model has about half of the canaries and exactly half of the others,
-    so numbers of members differ, and models are trained one by one.
+    The canaries and the wrong class of each depend only on `seed` and `count`. A model's members depend on these and on
+    its own number (or its pair's), so that asking for more models changes none of the first. `splits.random_halves`
+    splits all other examples and draws its reserve among them. A model has about half of the canaries and exactly half
+    of the others, so numbers of members differ, and models are trained one by one.
 
     Args:
         in_pairs: the second model of a pair has exactly the canaries that the first lacks. Within one model the coins are

@@ -49,7 +49,7 @@ class Dataset:
 
     @classmethod
     def of_features(cls, name: str, x: Tensor, y: Tensor, num_classes: int) -> "Dataset":
-        """Features x (n, d) that are used as they are, on their own device; for example answers that a network learns from."""
+        """Features x (n, d) used as they are, on their own device; for example answers that a network learns from."""
         zero, one = torch.zeros(1, device=x.device), torch.ones(1, device=x.device)
         return cls(name, x, y, num_classes, zero, one)
 

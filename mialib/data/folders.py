@@ -23,10 +23,10 @@ def list_image_folder(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Files (n), labels int64 (n,) and class names of path/{train,val,test}/<class>/*, or of path/<class>/*.
 
     Those of the three parts that exist, in any of their usual names and in any case (`PARTS`), are joined in that order;
-    within a part, files are sorted by class and file name. Classes are numbered in the order of their names; a class folder
-    without a picture in any part is left out with a warning. Hidden files and folders (.x, __MACOSX) are ignored.
-    Pictures may lie deeper in a class folder. Links are followed, but a real folder is read once, so a link that leads
-    back adds nothing. Source: the layout that torchvision's ImageFolder and ImageNet use.
+    within a part, files are sorted by class and file name. Classes are numbered in the order of their names; a class
+    folder without a picture in any part is left out with a warning. Hidden files and folders (.x, __MACOSX) are
+    ignored. Pictures may lie deeper in a class folder. Links are followed, but a real folder is read once, so a link
+    that leads back adds nothing. Source: the layout that torchvision's ImageFolder and ImageNet use.
 
     Raises:
         ValueError: parts beside other folders or with other classes, a class that is a link to another, no pictures.

@@ -36,8 +36,8 @@ def of(
 ) -> Dataset | None:
     """What `load` gives for the same arguments, with zeros that take no memory instead of the examples. Labels are true.
 
-    Only the first picture is decoded, and nothing is downloaded: None for a set of `LOADERS` that is not at hand. A function
-    of your own is called.
+    Only the first picture is decoded, and nothing is downloaded: None for a set of `LOADERS` that is not at hand. A
+    function of your own is called.
 
     Raises:
         ValueError: as `load` does.

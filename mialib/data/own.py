@@ -1,8 +1,8 @@
 """Data sets and networks of your own, by address: "module:function", or "folder:PATH" for pictures.
 
 A module is looked for beside the YAML file that is run, then on Python's path. A folder whose path is not absolute is
-looked for beside the YAML file, then below the data root. `mialib run` passes the YAML file's folder on in the environment
-variable `MIALIB_BESIDE`.
+looked for beside the YAML file, then below the data root. `mialib run` passes the YAML file's folder on in the
+environment variable `MIALIB_BESIDE`.
 """
 
 import importlib

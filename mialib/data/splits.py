@@ -98,8 +98,8 @@ def indices(mask: Tensor) -> Tensor:
 def candidates(split: Splits, seed: int, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The examples that each model is attacked on, shuffled, and which of them are members.
 
-    The order depends only on the set of candidates and the seed, never on membership: exchanging members and non-members of
-    a target changes nothing that an attack sees.
+    The order depends only on the set of candidates and the seed, never on membership: exchanging members and
+    non-members of a target changes nothing that an attack sees.
 
     Args:
         among: bool (n,), the examples that may be attacked; default: every member and test example.
@@ -150,9 +150,9 @@ def target_shadow(n: int, n_targets: int, n_shadows: int, seed: int, n_train: in
 def random_halves(n: int, n_models: int, seed: int, reserve_fraction: float = 0.1) -> Splits:
     """Complementary pairs: outside the common reserve, every example is a member of exactly one model of each pair.
 
-    So every example is a member of exactly half of the models, as LiRA and RMIA need (with independent halves some example
-    is a member of none or of all). Any one of the models can be the target of an attack. Its shadows are all others except
-    its partner, whose members are exactly the target's non-members.
+    So every example is a member of exactly half of the models, as LiRA and RMIA need (with independent halves some
+    example is a member of none or of all). Any one of the models can be the target of an attack. Its shadows are all
+    others except its partner, whose members are exactly the target's non-members.
 
     Raises:
         ValueError: an odd number of models, or a reserve fraction outside [0, 1).
@@ -197,9 +197,9 @@ def known_and_scored(splits: Splits, seed: int) -> tuple[Tensor, Tensor]:
 def d1_d2_d3(n: int, n_members: int, n_reserve: int, n_test: int, seed: int, n_models: int = 1) -> Splits:
     """Each model cuts the same pool anew into D1 | D2 | D3: members, reserve (a purifier trains on it) and test.
 
-    Yang et al. 2020 cut once, for one model, and give the attacker half of D1 and D3. Here an attacker's shadow models draw
-    from the same pool as the target, which favours the attacker. A row depends only on the seed and on its own number, so it
-    says nothing about the others.
+    Yang et al. 2020 cut once, for one model, and give the attacker half of D1 and D3. Here an attacker's shadow models
+    draw from the same pool as the target, which favours the attacker. A row depends only on the seed and on its own
+    number, so it says nothing about the others.
 
     Raises:
         ValueError: the three parts need more examples than there are.

@@ -42,8 +42,8 @@ def precision(member, margin) -> Estimate:
 def f1(member, margin) -> Estimate:
     """Harmonic mean of the precision and the recall of members; 0 if none is called a member.
 
-    Interval: F1 = 2 s / (1 + s), where s is the share of true positives among all but the true negatives. The interval of s
-    gives the ends, as in Lam, Gopal & Qian 2023, arXiv:2309.14621, who take Wilson's.
+    Interval: F1 = 2 s / (1 + s), where s is the share of true positives among all but the true negatives. The interval
+    of s gives the ends, as in Lam, Gopal & Qian 2023, arXiv:2309.14621, who take Wilson's.
     """
     tp, fn, fp, _ = _counts(member, margin)
     return _f1(tp, fn + fp)
@@ -73,8 +73,8 @@ def precision_at_recall(member, margin, recall: float) -> Estimate:
     The decision margin > 0 plays no part; only the ranking counts. Where margins tie at the threshold, the same share of
     the tied members and non-members is called members (a straight piece of the ROC), so that their order does not matter
     and constant margins give the base rate. The threshold is chosen on these very examples, exactly at a member, which
-    flatters the value where only a handful of members are to be found. The interval allows for that: it is the interval of
-    the false-positive rate at the threshold (`intervals.rate_at_quantile`), turned into precision.
+    flatters the value where only a handful of members are to be found. The interval allows for that: it is the interval
+    of the false-positive rate at the threshold (`intervals.rate_at_quantile`), turned into precision.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall}; it must be in (0, 1]")

@@ -1,8 +1,8 @@
 """Audited epsilons: given what attackers found out, a training is not (epsilon, delta)-private for any smaller epsilon.
 
 The result is a lower bound, wrong in at most a share `level` of audits (one-sided). It is no upper bound: an attack that
-finds nothing proves no privacy. Compare it with an accountant's epsilon, for adding or removing one example, of the training
-that the canaries were members of. There are two ways to it:
+finds nothing proves no privacy. Compare it with an accountant's epsilon, for adding or removing one example, of the
+training that the canaries were members of. There are two ways to it:
 
 - one run: many canaries, each a member of one model by an independent fair coin. The auditor makes r guesses whether a
   canary is a member, v of them right, and abstains on the others. An epsilon is refuted if that many right guesses are
@@ -12,8 +12,8 @@ that the canaries were members of. There are two ways to it:
 
   Source: Steinke, Nasr & Jagielski 2023, arXiv:2305.08846. The number of guesses is fixed without looking at the coins.
 - many models: one canary. Count in how many models that have it (hits), and in how many that lack it (alarms), its signal
-  exceeds a threshold that was fixed on other models. A trial is a model: several canaries of one model would share its luck.
-  With the ends of Clopper & Pearson's intervals, each at level / 2,
+  exceeds a threshold that was fixed on other models. A trial is a model: several canaries of one model would share its
+  luck. With the ends of Clopper & Pearson's intervals, each at level / 2,
 
       eps >= log((TPR_low - delta) / FPR_high),      eps >= log((1 - FPR_high - delta) / (1 - TPR_low))
 
@@ -43,7 +43,7 @@ class Guesses(NamedTuple):
 
 
 class ManyModels(NamedTuple):
-    """bound: of epsilon. canary, threshold: the canary that is watched, and the signal above which a model counts as a hit."""
+    """bound: of epsilon. canary, threshold: the canary that is watched, and the signal above which a model is a hit."""
 
     bound: float
     canary: int
@@ -106,7 +106,7 @@ def one_run(guesses: Guesses, delta: float = 0.0, level: float = LEVEL) -> float
 def of_one_run(
     member, margin, shares: Sequence[float] = SHARES, delta: float = 0.0, level: float = LEVEL
 ) -> float:
-    """The largest bound over several numbers of guesses, each at the level divided by how many numbers are tried (Bonferroni).
+    """The largest bound over several numbers of guesses, each at the level divided by how many there are (Bonferroni).
 
     Args:
         member: bool (m,), the coins; margin: float (m,).
@@ -172,7 +172,7 @@ def of_many_models(signal, member, delta: float = 0.0, level: float = LEVEL) -> 
 
 
 def _chosen(signal: np.ndarray, member: np.ndarray, delta: float, level: float) -> tuple[int, float]:
-    """The canary and the threshold with the highest bound; among equal ones those with the widest gap at the threshold."""
+    """The canary and the threshold with the highest bound; of equal ones those with the widest gap at the threshold."""
     members, others = member.sum(0), (~member).sum(0)
     if not (both := (members > 0) & (others > 0)).any():
         raise ValueError(

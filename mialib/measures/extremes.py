@@ -1,11 +1,11 @@
 """The least, the largest and the best of several things: intervals that hold although the extreme was not known before.
 
-"A beats every other" is about the least of the differences A - B, A - C, ...; "one of them beats A" about the largest. It is
-wrong to pick the extreme by its mean and keep its own interval: the largest of ten equal means lies above what it estimates.
-(One thing against the best of ten, independent noise, 3 to 10 targets, simulated: 10 to 14 % of verdicts are wrong on that
-side, where 2.5 % are promised.)
-Here an end that only *one* of k things has to reach is taken at a level divided by k (Bonferroni); an end that *all* have
-to reach is not. The intervals hold in at least 95 % whatever the dependence, and are wider than needed where things are alike.
+"A beats every other" is about the least of the differences A - B, A - C, ...; "one of them beats A" about the largest.
+It is wrong to pick the extreme by its mean and keep its own interval: the largest of ten equal means lies above what it
+estimates. (One thing against the best of ten, independent noise, 3 to 10 targets, simulated: 10 to 14 % of verdicts are
+wrong on that side, where 2.5 % are promised.) Here an end that only *one* of k things has to reach is taken at a level
+divided by k (Bonferroni); an end that *all* have to reach is not. The intervals hold in at least 95 % whatever the
+dependence, and are wider than needed where things are alike.
 
 Values are float64 (targets,), one number for each target. Intervals are over the targets, by `metrics.over_targets`.
 """
@@ -22,14 +22,14 @@ from mialib.measures.metrics import CONFIDENCE, Estimate, WithTest
 def every(differences: Iterable[np.ndarray]) -> WithTest:
     """The least of several differences, each (targets,): above a boundary where every one of them is.
 
-    Value and lower end are the minima of those at 95 %. The upper end is the minimum of those at a level divided by the number of
-    differences, since one of them below the boundary is enough to refute the claim.
+    Value and lower end are the minima of those at 95 %. The upper end is the minimum of those at a level divided by the
+    number of differences, since one of them below the boundary is enough to refute the claim.
     """
     return _largest([[list(differences)]])
 
 
 def at_least_one(differences: Iterable[np.ndarray]) -> WithTest:
-    """The largest of several differences, each (targets,): above a boundary if at least one is; `every` with the signs turned."""
+    """The largest of several differences, each (targets,): above a boundary if one of them is; `every`, turned over."""
     return _largest([[[one] for one in differences]])
 
 
@@ -44,8 +44,8 @@ def best_against_best(ours: Iterable[np.ndarray], others: Iterable[np.ndarray]) 
 def best_against_weakest(ours: Iterable[np.ndarray], groups: Iterable[Iterable[np.ndarray]]) -> WithTest:
     """The best of ours minus the least of the groups' bests: above 0 if one of ours beats all of some group.
 
-    For claims like "one of these defences leaves the best attack less than this network does": ours are the attacks on the
-    network, each group holds those on one defence.
+    For claims like "one of these defences leaves the best attack less than this network does": ours are the attacks on
+    the network, each group holds those on one defence.
     """
     ours = list(ours)
     return _largest([[[one - other for other in others] for one in ours] for others in map(list, groups)])
@@ -62,12 +62,13 @@ def weakest_against_best(groups: Iterable[Iterable[np.ndarray]], others: Iterabl
 
 
 def _largest(groups: list[list[list[np.ndarray]]]) -> WithTest:
-    """The largest, over groups g and rows i, of the least over j of the differences [g][i][j]; nan if one is not resolved.
+    """The largest, over groups g and rows i, of the least over j of [g][i][j]; nan if one is not resolved.
 
     At the true values theta the lower end max_gi min_j low_gij is too high only if for some g and i the end low_gij is above
-    theta_gij at its least j. That is one chance in each, so each is taken at a level divided by the number of pairs (g, i).
-    In a group of differences a_i - b_j the max min is also the min max. So its upper end min_j max_i high_gij is too low only
-    if for some j it is so at the largest i: a level divided by the number of columns. The largest of the groups needs no more.
+    theta_gij at its least j. That is one chance in each, so each is taken at a level divided by the number of pairs (g,
+    i). In a group of differences a_i - b_j the max min is also the min max. So its upper end min_j max_i high_gij is
+    too low only if for some j it is so at the largest i: a level divided by the number of columns. The largest of the
+    groups needs no more.
 
     Raises:
         ValueError: there are none.

@@ -18,8 +18,8 @@ _EXACT = 1e-12  # far below the last digit that is printed
 def share(hits: float, n: float) -> tuple[float, float]:
     """The ends of the interval of a probability, estimated from `hits` of n > 0 trials: Agresti & Coull 1998.
 
-    Wilson's interval, made symmetric around its middle. Wilson's own holds the truth in only 84 % where it lies near 0 or 1, at
-    any n; this one in 93 % and more from 25 examples on, conservative near 0 and 1. Counts need not be whole.
+    Wilson's interval, made symmetric around its middle. Wilson's own holds the truth in only 84 % where it lies near 0
+    or 1, at any n; this one in 93 % and more from 25 examples on, conservative near 0 and 1. Counts need not be whole.
     """
     of = n + _Z**2
     middle = (hits + _Z**2 / 2) / of
@@ -41,10 +41,10 @@ def mean_of_shares(hits: tuple[float, float], n: tuple[float, float]) -> tuple[f
 def area(value: float, variance: float, n: int) -> tuple[float, float]:
     """The ends of the interval of an area under the ROC curve, on the scale of its log-odds.
 
-    By the delta method, with the quantile of Student's t for the size of the smaller group. Near 1 a symmetric interval is cut
-    off above and too short below, and with 1.96 standard errors 25 tied examples a group hold the truth in 92 %. Where the
-    groups do not overlap there is no variance to estimate. Then the bound is Clopper and Pearson's for n successes in n
-    trials: the worst case, in which one group has a single margin.
+    By the delta method, with the quantile of Student's t for the size of the smaller group. Near 1 a symmetric interval
+    is cut off above and too short below, and with 1.96 standard errors 25 tied examples a group hold the truth in 92 %.
+    Where the groups do not overlap there is no variance to estimate. Then the bound is Clopper and Pearson's for n
+    successes in n trials: the worst case, in which one group has a single margin.
 
     Args:
         value, variance: in [0, 1], and its estimated variance; nan gives nan.
@@ -65,10 +65,10 @@ def rate_at_quantile(
 ) -> tuple[float, float]:
     """The ends of the interval of P(score > t), where t is the threshold that the share `share` of the reference exceeds.
 
-    t is not known. But the number of reference examples above it is K ~ Binomial(n, share), whatever their distribution. So
-    t lies between the K-th and the (K + 1)-th largest, and the count of scores above it between two counts. The interval
-    mixes, over K, Jeffreys' intervals of these: the lower end takes the lower count, the upper end the upper one. It is
-    conservative where share * n is small, since then K = 0 is likely, which gives no lower bound.
+    t is not known. But the number of reference examples above it is K ~ Binomial(n, share), whatever their
+    distribution. So t lies between the K-th and the (K + 1)-th largest, and the count of scores above it between two
+    counts. The interval mixes, over K, Jeffreys' intervals of these: the lower end takes the lower count, the upper end
+    the upper one. It is conservative where share * n is small, since then K = 0 is likely, which gives no lower bound.
 
     Args:
         scores, reference: (m,) and (n,), real or infinite.
@@ -88,7 +88,7 @@ def rate_at_quantile(
 
 
 def _above(scores: np.ndarray, reference: np.ndarray, k: np.ndarray, share_ties: bool) -> np.ndarray:
-    """How many scores exceed the k-th largest of the reference (both in rising order): none for k = 0, all beyond the last."""
+    """How many scores exceed the k-th largest of the reference (both rising): none for k = 0, all beyond the last."""
     m, n = len(scores), len(reference)
     at = reference[n - np.clip(k, 1, n)]
     found = (m - np.searchsorted(scores, at, side="right")).astype(float)

@@ -34,8 +34,8 @@ class Estimate(NamedTuple):
 class WithTest(Estimate):
     """An `Estimate` together with its test.
 
-    p: boundary -> two-sided p-value, 0..1, of "the true value is the boundary": at most 0.05 exactly if the interval excludes
-        the boundary, nan if the test says nothing about it. None: the test is not known.
+    p: boundary -> two-sided p-value, 0..1, of "the true value is the boundary": at most 0.05 exactly if the interval
+        excludes the boundary, nan if the test says nothing about it. None: the test is not known.
     paired: what a difference is paired by, usually "target"; "example" within one target; "" if nothing is subtracted.
     """
 
@@ -76,8 +76,8 @@ def balanced_accuracy(member, margin) -> Estimate:
 def tpr_at_fpr(member, margin, max_fpr: float) -> Estimate:
     """Largest true-positive rate at a false-positive rate of at most `max_fpr`, in (0, 1].
 
-    nan if that rate cannot be resolved: fewer than 1 / max_fpr non-members, or bare decisions (all margins +-1, or only two
-    distinct values). The threshold is chosen on these very examples. The interval allows for that
+    nan if that rate cannot be resolved: fewer than 1 / max_fpr non-members, or bare decisions (all margins +-1, or only
+    two distinct values). The threshold is chosen on these very examples. The interval allows for that
     (`intervals.rate_at_quantile`). The value does not, and is too high on average where max_fpr * n_nonmembers is a
     handful: 0.133 for a true 0.092 with 100 non-members at 1 %.
     """
@@ -111,16 +111,16 @@ def roc(member, margin) -> tuple[np.ndarray, np.ndarray]:
 def paired_difference(member, margin_a, margin_b, metric: str) -> Estimate:
     """`metric` ("auc" or "balanced_accuracy") of a minus that of b, for two margins of the same candidates.
 
-    Margins are (n,), or (trainings, n) of attack networks, in which case the mean of their metrics counts. The interval uses
-    the pairing: DeLong's covariance for the AUC; for balanced accuracy the variance of the per-example difference of
-    correctness among members and among non-members. Normal approximation, clipped to [-1, 1]. Equal margins give exactly 0
-    with no width.
+    Margins are (n,), or (trainings, n) of attack networks, in which case the mean of their metrics counts. The interval
+    uses the pairing: DeLong's covariance for the AUC; for balanced accuracy the variance of the per-example difference
+    of correctness among members and among non-members. Normal approximation, clipped to [-1, 1]. Equal margins give
+    exactly 0 with no width.
     """
     if metric not in PAIRED:
         raise ValueError(f"metric is {metric!r}; it must be {' or '.join(map(repr, PAIRED))}")
     of_each = {"auc": _placements, "balanced_accuracy": _right}
-    # each example's contribution to the metric, so that the variances of the differences hold the covariances: var(a - b) of
-    # the placements is DeLong's var(a) + var(b) - 2 cov(a, b)
+    # each example's contribution to the metric, so that the variances of the differences hold the covariances: of the
+    # placements var(a - b) is DeLong's var(a) + var(b) - 2 cov(a, b)
     a, b = (
         [
             np.mean(side, axis=0)
@@ -167,7 +167,7 @@ def _student(mean: float, error: float, degrees: int, boundary: float) -> float:
 
 
 def minimum_detectable(differences) -> Estimate:
-    """The true mean difference that differences with this spread (n,), one for each target, would show four times in five.
+    """The true mean difference that differences with the spread of these (n,), one a target, would show four times in five.
 
     At the two-sided 5 % level of Student's t. The spread is itself estimated from n differences, and the value holds on
     average over that estimate too: with three targets it is 1.6 times, with five 1.3 times what a known spread would need
@@ -200,9 +200,9 @@ def _detectable(n: int, power: float = 0.8) -> tuple[float, float]:
 def rises(steps) -> bool:
     """Whether a quantity never falls from one of its steps (k, targets), k > 1, to the next by more than chance explains.
 
-    By chance alone some step is called a fall in 2.5 % of runs: each paired difference is tested on one side at that level
-    divided by their number. For one target chance is not known, and any fall counts.
-    divided by their number. For one target chance is not known, and any fall counts.
+    By chance alone some step is called a fall in 2.5 % of runs: each paired difference is tested on one side at that
+    level divided by their number. For one target chance is not known, and any fall counts. divided by their number. For
+    one target chance is not known, and any fall counts.
     """
     falls = -np.diff(np.asarray(steps, dtype=np.float64), axis=0)
     confidence = 1 - (1 - CONFIDENCE) / len(falls)

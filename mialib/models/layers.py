@@ -44,8 +44,8 @@ class Dropout(nn.Dropout):
 def dropout(x: Tensor, p: float) -> Tensor:
     """`x` with a share `p` (to 2**-16) of its values set to 0; the others are scaled up so that the mean stays.
 
-    Drawing one random number for each value takes two fifths of a training step on a CPU. So there one 64-bit draw decides
-    about four values. Elsewhere this is `F.dropout`.
+    Drawing one random number for each value takes two fifths of a training step on a CPU. So there one 64-bit draw
+    decides about four values. Elsewhere this is `F.dropout`.
     """
     if p in (0.0, 1.0) or x.device.type != "cpu":
         return F.dropout(x, p)

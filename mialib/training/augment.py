@@ -47,7 +47,7 @@ class FlipAndShift:
 
 @dataclass(frozen=True)
 class Blurred:
-    """Make pictures coarser by one of `factors`, all equally likely: average that many pixels a side, and smooth them again.
+    """Make pictures coarser by one of `factors`, all equally likely: average that many pixels a side, then smooth.
 
     A classifier that learns from such pictures can name what a decoder draws, which lacks the detail of a photograph.
 

@@ -121,9 +121,9 @@ def fit(
 def use_processes(n_jobs: int) -> None:
     """From here on, train in `n_jobs` processes with one thread each.
 
-    Small networks gain nothing from threads, and threads that wait for a busy core slow them down tenfold. The processes end
-    with this one, however it ends. To train elsewhere (Dask, a cluster), call `joblib.parallel_config(backend=...)`
-    afterwards.
+    Small networks gain nothing from threads, and threads that wait for a busy core slow them down tenfold. The
+    processes end with this one, however it ends. To train elsewhere (Dask, a cluster), call
+    `joblib.parallel_config(backend=...)` afterwards.
     """
     torch.set_num_threads(1)
     joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied())
@@ -221,7 +221,7 @@ class _Order:
 
     @cached_property
     def parts(self) -> list[tuple[str, Splits]]:
-        """What each model sees of the data, see `joined.own_part`: models that train beside it make no difference to it."""
+        """What each model sees of the data, see `joined.own_part`: models that train beside it make no difference."""
         return [joined.own_part(self.data, self.split[[i]]) for i in range(len(self.split))]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

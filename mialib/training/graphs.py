@@ -1,13 +1,13 @@
 """A training step as a CUDA graph: recorded once for each shape of batch, then played back by a single launch.
 
-A small step costs hundreds of launches: one of a ResNet18 at batch 128 takes 8.8 ms as it is written and 2.3 ms as a graph
-(one H200, bf16). The recorded step is `loop.Shard.update`, the same that runs where there is no graph, on the same tensors:
-indices of the batch, parameters, buffers, the optimiser's state and its learning rate.
+A small step costs hundreds of launches: one of a ResNet18 at batch 128 takes 8.8 ms as it is written and 2.3 ms as a
+graph (one H200, bf16). The recorded step is `loop.Shard.update`, the same that runs where there is no graph, on the
+same tensors: indices of the batch, parameters, buffers, the optimiser's state and its learning rate.
 
 A graph knows addresses. So the tensors of the first recorded models stay, and the next models of the same training are
 copied into them. The state of an opponent or a constraint is not copied: with one of them every training records anew.
-Hooks that cannot be recorded say so (`hooks.Capturable`). With them, and for batches of rare shapes, steps run as they are
-written.
+Hooks that cannot be recorded say so (`hooks.Capturable`). With them, and for batches of rare shapes, steps run as they
+are written.
 """
 
 from collections.abc import Callable, Iterator

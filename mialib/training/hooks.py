@@ -49,10 +49,10 @@ class BatchObjective(Protocol):
 class Capturable(Protocol):
     """A hook that declares whether its part of a step can be captured in a CUDA graph (`graphs`).
 
-    A captured step is played back: the same kernels on the same tensors, without the host. So a hook cannot be captured if
-    it depends on the number of the step, draws on the host, looks at a value, picks rows by a bool mask, or keeps something
-    by other means than writing into a tensor that was there before. A hook that declares nothing can be captured. Of a
-    constraint only the penalty is captured; `follow` runs between the steps, as it is written.
+    A captured step is played back: the same kernels on the same tensors, without the host. So a hook cannot be captured
+    if it depends on the number of the step, draws on the host, looks at a value, picks rows by a bool mask, or keeps
+    something by other means than writing into a tensor that was there before. A hook that declares nothing can be
+    captured. Of a constraint only the penalty is captured; `follow` runs between the steps, as it is written.
     """
 
     captured: bool
@@ -181,8 +181,8 @@ class Attack(Protocol[ViewsT]):
 
 
 # what an attack may need beside posteriors and labels: eleven queries a candidate; inputs and a door; labels without
-# scores; shadows that answer on the target's own candidates; other versions of each model beside it; a target's answers to
-# examples that are known to be non-members
+# scores; shadows that answer on the target's own candidates; other versions of each model beside it; a target's answers
+# to examples that are known to be non-members
 NEEDS = frozenset({"sensitivity", "queries", "labels", "same candidates", "versions", "public"})
 
 

@@ -163,8 +163,8 @@ class Shard:
         batch = _batch(self.data, index, self.hooks.augment, self.noise)
         losses = self.backward(partial(self.losses, reference, step), self.params, batch)
         self.optimiser.step()
-        # kept until the next step: on a CPU memory that is free at a step's end goes back to the system and has to be asked
-        # for again (three times as many page faults, 6 % of a training of SAMIA)
+        # kept until the next step: on a CPU memory that is free at a step's end goes back to the system and has to be
+        # asked for again (three times as many page faults, 6 % of a training of SAMIA)
         self.held = batch, losses
         return losses.detach()
 

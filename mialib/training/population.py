@@ -82,9 +82,9 @@ class PerModel(Protocol):
 def pick(per_model, models: slice | list[int]):
     """`models` of something that may hold one state a model.
 
-    Indexed are dictionaries of tensors, lists and tuples with one thing a model, and objects with `__getitem__` (masks, soft
-    targets, a Population). None and plain functions are the same for all models and come back as they are. A list of models
-    keeps the model axis.
+    Indexed are dictionaries of tensors, lists and tuples with one thing a model, and objects with `__getitem__` (masks,
+    soft targets, a Population). None and plain functions are the same for all models and come back as they are. A list
+    of models keeps the model axis.
     """
     if isinstance(per_model, dict):
         return {name: _some(tensor, models) for name, tensor in per_model.items()}

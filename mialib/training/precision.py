@@ -37,8 +37,8 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def float32_norms(module: nn.Module) -> nn.Module:
     """Every BatchNorm computes in float32 on the bf16 values that autocast gives it; in place, and returned.
 
-    The kernels of a single network do so by themselves. Under vmap BatchNorm wants activations and running statistics of one
-    type, and running statistics in bf16 would soon stop moving.
+    The kernels of a single network do so by themselves. Under vmap BatchNorm wants activations and running statistics
+    of one type, and running statistics in bf16 would soon stop moving.
     """
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):

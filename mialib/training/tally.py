@@ -1,5 +1,5 @@
-"""What this process has trained and what it found trained, for the run's provenance: a run that loads all its models takes
-minutes, but training them took hours.
+"""What this process has trained, and what it found trained. For the run's provenance: a run that loads all its models
+takes minutes, but training them took hours.
 """
 
 import time

@@ -19,8 +19,8 @@ def tied() -> dict[str, Any]:
 def end_with(parent: int) -> None:
     """From here on, end this process within about a second of the end of the one that started it.
 
-    A thread checks who the parent is, since the system gives an orphan another one. (Windows does not; there a worker ends
-    after five minutes without work.)
+    A thread checks who the parent is, since the system gives an orphan another one. (Windows does not; there a worker
+    ends after five minutes without work.)
 
     Args:
         parent: id of the process that started this one; if it is gone already, this one ends at once.
