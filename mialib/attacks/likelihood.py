@@ -66,7 +66,7 @@ class LiRA(Calibrated):
         needed = {"members": members, "non-members": others} if self.online else {"non-members": others}
         for name, side in needed.items():
             if not (side.count > 1).any():
-                raise ValueError(f"no candidate has two shadows among whose {name} it is: variance unknown")
+                raise ValueError(f"no candidate is among the {name} of two shadows: its variance is unknown")
 
 
 def _log_density(signal: Tensor, side: Side, fixed: bool) -> Tensor:

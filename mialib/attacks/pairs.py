@@ -94,7 +94,7 @@ class PairLiRA:
         calibrating.check_sides(spoken_of, len(shadows), "the pair attack needs both")
         for name, side in zip(("members", "non-members"), sides, strict=True):
             if not (side.count > 1).any():
-                raise ValueError(f"no candidate has two shadows among whose {name} it is: variance unknown")
+                raise ValueError(f"no candidate is among the {name} of two shadows: its variance is unknown")
         score = self._score(own, sides, self._freedoms(sides))
         return score - best_threshold(*self.played(signal, shadow_member))
 
@@ -138,7 +138,7 @@ class PairOfAll:
     """One normal distribution for all members and one for all others, over all candidates: no shadow needs the target's.
 
     Args:
-        added: as of `PairLiRA`.
+        added: as in `PairLiRA`.
 
     Raises:
         ValueError: views without versions; target and shadows with different numbers of versions; shadow_member that does

@@ -125,7 +125,7 @@ class RMIA(Ratio):
 
 
 def log_softened(views: Views, temperature: float) -> Tensor:
-    """log p_T of the true class, float64 (m, n), in [FAINTEST, 0]; views as of m models."""
+    """log p_T of the true class, float64 (m, n), in [FAINTEST, 0]; the views hold m models."""
     found = []
     for answers, labels in zip(views.log_posteriors, views.labels, strict=True):
         # model by model: no second copy of all answers

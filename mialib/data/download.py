@@ -3,9 +3,9 @@
 A file is trusted once its checksum matches. Checksums are written "algorithm:hex". Where nobody publishes one
 (`checksum=None`), the first good reading of the file logs its SHA-256 and keeps it beside the file as `<file>.sha256`;
 every later load is verified against that. This guards against a file that changes, not against one that was wrong at
-first. Beside a file whose checksum is published such a record counts for nothing, unless `faces.build` made it. A file
-that is there is never overwritten, moved or deleted. A root that holds all files is not written to (except for that
-record, where it can be written to).
+first. Beside a file whose checksum is published such a record counts for nothing, unless `faces.build` makes such a
+file. A file that is there is never overwritten, moved or deleted. A root that holds all files is not written to (except
+for that record, where it can be written to).
 """
 
 import errno

@@ -30,8 +30,8 @@ _TURNS = {
 def read_picture(file: BinaryIO, *, grey: bool) -> Image.Image:
     """The picture in an open file, of mode "L" or "RGB", turned as its EXIF orientation says.
 
-    16-bit grey is divided by 257, so that 65535 is 255. Raises ValueError for pixels of 32 bits, whose range nobody
-    states, and for more than `MAX_PIXELS`; Pillow raises errors of many kinds on broken files.
+    16-bit grey is divided by 257, so that 65535 is 255. Raises ValueError for pixels of 32 bits, whose range is not
+    stated, and for more than `MAX_PIXELS`; Pillow raises errors of many kinds on broken files.
     """
     with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:

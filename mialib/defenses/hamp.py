@@ -159,8 +159,8 @@ def fit(
 
     Args:
         data: says what kind of inputs they are. For pictures every pixel is drawn evenly from 0 to 255. Each feature is
-            drawn between its data set's smallest and largest value, as a whole number if all of them are: for Location
-            0 or 1, as in the public code.
+            drawn between its smallest and largest value in the data set, as a whole number if all values are: for
+            Location 0 or 1, as in the public code.
         seeds: int64 (k,), the networks', as `Splits.seeds`.
         key: the secret; it and a network's seed decide what that network is asked, and its own key.
         count: random inputs for each network. Those whose two largest scores are equal are left out.

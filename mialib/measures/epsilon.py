@@ -135,7 +135,7 @@ def many_models(
     _whole("members", members, 0)
     _whole("others", others, 0)
     _whole("hits", hits, 0, members, "the number of models that have the canary")
-    _whole("alarms", alarms, 0, others, "the number of models that have it not")
+    _whole("alarms", alarms, 0, others, "the number of models that lack it")
     _check_delta(delta)
     _check_level(level)
     return float(_many_models(np.array(hits), members, np.array(alarms), others, delta, level))

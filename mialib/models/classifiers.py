@@ -279,7 +279,7 @@ _CLASSIFIERS = {
 
 
 def _out_of_place(model: nn.Module) -> nn.Module:
-    """torchvision's ReLUs work in place, which backward hooks (opacus's, for one) refuse."""
+    """torchvision's ReLUs work in place, which backward hooks (opacus's, for example) refuse."""
     for layer in model.modules():
         if isinstance(layer, nn.ReLU | nn.ReLU6):
             layer.inplace = False

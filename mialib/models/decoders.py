@@ -27,7 +27,7 @@ FLOOR = -50.0  # lower log-posteriors count as this value, as in the released co
 def make(shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> partial:
     """A constructor without arguments of the decoder: from answers over `num_classes` classes to inputs of `shape`.
 
-    The result is a partial with keyword arguments only, as of `models.make`.
+    The result is a partial with keyword arguments only, as from `models.make`.
 
     Args:
         shape: (channels, side, side) of pictures with 1 or 3 channels and 8, 28, 32 or 64 pixels a side, or (d,) of

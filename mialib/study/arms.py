@@ -149,8 +149,8 @@ class Asked(Answers):
     def _make_public(self, roles: Roles) -> list[Views]:
         if self.other_members:
             raise ValueError(
-                "these networks were trained on others than the split's members, so that nobody knows whom they have not "
-                "learned: leave attacks that need public examples out of this study's suites"
+                "these networks were trained on other members than the split's, so it is not known which examples they "
+                "have not learned: leave attacks that need public examples out of this study's suites"
             )
         return super()._make_public(roles)
 

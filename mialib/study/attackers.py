@@ -49,7 +49,9 @@ class Attacker:
     knowing: str = "shadows"
 
     def __str__(self) -> str:
-        believing = "" if self.believed == self.arm else f" by who believes in {self.believed.label!r}"
+        believing = (
+            "" if self.believed == self.arm else f" by an attacker who believes in {self.believed.label!r}"
+        )
         return f"arm {self.arm.label!r} attacked{believing}, knowing {self.knowing}"
 
     @property

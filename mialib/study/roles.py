@@ -149,8 +149,8 @@ def one_of_each_pair(
     covered, paired = member | test, (member[0::2] == test[1::2]) & (test[0::2] == member[1::2])
     if not (covered == covered[0]).all() or not paired.all():
         raise ValueError(
-            "every pair of random halves covers the same candidates, each one's members being the other's test "
-            "examples, and these models' do not: take splits.random_halves, and where canaries are in it, "
+            "in random halves every pair covers the same candidates, the members of one being the test examples of the "
+            "other, and these pairs do not: take splits.random_halves, and where canaries are in it, "
             "Study(..., candidates=~canaries.chosen)"
         )
     index = splits.candidates(split[:1], seed, candidates)[0][0]
@@ -177,7 +177,7 @@ def by_coins(data: Dataset, split: Splits, n_targets: int, seed: int, candidates
     k = len(split)
     if k < 2 or not 1 <= n_targets <= (k + 1) // 2:
         raise ValueError(
-            f"every second model can be a target, so that 2 models or more and 1 to {(k + 1) // 2} targets are needed, "
+            f"every second model can be a target, so 2 models or more and 1 to {(k + 1) // 2} targets are needed, "
             f"found {k} models and {n_targets} targets"
         )
     index = candidates.nonzero()[:, 0]

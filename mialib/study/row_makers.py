@@ -198,7 +198,7 @@ def epsilon_lower_of_many(arm: Arm, delta: float = 0.0, level: float = epsilon.L
     target has the same row.
 
     Raises:
-        ValueError: as of `epsilon_lower`.
+        ValueError: as in `epsilon_lower`.
     """
     _check_canaries(arm)
     bound = epsilon.of_many_models(*population_signal(arm), delta=delta, level=level).bound

@@ -28,7 +28,7 @@ class Batch:
 
 
 class Objective(Protocol):
-    """What is minimised."""
+    """A training loss, which is minimised."""
 
     def __call__(self, forward: Forward, params: Tensors, batch: Batch, step: int) -> Tensor:
         """Losses (k,); each model's depends on its own parameters only. `step` counts optimiser steps from 0."""
