@@ -1,13 +1,13 @@
 """mialib: does compressing or post-processing a neural network protect its training data, or expose it?
 
-The data's way is one way, and the rooms tell it in this order; a room imports from those before it only:
+The rooms follow the data's way, in this order; a room imports only from those before it:
 
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
-The last room, `params`, says what notebooks may ask of the others. Beside them stand `places` (of files), `store`, `hashing` and
-`reach` (nothing is computed twice), `streams` (of random numbers), `progress`, `running` (of notebooks), `planning` (of runs: `counting`
-counts their work, `made_up` stands in for what it would give, `pace` says how long it takes) and `cli`. A room is imported when
-it is first used; what it says aloud stands in its `__init__.pyi`.
+The last room, `params`, says what a notebook's parameters may be. Beside the rooms stand `places` (where files lie),
+`store`, `hashing` and `reach` (nothing is computed twice), `streams` (random numbers), `progress`, `running` (notebooks),
+`planning` (what a run would take: `counting` counts its work, `made_up` stands in for its results, `pace` measures how
+long it takes) and `cli`. A room is imported when it is first used; its `__init__.pyi` lists its public names.
 """
 
 import os
@@ -37,10 +37,10 @@ _SHIPPED = _PACKAGE / "repository"  # where an installation has notebooks/ and p
 
 
 def _root() -> Path:
-    """The folder of notebooks/ and params/.
+    """The folder that holds notebooks/ and params/.
 
-    That of the package in a checkout. For an installation the nearest one around the working folder that has them, a copy
-    by `mialib init` or a checkout, else what came with the package.
+    In a checkout it is the package's own. For an installation it is the nearest one around the working folder (a copy by
+    `mialib init`, or a checkout), else the one that came with the package.
     """
     if (_PACKAGE.parent / "pyproject.toml").is_file():
         return _PACKAGE.parent
@@ -78,20 +78,20 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 
 
 def stored_root() -> Path:
-    """Where results lie that are kept: outputs/ beside the notebooks; of the working folder, for those of an installation."""
+    """Where results are kept: outputs/ beside the notebooks; for an installation, outputs/ in the working folder."""
     return (Path.cwd() if REPO_ROOT == _SHIPPED else REPO_ROOT) / "outputs"
 
 
 def outputs_root(otherwise: Path | None = None) -> Path:
-    """Where runs leave their results: the environment variable `MIALIB_OUTPUTS`, else outputs/.local of the repository.
+    """Where runs write their results: the environment variable `MIALIB_OUTPUTS`, else outputs/.local of the repository.
 
-    git ignores that folder, so that whoever runs a notebook leaves the stored results in outputs/ as they are. Outside a
+    git ignores that folder, so a notebook that is run leaves the stored results in outputs/ as they are. Outside a
     repository nothing is stored, and results go to outputs/ itself.
 
     Args:
-        otherwise: another folder for where the variable is not set.
+        otherwise: the folder where the variable is not set.
     """
-    from mialib import places  # when first asked: importing the package imports none of its files
+    from mialib import places  # only here: importing the package imports none of its files
 
     if otherwise is None:
         otherwise = stored_root() / (".local" if (REPO_ROOT / "pyproject.toml").is_file() else "")
@@ -100,7 +100,7 @@ def outputs_root(otherwise: Path | None = None) -> Path:
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Environment variables for what runs or is started within it; what stood there before returns."""
+    """Set environment variables for what runs or is started within it; the old ones return afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,15 +1,16 @@
-"""What a run would compute, counted: what is trained, what networks are asked, what is searched; none of it is done.
+"""Count what a run would compute: what is trained, which networks are asked, what is searched. None of it is done.
 
-`counting()` holds three doors that all work goes through:
+All work goes through three doors, which `counting()` holds:
 
-    training    `fitting.INSTEAD`: untrained networks come back, and what real ones would have cost is counted
+    training    `fitting.INSTEAD`: untrained networks come back, and the cost of real ones is counted
     asking      `answers.INSTEAD`: made-up answers come back (`made_up`), and the examples are counted
     writing     `places.LEFT_ALONE`: nothing is written; nothing is downloaded either (`download.offline`)
 
-All else runs as it is, on the made-up answers. What would take minutes or cannot, `_Counter.stand_ins`, has a stand-in each.
+All else runs as it is, on the made-up answers. What would take minutes or cannot run has a stand-in,
+`_Counter.stand_ins`.
 
-Whatever depends on results counts at its upper bound: nobody stops early, no accuracy is reached before the last epoch,
-searches try all. What lies in the cache is loaded, and not counted.
+Whatever depends on results counts at its upper bound: no training stops early, no accuracy is reached before the last
+epoch, searches try everything. What lies in the cache is loaded and not counted.
 """
 
 import math
@@ -44,12 +45,12 @@ class NoData(FileNotFoundError):
 
 @dataclass
 class Training:
-    """Networks that would be trained: of one name, length and batch size.
+    """Networks that would be trained, of one name, length and batch size.
 
     Args:
-        networks, cached: to be trained, and in the cache already.
-        steps, examples: of the optimiser, and seen by it, over all networks and epochs.
-        bytes: that they take in the cache. seconds: on this machine, over all its processes.
+        networks, cached: how many are to be trained, and how many are in the cache already.
+        steps, examples: optimiser steps, and examples they see, over all networks and epochs.
+        bytes: room they take in the cache. seconds: on this machine, over all its processes.
     """
 
     networks: int = 0
@@ -62,7 +63,7 @@ class Training:
 
 @dataclass
 class Questions:
-    """Examples that networks would be asked about, each as often as it goes through a network."""
+    """Examples that networks would be asked about, each counted as often as it goes through a network."""
 
     examples: int = 0
     seconds: float = 0.0
@@ -75,7 +76,7 @@ class Counted:
     Args:
         trainings: by (what, epochs, batch size), in the order of their first training.
         questions: by what is asked.
-        missing: files of the data that are not at hand, noise of the published size standing in for them.
+        missing: data files that are not at hand; noise of the published size stands in for them.
         pace: how long a step and an answer take.
     """
 
@@ -118,10 +119,10 @@ class Counted:
 
 @contextmanager
 def counting(jobs: int = 1) -> Iterator[Counted]:
-    """Within it nothing is trained, asked, downloaded or written, and all of it is counted.
+    """Within it nothing is trained, asked, downloaded or written; all of it is counted.
 
     Args:
-        jobs: processes that the work would be shared out to. Within it a single one is used.
+        jobs: processes that would share the work. Within it only one is used.
     """
     counter, threads = _Counter(jobs), torch.get_num_threads()
     with ExitStack() as stack:
@@ -137,12 +138,12 @@ def counting(jobs: int = 1) -> Iterator[Counted]:
         stack.enter_context(download.offline())
         stack.enter_context(joblib.parallel_config(n_jobs=1))
         stack.callback(torch.set_num_threads, threads)
-        torch.set_num_threads(1)  # as in the processes that the work is shared out to
+        torch.set_num_threads(1)  # as in the processes that would share the work
         yield counter.counted
 
 
 class _Counter:
-    """Counts; an `answers.Answering`."""
+    """Counts the work; an `answers.Answering`."""
 
     def __init__(self, jobs: int):
         self.jobs, self.counted, self.networks = jobs, Counted(), made_up.Networks()
@@ -150,24 +151,24 @@ class _Counter:
         self.seen: dict[
             str, set[str]
         ] = {}  # what was counted, key -> curves: the run would find it in the cache
-        self.allocation: Counted | None = None  # what one of a bit search costs
+        self.allocation: Counted | None = None  # what one allocation of a bit search costs
         self.of_search = 0.0  # seconds for the noise of one answer
         self.load_real, self.clips_real = datasets.load, recalibration.clips
         self.search_real, self.noise_real = bit_search.search, memguard.noise_search
 
     def stand_ins(self) -> list[tuple[ModuleType, str, Callable]]:
-        """(module, name, what stands there meanwhile). All callers find these in their module, when they call."""
+        """(module, name, what stands there meanwhile). All callers look these names up in their module, at each call."""
         return [
-            # of data that are missing the size is enough
+            # of missing data the size is enough
             (datasets, "load", self.load),
             (data, "load", self.load),
-            # ends by what it finds, and is to be counted at its bound
+            # how long it runs depends on what it finds: it counts at its bound
             (bit_search, "search", self.search),
             # dozens of copies of ten thousands of pictures are made for every network: minutes
             (averaging, "of_copies", self.of_copies),
-            # 2 ms of descent for each answer of every network: minutes
+            # makes dozens of copies of tens of thousands of pictures for every network: minutes
             (memguard, "noise_search", self.noise_search),
-            # eleven million weights are ranked and counted for every network and setting: a minute, and memory for each
+            # takes 2 ms of descent for each answer of every network: minutes
             (pruning, "mask", made_up.once(pruning.mask, lambda networks: networks.params)),
             (pruning, "achieved_sparsity", made_up.once(pruning.achieved_sparsity, _kept)),
             (size, "sizes", made_up.once(size.sizes)),
@@ -178,7 +179,7 @@ class _Counter:
         ]
 
     def load(self, name: str, root: str | None = None, **options) -> Dataset:
-        """What is at hand; else noise of the published size, and a note of what is missing."""
+        """The data that are at hand; else noise of the published size, and a note of what is missing."""
         try:
             return self.load_real(name, root, **options)
         except FileNotFoundError as error:
@@ -191,7 +192,7 @@ class _Counter:
     def fit(
         self, order: fitting._Order, cache: Store, watch: tuple[str, ...], what: str, batched: bool | None
     ) -> Population:
-        """In place of training: untrained networks, or those in the cache if all are there."""
+        """Instead of training: untrained networks, or those in the cache if all are there."""
         recipe, keys = order.recipe, order.keys()
         wanted = {f"{name}_accuracy" for name in watch}
         shapes = order.shapes() if cache.root.is_dir() else None
@@ -207,8 +208,8 @@ class _Counter:
             made = order.assemble([found[i] for i in range(len(keys))], keys)
         else:
             made = self.networks.untrained(order, keys, watch)
-            new = [i for i in missing if keys[i] not in self.seen]  # others take the place of what was there
-            if new and cache.root == Store().root:  # other places are thrown away
+            new = [i for i in missing if keys[i] not in self.seen]  # the others replace older entries
+            if new and cache.root == Store().root:  # other caches are thrown away
                 tensors = (made.params | made.buffers).values()
                 counted.bytes += len(new) * sum(t[0].numel() * t.element_size() for t in tensors)
         noted = {"reserve_accuracy"} if recipe.select_best else set()
@@ -249,7 +250,7 @@ class _Counter:
     def sensitivity(self, networks: Population, data: Dataset, index: Tensor, queries: int) -> Tensor:
         x, what = data.inputs(index[0, :2]), f"sensitivity, {queries} further answers each"
         asked = self._asked(networks, x, queries * index.numel(), what)
-        where = made_up.places(data) + 1  # other numbers than the answers
+        where = made_up.places(data) + 1  # numbers other than those of the answers
         each = enumerate(index.cpu())
         said = [made_up.logits(networks, i, where[own], asked.shape) for i, own in each]
         return torch.stack(said).double().abs() / 10
@@ -261,14 +262,14 @@ class _Counter:
     def of_copies(
         self, views: asking.Views, queries: int, change: Callable, summary: Callable, seed: int = 0
     ) -> Tensor:
-        """In place of `averaging.of_copies`: copies of a candidate are answered as the candidate itself."""
+        """Instead of `averaging.of_copies`: copies of a candidate get the candidate's own answer."""
         averaging.needs_door(views)
         m, n = views.labels.shape
         door = views.query
         while isinstance(door, doors.Guarded):
             door = door.door
         if isinstance(door, doors.Door):
-            # what is asked again of the same networks, behind whatever defence, is remembered
+            # the same question to the same networks is remembered, behind whatever defence
             drawn = [cell.cell_contents for cell in change.__closure__ or ()]
             question = repr((n, queries, change.__qualname__, drawn, seed))
             memory = door.memory or [{} for _ in range(m)]
@@ -290,7 +291,7 @@ class _Counter:
         self, models: Population, data: Dataset, index: Tensor, bits: float, last: float | None = None
     ) -> Population:
         self._asked(models, data.inputs(index[0, :2]), index.numel(), "calibration", alone=True)
-        with self.pace.timed():  # two examples of one network: the ranges are its own, and untrained anyway
+        with self.pace.timed():  # two examples of one network are enough: it is untrained
             made = self.clips_real(models[0:1], data, index[:1, :2], bits, last)
         ranges = {name: made.buffers[name] for name in made.buffers.keys() - models.buffers.keys()}
         buffers = models.buffers | made_up.of_all(ranges, len(models))
@@ -308,7 +309,7 @@ class _Counter:
         return log_posteriors.clone()
 
     def search(self, layers, choices, measure: Callable, tolerance: float) -> Found:
-        """The widest allocation is measured, all others count as much; what is cached is followed as it was."""
+        """Measure the widest allocation and count all others like it; a search that is cached is followed as it went."""
         before, widest = self.counted.copy(), dict.fromkeys(layers, choices[0])
         leak, accuracy, _ = bit_search.Measured(*measure(widest))
         one = self.counted.since(before)
@@ -323,7 +324,7 @@ class _Counter:
     def _asked(
         self, networks: Population, x: Tensor, examples: int, what: str, alone: bool = False
     ) -> Answer:
-        """Counts the examples; x (1 or 2, ...) are some. alone: in one process, however many there are."""
+        """Count the examples; x (1 or 2, ...) are some of them. alone: in one process, however many there are."""
         answer = self.pace.answer(networks, x)
         workers = min(len(networks), self.jobs) if x.device.type == "cpu" and not alone else 1
         self.counted.ask(what, examples, examples * answer.seconds / workers)
@@ -335,7 +336,7 @@ def _kept(tensors: pruning.Masks | dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _epoch(order: fitting._Order, i: int) -> tuple[int, int]:
-    """Steps and examples of one epoch of model number i: its batches are drawn."""
+    """Steps and examples of one epoch of model number i, found by drawing its batches."""
     members = order.split.member[[i]].nonzero()[:, 1][None]
     batches, _ = order.hooks.descent.begin(members, order.recipe.batch_size, order.split.seeds[[i]].tolist())
     sizes = [index.shape[1] for index in batches()]

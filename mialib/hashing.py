@@ -1,7 +1,7 @@
-"""What made a result, as a key: two results share one only if every part agrees, the code that they reach included.
+"""Keys of results: two results share a key only if everything that made them agrees, the code that they reach included.
 
-`describe` turns values into JSON, `sources` hashes the code that `reach` finds: comments, layout, docstrings and
-annotations do not count. Of libraries torch's version counts; the others are taken to compute what they did.
+`describe` turns values into JSON. `sources` hashes the code that `reach` finds; comments, layout, docstrings and
+annotations do not count. Of the libraries only torch's version counts; the others are taken to compute what they did.
 """
 
 import ast
@@ -61,7 +61,7 @@ def describe(thing):
 def sources(*things) -> str:
     """Hash of the code that the things reach: modules, functions, classes, instances, partials and dataclasses.
 
-    Of the last two the parts count too; of values (numbers, tensors, None) nothing does.
+    Partials and dataclasses count with all their parts; values (numbers, tensors, None) do not count.
     """
     digest = hashlib.sha256()
     for definition in sorted(reach.reached(*things)):
@@ -72,13 +72,13 @@ def sources(*things) -> str:
 
 
 def _unnamed_in(things) -> list[FunctionType]:
-    """Functions that no address leads to: those of a notebook or a prompt, local ones and lambdas."""
+    """Functions that cannot be found by name: those of a notebook or a prompt, local ones and lambdas."""
     functions = [part for thing in things for part in reach.parts(thing) if inspect.isfunction(part)]
     return [one for one in functions if one.__module__ == "__main__" or "<" in one.__qualname__]
 
 
 def _own_text(function: FunctionType) -> list:
-    """What can be read of a function that is found by no name: its text, and the values that it closes over."""
+    """What can be read of a function that has no name to find it by: its text, and the values that it closes over."""
     try:
         text = reach.dump(ast.parse(textwrap.dedent(inspect.getsource(function))))
     except (OSError, SyntaxError):  # no file to read, or a lambda in the middle of a line
@@ -87,7 +87,7 @@ def _own_text(function: FunctionType) -> list:
 
 
 def _described(thing):
-    """As `describe`; what has no stable description by its type."""
+    """As `describe`; whatever has no stable description gives the name of its type."""
     try:
         return describe(thing)
     except TypeError:

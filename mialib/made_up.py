@@ -1,7 +1,7 @@
-"""What stands in for networks and answers where nothing is trained or asked: of the right shape, quick, the same again.
+"""Stand-ins for networks and answers where nothing is trained or asked: of the right shape, quick, the same each time.
 
-Untrained networks of an architecture are all one piece of memory. Answers are a fixed function of a network's name and of
-the input, and say nothing about who is a member.
+All untrained networks of an architecture share one piece of memory. Answers are a fixed function of a network's name and
+of the input, and say nothing about membership.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from mialib.data import Dataset
 from mialib.training import Population, Recipe, Tensors, population
 from mialib.training.fitting import _Order
 
-SMALL = 1_000_000  # parameters: an output defence
+SMALL = 1_000_000  # parameters; what has fewer may be an output defence
 ROWS = 512  # examples at a time
 
 
@@ -28,7 +28,7 @@ class Networks:
         self._fresh: dict[str, Population] = {}
 
     def untrained(self, order: _Order, keys: list[str], watch: tuple[str, ...]) -> Population:
-        """What training would give, but for weights and curves: as many networks as the split has rows."""
+        """What training would give, except for weights and curves: one network for each row of the split."""
         name = str(hashing.describe(order.make_model))
         if order.start is None and name not in self._fresh:
             self._fresh[name] = population.initial(order.make_model, [0])
@@ -36,7 +36,7 @@ class Networks:
         hooks = order.hooks[[0]]
         params = first.params if hooks.compress is None else hooks.compress(first.params)
         if sum(tensor.numel() for tensor in params.values()) < SMALL:
-            # output defences answer by themselves, and no two trainings alike
+            # output defences answer by themselves, and no two trainings of one are alike
             nudge = 1 + int(keys[0][:4], 16) / 1e7
             params = {name: tensor * nudge for name, tensor in params.items()}
         bound = None if hooks.constraint is None else hooks.constraint.begin(first.params)
@@ -52,7 +52,7 @@ class Networks:
 
 
 def of_all(tensors: Tensors, k: int) -> Tensors:
-    """Tensors (1, ...) of one network for k of them, (k, ...): the same memory, but for single numbers."""
+    """Tensors (1, ...) of one network given to k of them, (k, ...): the same memory, except for single numbers."""
     return {
         name: (tensor.detach().expand(k, *tensor.shape[1:]) if tensor.ndim > 1 else tensor.detach().repeat(k))
         for name, tensor in tensors.items()
@@ -60,9 +60,9 @@ def of_all(tensors: Tensors, k: int) -> Tensors:
 
 
 def once(function: Callable, of: Callable = lambda given: given) -> Callable:
-    """`function` of networks that are all one piece of memory: it is given the first alone, and its result is for all.
+    """`function` for networks that share one piece of memory: it gets the first alone, and its result serves all.
 
-    of: of its first argument the tensors, name -> (k, ...).
+    of: gives the tensors of the first argument, name -> (k, ...).
     """
 
     def quick(given, *options):
@@ -87,12 +87,12 @@ def _for_all(result, k: int):
 
 
 def curves(recipe: Recipe, watch: tuple[str, ...], more: tuple[str, ...] = ()) -> dict:
-    """What the loop would note, were every epoch as bad as the others: who waits for an accuracy waits to the end.
+    """What the loop would note if no epoch were better than the others: waiting for an accuracy takes all epochs.
 
     more: further curves, of a constraint.
     """
     epochs = recipe.epochs
-    # below any accuracy, and best before the last: whoever stops there trains anew what all epochs would have had cached
+    # below any accuracy, and best before the last epoch: stopping there means training anew what all epochs had cached
     waiting = [-1e-3 * (epochs - epoch % max(1, epochs - 1)) / epochs for epoch in range(epochs)]
     record = {"loss": [1.0] * epochs} | {f"{name}_accuracy": waiting for name in watch}
     record |= dict.fromkeys(more, [1.0] * max(1, epochs))
@@ -102,7 +102,7 @@ def curves(recipe: Recipe, watch: tuple[str, ...], more: tuple[str, ...] = ()) -
 
 
 def logits(networks: Population, number: int, where: Tensor, shape: torch.Size) -> Tensor:
-    """Logits (n, *shape) of network `number` to inputs at the places `where` (n,): waves of its own."""
+    """Logits (n, *shape) of network `number` for inputs at the places `where` (n,): waves, others for each network."""
     keys = getattr(networks, "keys", None)
     name = keys[number] if keys else str(number)
     seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
@@ -112,7 +112,7 @@ def logits(networks: Population, number: int, where: Tensor, shape: torch.Size) 
 
 
 def places(data: Dataset) -> Tensor:
-    """`place` of all examples of a data set, (n,); they are kept with it."""
+    """The `place` of every example of a data set, (n,); kept with the data set."""
     if "_places" not in data.__dict__:
         parts = torch.arange(len(data)).split(ROWS)
         data.__dict__["_places"] = torch.cat([place(data.inputs(part).cpu()) for part in parts])
@@ -120,7 +120,7 @@ def places(data: Dataset) -> Tensor:
 
 
 def place(x: Tensor) -> Tensor:
-    """A number for each input x (n, ...), about -1 to 1: the same whatever batch it comes in, but for rounding."""
+    """A number for each input x (n, ...), about -1 to 1: the same in every batch, up to rounding."""
     flat = x.flatten(1).float()
     direction = torch.randn(flat.shape[1], generator=streams.generator(0, "places of inputs"))
     return flat @ (direction / math.sqrt(flat.shape[1]))

@@ -1,4 +1,4 @@
-"""How long a training takes in one process, and an answer: real steps of real batches, once for each kind."""
+"""How long training takes in one process, and how long an answer takes: real steps of real batches, timed once a kind."""
 
 import math
 import time
@@ -16,14 +16,14 @@ from mialib.training import Population, loop, pick, population
 from mialib.training.fitting import _Order
 from mialib.training.precision import arithmetic
 
-TIMED = 0.5  # seconds of steps that are measured for each kind of training
-ONE_BY_ONE = 16  # examples of a batch whose examples are treated one by one: each takes as long, however many there are
-VERY_DEAR = 10.0  # seconds: a step that takes longer is made once
-DEAR = 0.2  # seconds: a step that takes longer stands for other objectives of its architecture too
+TIMED = 0.5  # seconds of steps that are timed for each kind of training
+ONE_BY_ONE = 16  # examples in a batch whose examples are treated one by one: each takes equally long, however many there are
+VERY_DEAR = 10.0  # seconds: a step that takes longer is timed once
+DEAR = 0.2  # seconds: a step that takes longer also stands for other objectives of its architecture
 
 
 class Training(NamedTuple):
-    """Seconds of one kind of training: to set it up, and for an example in an epoch."""
+    """Seconds of one kind of training: to set it up, and for one example in one epoch."""
 
     set_up: float
     example: float
@@ -37,16 +37,16 @@ class Answer(NamedTuple):
 
 
 class Pace:
-    """What was measured; `measuring`: the seconds that this took."""
+    """What was measured; `measuring`: the seconds that measuring took."""
 
     def __init__(self):
         self.measuring = 0.0
         self._trainings: dict[str, Training] = {}
-        self._dear: dict[str, Training] = {}  # of what takes long, by architecture and batch
+        self._dear: dict[str, Training] = {}  # those that take long, by architecture and batch
         self._answers: dict[str, Answer] = {}
 
     def training(self, order: _Order, shard: list[int], watch: tuple[str, ...]) -> float:
-        """Seconds for a shard, all epochs."""
+        """Seconds for a shard over all its epochs."""
         recipe, hooks = order.recipe, order.hooks
         members = int(order.split.member[shard[0]].sum())
         plain = [hashing.describe(order.make_model), tuple(order.data.x.shape[1:]), recipe.batch_size]
@@ -60,7 +60,7 @@ class Pace:
         return found.set_up + recipe.epochs * members * found.example
 
     def answer(self, networks: Population, x: Tensor) -> Answer:
-        """Of such networks to one such example; x (1 or more, ...) are some."""
+        """The answer of such networks to one example, and its time; x (1 or more, ...) are some examples."""
         make_model = getattr(networks, "make_model", type(networks))  # deployed networks have none
         kind = str([hashing.describe(make_model), tuple(x.shape[1:])])
         if kind not in self._answers:
@@ -76,7 +76,7 @@ class Pace:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """What is done within it is work of the measuring."""
+        """Time within it counts as measuring."""
         began = time.process_time()
         yield
         self.measuring += time.process_time() - began
@@ -94,7 +94,7 @@ class Pace:
             options = {"hooks": order.hooks[shard], "watch": watch, "start": pick(order.start, shard)}
             try:
                 loop.train(order.make_model, order.data, short, split=share_of(split, share), **options)
-            except FloatingPointError:  # a rate that is too high for untrained networks: the steps were made
+            except FloatingPointError:  # the rate is too high for untrained networks; the steps were made
                 pass
             return clock(device) - began
 
@@ -103,7 +103,7 @@ class Pace:
             return Training(set_up, 0.0)
         one = min(1.0, recipe.batch_size / members)
         step = max(run(1, one) - set_up, 1e-4)
-        if step < VERY_DEAR:  # the first of its kind prepares kernels for its shapes, in bf16 above all
+        if step < VERY_DEAR:  # the first step of a kind prepares kernels for its shapes, in bf16 above all
             step = min(step, max(run(1, one) - set_up, 1e-4))
         if step > TIMED:
             return self._dear.setdefault(plain, Training(set_up, step / math.ceil(one * members)))
@@ -118,7 +118,7 @@ class Pace:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds of work: on a CPU those of this process, whoever else computes beside it."""
+    """Seconds of work: on a CPU those of this process alone, whatever else runs beside it."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -126,13 +126,13 @@ def clock(device: torch.device) -> float:
 
 
 def share_of(split: Splits, share: float) -> Splits:
-    """The first examples of each set, that share of them."""
+    """The same split with the first `share` of the examples of each set."""
     masks = (split.member, split.test, split.reserve)
     kept = [mask & (mask.cumsum(1) <= torch.ceil(share * mask.sum(1, keepdim=True))) for mask in masks]
     return Splits(*kept, split.seeds)
 
 
 def _kind(hook) -> str:
-    """What it is made of: hooks of one kind take equally long, however strong they are."""
+    """What a hook is made of: hooks of one kind take equally long, however strong they are."""
     made_of = {getattr(part, "__qualname__", type(part).__qualname__) for part in reach.parts(hook)}
     return str(sorted(made_of))

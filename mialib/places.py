@@ -1,4 +1,4 @@
-"""Where the files of this machine lie, and whether they can be written there, asked before work and not after it.
+"""Where the files of this machine lie, and whether they can be written there; asked before the work, not after it.
 
 Each place is an environment variable, in which `~` is the home folder; an error names the variable that moves it.
 """
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pooch
 
-# where it is True nothing is written: `writable` asks nothing, `store.write` does nothing, no cache keeps anything
+# where True, nothing is written: `writable` asks nothing, `store.write` does nothing, no cache keeps anything
 LEFT_ALONE: ContextVar[bool] = ContextVar("places are left alone", default=False)
 
 
 def at(path: str | Path, variable: str) -> Path:
-    """The path, `~` in it replaced.
+    """The path, with `~` replaced.
 
     Raises:
-        ValueError: there is no such home folder; it names `variable`, which the path came from or could come from.
+        ValueError: there is no such home folder; it names `variable`, where the path came from or could have.
     """
     try:
         return Path(path).expanduser()
@@ -40,10 +40,10 @@ def elsewhere(variable: str) -> str:
 
 
 def writable(folder: Path, advice: str) -> None:
-    """Try to write into the folder, or where it would be made; nothing is left behind.
+    """Check that the folder, or the one in which it would be made, can be written to; nothing is left behind.
 
     Raises:
-        OSError: that fails. Its message ends with `advice`, say "set MIALIB_CACHE to another folder".
+        OSError: it cannot. The message ends with `advice`, say "set MIALIB_CACHE to another folder".
     """
     if LEFT_ALONE.get():
         return
@@ -56,7 +56,7 @@ def writable(folder: Path, advice: str) -> None:
 
 
 def told(error: OSError, text: str) -> OSError:
-    """The same error in these words."""
+    """The same error with this text."""
     made = type(error)(text)
     made.errno = error.errno
     return made

@@ -1,4 +1,4 @@
-"""What a run would take, before it is started: its notebook is followed with all work counted and none of it done."""
+"""What a run would take, before it starts: its notebook is followed, with all work counted and none of it done."""
 
 import ast
 import io
@@ -22,9 +22,9 @@ class Plan:
     """What was counted of a notebook.
 
     Args:
-        seconds: of this process's work in following it, without what was spent on measuring.
-        cells: of the notebook. ended: the one that the count ended at, and its error; None: it is whole.
-        elsewhere: the run asks for a CUDA device that is not here: times are those of this machine's CPU.
+        seconds: that this process worked at following it, without the time spent on measuring.
+        cells: of the notebook. ended: the cell where the count ended, and its error; None: it is whole.
+        elsewhere: the run asks for a CUDA device that is missing here: times are those of this machine's CPU.
     """
 
     counted: Counted
@@ -35,7 +35,7 @@ class Plan:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A line for each kind of work, and their total: networks, cached, epochs, batch, steps, examples, minutes."""
+        """A row for each kind of work, and their total: networks, cached, epochs, batch, steps, examples, minutes."""
         lines = [
             {"what": what, "networks": one.networks, "cached": one.cached, "epochs": epochs, "batch": batch}
             | {"steps": one.steps, "examples": one.examples, "minutes": one.seconds / 60}
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """That the networks to be trained take in the cache."""
+        """Room in the cache that the networks to be trained take."""
         return sum(one.bytes for one in self.counted.trainings.values())
 
     def __str__(self) -> str:
@@ -81,10 +81,10 @@ def plan(notebook: Path, parameters: dict) -> Plan:
     """Follow a notebook to its end, or to the cell that cannot go on without results.
 
     Args:
-        parameters: checked ones, instead of the notebook's own.
+        parameters: checked ones, used instead of the notebook's own.
 
     Raises:
-        FileNotFoundError, params.Refused: its data are not at hand; parameters that do not fit data or machine.
+        FileNotFoundError, params.Refused: its data are missing; its parameters do not fit data or machine.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     wanted = checking.declared(notebook) | parameters
@@ -113,7 +113,7 @@ def plan(notebook: Path, parameters: dict) -> Plan:
 
 
 def _on_this_machine(wanted: dict) -> dict:
-    """Parameters that are followed instead of those wanted: in one process, and on the CPU where CUDA is not here."""
+    """Parameters to follow instead of those wanted: one process, and the CPU where CUDA is missing."""
     here = {"n_jobs": 1} if "n_jobs" in wanted else {}
     if wanted.get("device") != "cuda" or torch.cuda.is_available():
         return here
@@ -124,7 +124,7 @@ def _on_this_machine(wanted: dict) -> dict:
 
 
 def _compiled(source: str, number: int):
-    lines = [line for line in source.splitlines() if not line.startswith("%")]  # magics are of a kernel
+    lines = [line for line in source.splitlines() if not line.startswith("%")]  # magics belong to a kernel
     return compile(ast.parse("\n".join(lines)), f"<cell {number}>", "exec")
 
 

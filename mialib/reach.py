@@ -1,9 +1,9 @@
-"""Which code some things reach: the definitions of this package that they lead to by name, and no others.
+"""Which code some things reach: the definitions of this package that their names lead to, and no others.
 
-A definition is a function, a class or a constant at the top of a module. From each one the names that it loads are
-followed, through the rooms' stubs, into whatever they are bound to here. A module counts whole where names are looked up
-in it or it is used as a value, and so do the modules of a user. Libraries are not followed. Not seen: methods of objects
-whose class is named nowhere; pass such classes.
+A definition is a function, a class or a constant at the top of a module. The names that it loads are followed, through
+the rooms' stubs, to whatever they are bound to here. A module counts whole where it looks names up or is used as a value;
+a user's modules always do. Libraries are not followed. Methods of objects whose class is named nowhere are not seen; pass
+such classes.
 """
 
 import ast
@@ -47,7 +47,7 @@ def forget() -> None:
 
 
 def _remembered(of_module: Callable) -> Callable:
-    """Cached for our own modules, which stay as they are while they run; a user's may be edited in between."""
+    """Cache for our own modules, which stay as they are while they run; a user's may be edited in between."""
     cached = functools.cache(of_module)
 
     @functools.wraps(of_module)
@@ -60,7 +60,7 @@ def _remembered(of_module: Callable) -> Callable:
 
 @_remembered
 def written(module: str, name: str) -> list[str]:
-    """A definition's statements as text, each by `dump`."""
+    """The statements of a definition as text, each by `dump`."""
     return [dump(node) for node in _nodes(module, name)]
 
 
@@ -74,7 +74,7 @@ def _targets(module: str, name: str) -> set[Definition]:
 
 @_remembered
 def _looks_up(module: str, name: str) -> bool:
-    """Whether names are looked up that nobody can read off."""
+    """Whether it looks names up in a way that cannot be read from the source."""
     parts = (part for node in _nodes(module, name) for part in ast.walk(node))
     return any(isinstance(part, ast.Name) and part.id in _LOOKS_UP for part in parts)
 
@@ -85,7 +85,7 @@ class _Source(NamedTuple):
     statements: list[ast.stmt]
     definitions: dict[str, list[ast.stmt]]  # name -> the statements that bind it
     imports: dict[str, tuple[str, str | None]]  # name here -> (module, name there; None: the module itself)
-    always: list[ast.stmt]  # what binds nothing and runs on import
+    always: list[ast.stmt]  # statements that bind nothing and run on import
 
 
 @_remembered
@@ -151,7 +151,7 @@ def _references(node: ast.AST, module: str, source: _Source) -> Iterator[Definit
 
 
 def _target(module: str, *names: str | None) -> Definition:
-    """Where a dotted name leads: into a module, through the stub of a room where it passes one."""
+    """Where a dotted name leads: into a module, or through the stub of a room."""
     for name in names:
         if name is None:
             continue
@@ -165,7 +165,7 @@ def _target(module: str, *names: str | None) -> Definition:
 
 @functools.cache
 def _stub(room: str) -> dict[str, Definition]:
-    """What a room says aloud: name -> where it is defined."""
+    """The public names of a room: name -> where it is defined."""
     spec = importlib.util.find_spec(room) if _is_ours(room) else None
     path = Path(spec.origin).with_suffix(".pyi") if spec is not None and spec.origin else None
     if path is None or not path.exists():

@@ -1,8 +1,8 @@
 """Nothing is computed twice, nothing half-written is trusted: a folder of trained models under content keys.
 
-An entry is two files, `<key>.safetensors` and `<key>.json`, written under temporary names and renamed, the JSON last:
-it holds the SHA-256 of the tensors and of the record, so a missing, cut or altered entry is noticed on load. It is then
-named in a warning, set aside and made again. An entry that cannot be read is another thing: a disk that does not answer
+An entry is two files, `<key>.safetensors` and `<key>.json`, written under temporary names and renamed, the JSON last. The
+JSON holds the SHA-256 of the tensors and of the record, so that loading notices a missing, cut or altered entry: it is
+named in a warning, set aside and made again. An entry that cannot be read is another matter: a disk that does not answer
 says nothing about what lies on it, so the entry stays and an error names it. Place: the argument, else `MIALIB_CACHE`,
 else the user cache.
 """
@@ -32,8 +32,10 @@ _ADVICE = (
 )
 _HOST = re.sub(r"\W", "_", platform.node())
 _TEMPORARY = re.compile(r"\..+\.(?P<host>\w*)-(?P<process>\d+)-\w+\.part")
-_NAMELESS = re.compile(r"\.[0-9a-f]{40}\.(json|safetensors)\.\w{8}")  # as entries were written once
-_LONG = 3600.0  # seconds that no write takes
+_NAMELESS = re.compile(
+    r"\.[0-9a-f]{40}\.(json|safetensors)\.\w{8}"
+)  # temporary names that older versions wrote
+_LONG = 3600.0  # seconds; no write takes that long
 
 
 class Store:
@@ -52,10 +54,10 @@ class Store:
         """The entry, or None where there is none; a corrupt one is renamed to `*.corrupt` and counts as none.
 
         Args:
-            shapes: name -> shape of tensors that the entry must hold, or it is corrupt; default: any will do.
+            shapes: name -> shape of the tensors that a sound entry must hold; default: any will do.
 
         Raises:
-            OSError: there is an entry, and it cannot be read. It stays as it is.
+            OSError: the entry is there and cannot be read. It stays as it is.
         """
         tensors, record = self._paths(key)
         for attempt in range(TRIES):
@@ -80,12 +82,12 @@ class Store:
         return None
 
     def ready(self) -> bool:
-        """Before work: whether what will be computed can be kept. What killed writes left here is removed.
+        """Whether results can be kept, asked before the work. Also removes what killed writers left here.
 
-        Where a folder can be read but not written to, a warning says so: what it holds is used all the same.
+        Where a folder can be read but not written to, a warning says so; what it holds is still used.
 
         Raises:
-            OSError: there is no folder, and none can be made.
+            OSError: there is no folder, and it cannot be made.
         """
         if places.LEFT_ALONE.get():
             return False
@@ -100,7 +102,7 @@ class Store:
         return True
 
     def put(self, key: str, tensors: dict[str, Tensor], record: dict) -> None:
-        """Write an entry whole or not at all; where the place takes none, a warning says so and the work goes on."""
+        """Write an entry whole or not at all; where that fails, a warning says so and the work goes on."""
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         kept = json.loads(_packed(record))  # hashed as it will be read: with lists for tuples, texts for keys
         meta = {"sha256": _digest(content), "record_sha256": _digest(_packed(kept)), "record": kept}
@@ -115,7 +117,7 @@ class Store:
             )
 
     def entries(self) -> dict[str, int]:
-        """Each key with the time of its writing, in nanoseconds."""
+        """Each key, with the time at which it was written, in nanoseconds."""
         return {path.stem: path.stat().st_mtime_ns for path in self.root.glob("*/*.json")}
 
     def since(self, key: str) -> int | None:
@@ -135,7 +137,7 @@ def write(path: Path, data: bytes) -> None:
     if places.LEFT_ALONE.get():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # whose it is, so that `sweep` knows what nobody will finish
+    # the writer's name, so that `sweep` knows which files nobody will finish
     mark = f".{path.name}.{_HOST}-{os.getpid()}-"
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=mark, suffix=".part")
     try:
@@ -151,7 +153,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files below a folder whose writers were killed; those of writes under way stay."""
+    """Remove the temporary files below a folder whose writers were killed; files that are being written stay."""
     for path in folder.rglob(".*"):
         try:
             if _abandoned(path):
@@ -161,7 +163,7 @@ def sweep(folder: Path) -> None:
 
 
 def _abandoned(path: Path) -> bool:
-    """Whether it is a temporary file of a process of this machine that is gone, or of any that is long past."""
+    """Whether it is a temporary file of a process of this machine that is gone, or any that is far too old."""
     mark = _TEMPORARY.fullmatch(path.name)
     if mark is None and _NAMELESS.fullmatch(path.name) is None:
         return False
@@ -190,7 +192,7 @@ def _checked(text: bytes, content: bytes, shapes: Mapping[str, tuple]) -> tuple[
     record = meta["record"]
     found = {"sha256": _digest(content), "record_sha256": _digest(_packed(record))}
     for name, digest in found.items():
-        # entries of before have no checksum of the record
+        # older entries have no checksum of the record
         if (written := meta.get(name, digest if name == "record_sha256" else None)) != digest:
             raise ValueError(f"{name} is {digest}, {written} was written")
     tensors = load(content)
@@ -203,7 +205,7 @@ def _checked(text: bytes, content: bytes, shapes: Mapping[str, tuple]) -> tuple[
 
 
 def _set_aside(*paths: Path) -> str:
-    """Rename to `*.corrupt`; says how it went."""
+    """Rename to `*.corrupt`; gives what happened, in words."""
     if places.LEFT_ALONE.get():
         return "it stays where it is"
     for path in paths:

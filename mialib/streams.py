@@ -1,8 +1,9 @@
 """Random streams: each has a seed of its own, derived from a seed and the stream's name.
 
-Two generators with one seed give the same numbers, whatever they are used for: a batch order drawn from the numbers that
-made the initial weights, or noise made of the very draws that chose whom it hides. Accounting for DP-SGD assumes that its
-noise is independent of its batches. So every use of randomness names its stream, and no name is used twice.
+Two generators with one seed give the same numbers, whatever they are used for. A batch order would come from the numbers
+that made the initial weights, and noise from the very draws that chose the examples that it hides. Accounting for DP-SGD
+assumes that its noise is independent of its batches. So every use of randomness names its stream, and no name is used
+twice.
 """
 
 from collections.abc import Iterable
@@ -22,10 +23,10 @@ def seed(*of: int | str) -> int:
 
 
 def seeds(of_models: Iterable[int], *name: int | str) -> list[int]:
-    """`seed` of each of several models' seeds."""
+    """The `seed` of each of several models, from their seeds."""
     return [seed(one, *name) for one in of_models]
 
 
 def generator(*of: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A stream, seeded as `seed` says."""
+    """A generator for one stream, seeded by `seed`."""
     return torch.Generator(device).manual_seed(seed(*of))

@@ -1,4 +1,4 @@
-"""Models queried: what they answer, what an attacker gets to see of it, and doors for further questions."""
+"""Models queried: what they answer, what an attacker sees of it, and doors for further questions."""
 
 import lazy_loader
 

@@ -21,14 +21,14 @@ from mialib.training.population import at_once, in_batches
 from mialib.training.precision import arithmetic
 
 ROWS = 512  # examples at a time on a CPU
-TOGETHER = 8  # models that are asked the same noise, once made; each is held in memory meanwhile
+TOGETHER = 8  # models that are asked about the same noise once it is made; the answers of each stay in memory meanwhile
 # numbers of noise at a time, float32: 64 MiB on a CPU, 512 MiB elsewhere
 _NOISE = {"cpu": 2**24}
 _NOISE_ELSEWHERE = 2**27
 
 
 class Answering(Protocol):
-    """What answers in place of networks, see `INSTEAD`."""
+    """Answers instead of networks, see `INSTEAD`."""
 
     def logits(self, population: Population, data: Dataset, index: Tensor) -> Tensor:
         """(m, n, c) float32, to rows of a data set, index int64 (m, n)."""
@@ -37,10 +37,10 @@ class Answering(Protocol):
         """(m, n, c) float64, of `queries` queries an example."""
 
     def of_inputs(self, population: Population, x: Tensor) -> Tensor:
-        """Logits (n, c) of a single network to inputs of the attacker's own, (n, ...)."""
+        """Logits (n, c) of a single network to inputs that the attacker makes, (n, ...)."""
 
 
-# where something stands here, it is asked and no network: by what is in this file, and by doors
+# if set, this is asked instead of networks, by this file and by doors
 INSTEAD: ContextVar[Answering | None] = ContextVar("instead of asking", default=None)
 
 
@@ -71,14 +71,14 @@ def sensitivity(
 
     s_c(x) = 1 / (queries * epsilon) * sum_j |f_c(x + epsilon u_j) - f_c(x)|, u_j ~ N(0, I) on normalised inputs.
     Yuan & Zhang 2022; public code mia_prune `base_model.py`. An example of the data set gets the same noise from every
-    model, on every device and beside whatever other examples, so that differences between models are not differences
-    of noise. Costs `queries` queries an example, and one more where `clean` is not known.
+    model, on every device and beside any other examples, so that differences between models are not differences of noise.
+    Costs `queries` queries an example, and one more where `clean` is not given.
 
     Args:
         clean: `log_posteriors` of the same population and index, f(x), where they are known.
 
     Raises:
-        ValueError: a `clean` of other models or examples, as far as its shape says so.
+        ValueError: `clean` belongs to other models or examples, as far as its shape shows that.
     """
     index = index.expand(len(population), -1)
     if clean is None:
@@ -160,23 +160,23 @@ def _sensitivity(
     epsilon: float,
     key: int,
 ) -> Tensor:
-    """Block after block of all examples that any of the modules is asked about: noise is made once for all of them.
+    """Asks block after block of all examples that any of the modules is asked about: noise is made once for all of them.
 
-    What a module is asked at once are its own next examples, whatever the blocks: its answers, whose last bits depend on
-    what is asked at once, do not depend on which modules are asked together.
+    A module is asked about its own next examples together, whatever the blocks. The last bits of its answers depend on
+    which examples are asked together, so they do not depend on which modules are asked together.
     """
     device, shape = data.x.device, data.x.shape[1:]
     block = max(1, _NOISE.get(device.type, _NOISE_ELSEWHERE) // (queries * math.prod(shape)))
     examples, place = index.to(device).unique(return_inverse=True)
     blocks = examples.split(block)
     place, order = place.sort(dim=1, stable=True)
-    # of each module's examples, sorted by number, how many come before each block; here the host waits for the device
+    # how many of each module's examples, sorted by number, come before each block; here the host waits for the device
     starts = torch.arange(len(blocks) + 1, device=device) * block
     edges = torch.searchsorted(place, starts.expand(len(place), -1).contiguous()).tolist()
     step = max(1, at_once(data.x) // queries)
     before = clean.to(device).exp()
     moved = torch.empty_like(before)
-    waiting: list[Tensor | None] = [None] * len(modules)  # too few to be asked at once
+    waiting: list[Tensor | None] = [None] * len(modules)  # too few to be asked yet
     with torch.no_grad(), arithmetic("float32"):
         for number, rows in enumerate(blocks):
             noisy = noise.normal(key, rows, queries, shape).mul_(epsilon).add_(data.inputs(rows)[:, None])
@@ -187,7 +187,7 @@ def _sensitivity(
                     first -= len(waiting[i])
                     ready = torch.cat([waiting[i], ready])
                 count = len(ready) if last == index.shape[1] else len(ready) // step * step
-                waiting[i] = ready[count:].clone()  # a copy, that lets go of the block
+                waiting[i] = ready[count:].clone()  # a copy, which frees the block
                 if count:
                     asked = order[i, first : first + count]
                     parts = [in_batches(module, part.flatten(0, 1)) for part in ready[:count].split(step)]

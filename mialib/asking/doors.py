@@ -1,4 +1,4 @@
-"""Doors: models asked about inputs of the attacker's own, as they are or behind an output defence."""
+"""Doors: ways to ask models about inputs that the attacker makes, directly or behind an output defence."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from mialib.training.precision import arithmetic
 
 @dataclass
 class Tally:
-    """inputs: about which networks were asked through doors; what a door remembered is not asked again."""
+    """inputs: how many inputs networks were asked about through doors; an answer that a door remembered counts once."""
 
     inputs: int = 0
 
@@ -45,14 +45,14 @@ def tally() -> Iterator[Tally]:
 
 @dataclass(frozen=True)
 class Door:
-    """Asks each model of a population about inputs of the attacker's own, (m, b, ...) -> log-posteriors (m, b, c).
+    """Asks each model of a population about inputs that the attacker makes, (m, b, ...) -> log-posteriors (m, b, c).
 
     Args:
-        memory: one dictionary a model, for answers to be remembered in (by a hash of the inputs): asking the same of
-            the same model again, behind whatever output defence, costs nothing. It grows with every question.
+        memory: one dictionary a model, in which answers are remembered by a hash of the inputs: asking the same model the
+            same again, behind any output defence, costs nothing. It grows with every question.
 
     Raises:
-        ValueError: when asked, where a model answers with nan.
+        ValueError: a model answers with nan; raised when it is asked.
     """
 
     population: Population
@@ -90,7 +90,7 @@ class Door:
 
 @dataclass(frozen=True)
 class Guarded:
-    """A door behind an output defence. Raises ValueError, when asked, where it serves what is no log-posterior."""
+    """A door behind an output defence. Raises ValueError, when asked, where the defence serves no log-posteriors."""
 
     door: Callable[[Tensor], Tensor]
     defense: OutputDefense
@@ -112,12 +112,12 @@ def forgetful(door: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def served_by(defense: OutputDefense) -> str:
-    """What errors call a defence."""
+    """The name of a defence in errors."""
     return f"what {getattr(defense, '__name__', type(defense).__name__)} serves"
 
 
 def one_at_a_time(door: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """What is answered to inputs (m, n, ...) that are asked about one by one, as a user would: (m, n, c).
+    """The answers to inputs (m, n, ...) that are asked about one by one, as by a user: (m, n, c).
 
     The last bits of an answer depend on what else is in its batch.
     """

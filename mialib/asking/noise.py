@@ -1,9 +1,9 @@
-"""Noise that belongs to an example: numbers that are a function of a key, the example's number and the query.
+"""Noise that belongs to an example: a function of a key, the example's number and the query.
 
-A counter-based generator has no state: number t of a stream is a mix of t and a key, so that any part of the stream can be
-had alone, in any order, and on any device. What an example gets depends on nothing else: not on the block that it is asked
-in, not on memory, not on the other examples. Philox is made of integer products and exclusive ors, which are exact: the
-words are the same everywhere, bit for bit. The normal numbers made of them are float32 and differ in their last bits
+A counter-based generator has no state: number t of a stream is a mix of t and a key. So any part of the stream can be
+made alone, in any order, on any device. An example's noise depends on nothing else: not on the block that it is asked
+in, not on memory, not on the other examples. Philox is made of integer products and exclusive ors, which are exact: its
+words are the same everywhere, bit for bit. The normal numbers made from them are float32 and differ in their last bits
 between processors, as logarithm and cosine do.
 """
 
@@ -16,8 +16,8 @@ from torch import Tensor
 WORD = 2**32 - 1
 _ROUNDS = 10
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
-_STEPS = 0x9E3779B9, 0xBB67AE85  # what each round adds to the two words of the key: golden ratio, sqrt(3) - 1
-# counters at a time: on a CPU what a round reads and writes stays in the cache, elsewhere few calls keep the device busy
+_STEPS = 0x9E3779B9, 0xBB67AE85  # added to the key's two words in each round: golden ratio, sqrt(3) - 1
+# counters at a time: on a CPU few enough that a round stays in the cache, elsewhere enough that few calls fill the device
 _COUNTERS = {"cpu": 2**15}
 _COUNTERS_ELSEWHERE = 2**22
 
@@ -50,15 +50,15 @@ def philox(counter: Sequence[Tensor], key: Sequence[int]) -> tuple[Tensor, ...]:
     """Philox 4x32-10: four words for each counter of four words and key of two. Salmon et al. 2011, doi:10.1145/2063384.2063405.
 
     Args:
-        counter: four int64 tensors that broadcast, values from 0 to 2^32 - 1. What rounds see alike is computed once:
-            a word that is the same for many counters is best given in a shape that says so.
+        counter: four int64 tensors that broadcast, values from 0 to 2^32 - 1. Equal parts are computed once: give a word
+            that is the same for many counters in a shape that says so.
         key: two numbers from 0 to 2^32 - 1.
 
     Returns:
         Four int64 tensors of the shape that all broadcast to, values from 0 to 2^32 - 1.
     """
     # The product of two words fits into 64 bits and wraps to a negative int64: its low word is right all the same, its
-    # high word after the mask. Words at odd places are masked at the end only, since products never read them.
+    # high word is right after the mask. Words at odd places are masked only at the end, since products never read them.
     a, b, c, d = counter
     left, right = key
     for _ in range(_ROUNDS):
@@ -70,7 +70,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[int]) -> tuple[Tensor, ...]:
 
 
 def _mixed(product: Tensor, word: Tensor, key: int) -> Tensor:
-    """The high word of a product, exclusive or another word and one of the key."""
+    """The exclusive or of a product's high word, another word and a word of the key."""
     high = product >> 32
     high = high.bitwise_xor_(word) if high.shape == word.shape else high ^ word
     return high.bitwise_xor_(key).bitwise_and_(WORD)

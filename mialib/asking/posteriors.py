@@ -1,4 +1,4 @@
-"""Log-posteriors, what all attacks and output defences read: checked, per class, as log-odds, beside a label.
+"""Log-posteriors, which all attacks and output defences read: checked, per class, as log-odds, beside a label.
 
 Log-posteriors are those of log_softmax in float64: (..., n, c), rows whose probabilities sum to one, -inf allowed; labels
 are int64 (..., n). No function changes its inputs.
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from mialib.data.tensors import must_be_tensor
 
-TOLERANCE = 1e-3  # of a row's sum: posteriors saved in half precision pass, or ten of them in four digits
-BLOCK = 4096  # rows of which temporaries stay in the processor's cache
-LIMIT = 1000.0  # log-odds; beyond what a trained model's logits say, finite so that inf - inf never arises
+TOLERANCE = 1e-3  # of a row's sum: wide enough for posteriors saved in half precision, or ten of them with four digits
+BLOCK = 4096  # rows whose temporaries stay in the processor's cache
+LIMIT = 1000.0  # log-odds; more than the logits of a trained model say, finite so that inf - inf never arises
 
 
 def check_rows(log_posteriors: Tensor, what: str) -> None:
-    """Raises ValueError where one of the rows (m, n, c) is no posterior, with the first of them; `what` are they?
+    """Raises ValueError where one of the rows (m, n, c) is no posterior, with the first such row; `what` names the rows.
 
-    A row is one that holds no nan and whose probabilities sum to one, up to `TOLERANCE`; -inf is allowed.
+    A row is a posterior if it holds no nan and its probabilities sum to one, up to `TOLERANCE`; -inf is allowed.
     """
-    # model by model, which takes no second copy of all answers; nan and +inf fail the comparison too
+    # model by model, which needs no second copy of all answers; nan and +inf fail the comparison too
     sums = [one.exp().sum(-1) for one in log_posteriors]
     wrong = [(i, (~((one - 1).abs() <= TOLERANCE)).nonzero()[:, 0]) for i, one in enumerate(sums)]
     wrong = [(i, rows) for i, rows in wrong if len(rows)]
@@ -53,7 +53,7 @@ def checked(log_posteriors: Tensor, labels: Tensor) -> Tensor:
 
 
 def check_labels(values: Tensor, labels: Tensor, name: str) -> None:
-    """Raises ValueError for labels that are none of values (..., n, c), which the message calls `name`."""
+    """Raises ValueError for labels that do not belong to values (..., n, c), which the message calls `name`."""
     must_be_tensor(name, values)
     must_be_tensor("labels", labels)
     if values.ndim < 2 or labels.shape != values.shape[:-1]:
@@ -70,14 +70,14 @@ def check_labels(values: Tensor, labels: Tensor, name: str) -> None:
 
 
 def true_class(values: Tensor, labels: Tensor) -> Tensor:
-    """The true class's entry: values (..., n, c), labels (..., n) -> (..., n)."""
+    """The entry of the true class: values (..., n, c), labels (..., n) -> (..., n)."""
     return values.gather(-1, labels[..., None]).squeeze(-1)
 
 
 def log_odds(log_posteriors: Tensor, index: Tensor, limit: float = LIMIT) -> Tensor:
     """log(p / (1 - p)) of the class at `index` (..., n), clamped to +-limit: (..., n).
 
-    The others' logsumexp never saturates: where p rounds to 1 it still says -60.
+    The logsumexp of the others never saturates: where p rounds to 1, it may still say -60.
     """
     rows, index_of_row, found = log_posteriors.reshape(-1, log_posteriors.shape[-1]), index.reshape(-1), []
     for some, at in zip(rows.split(BLOCK), index_of_row.split(BLOCK), strict=True):
@@ -88,6 +88,6 @@ def log_odds(log_posteriors: Tensor, index: Tensor, limit: float = LIMIT) -> Ten
 
 def with_label(values: Tensor, labels: Tensor) -> Tensor:
     """[values, one-hot label], what attack networks read: (..., n, c), (..., n) -> (..., n, 2c) in values' type."""
-    # F.one_hot would look for labels that are no class, for which the host has to wait
+    # F.one_hot would check the labels, and the host would have to wait for that
     one_hot = torch.zeros_like(values).scatter(-1, labels[..., None], 1.0)
     return torch.cat([values, one_hot], dim=-1)

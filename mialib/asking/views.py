@@ -1,4 +1,4 @@
-"""What an attacker gets to see of models: their answers to the candidates, and the doors for questions of their own."""
+"""What an attacker sees of models: their answers to the candidates, and doors for further questions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,12 +26,12 @@ class Views:
         sensitivity: (m, n, c) float64, `answers.sensitivity`; None where the attacker may not query.
         x: (m, n, ...) float32, the candidates' normalised inputs; only for attacks that build probes from them. A
             tensor, or `Inputs`, which has its shape and makes x[i] when asked.
-        query: query(x (m, b, ...)) -> log_posteriors (m, b, c), each model's answers to inputs of the attacker's own.
-            Indexed by model if the m models differ, as `Door`.
-        beside: (v, m, n, c) float64, what v other versions of each model answer to the same candidates, as where the
-            original is known beside the compressed model; None where there is one version only.
-        public: the same of other examples, of which the attacker knows that no model learned them, and on which nobody is
-            attacked; m models too. Only for attacks that need them.
+        query: query(x (m, b, ...)) -> log_posteriors (m, b, c), each model's answers to inputs that the attacker makes.
+            Indexed by model if the m models differ, like `Door`.
+        beside: (v, m, n, c) float64, the answers of v other versions of each model to the same candidates, for example of
+            the original beside the compressed model; None where there is one version only.
+        public: views of the same m models on other examples, which the attacker knows to be members of none and on which
+            nobody is attacked. Only for attacks that need them.
 
     Raises:
         ValueError: shapes or types that do not fit, rows that are no log-posteriors (`posteriors.check_rows`), or a
@@ -45,7 +45,7 @@ class Views:
     query: Callable[[Tensor], Tensor] | None = None
     beside: Tensor | None = None
     public: "Views | None" = None
-    # tensors that were looked at before, so that parts of views are not again; from then on its own, and no others
+    # tensors that were checked before, so that parts of views are not checked again; only its own from then on
     _valid: tuple[Tensor | None, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self):
@@ -103,12 +103,12 @@ class Views:
             raise ValueError(f"target must be the views of one model, (1, n, c), found {len(self)} models")
 
     def answers(self) -> "Views":
-        """The same without inputs, the door and what is public: small enough to be sent to other processes."""
+        """The same without inputs, door and public examples: small enough to be sent to other processes."""
         answers, moved, beside = map(_alone, (self.log_posteriors, self.sensitivity, self.beside))
         return Views(answers, _alone(self.labels), moved, beside=beside, _valid=(answers, moved, beside))
 
     def rows(self, index: Tensor) -> "Views":
-        """What is seen of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
+        """The views of some of the candidates: `index` int64 (m, r) into the n, for each model its own."""
         model = torch.arange(len(index))[:, None]
         x = self.x.rows(index) if isinstance(self.x, Inputs) else self.x
         answers = self.log_posteriors[model, index]
@@ -127,20 +127,20 @@ class Views:
 
 
 def _run(models: slice | list[int]) -> slice | list[int]:
-    """Numbers that follow each other as a slice: of such models a tensor's part is its own memory, and no copy."""
+    """Consecutive numbers as a slice: a tensor's part is then a view of its memory, not a copy."""
     if isinstance(models, list) and models and models == list(range(models[0], models[0] + len(models))):
         return slice(models[0], models[0] + len(models)) if models[0] >= 0 else models
     return models
 
 
 def _alone(part: Tensor | None) -> Tensor | None:
-    """The tensor, without the memory of others that it may be a part of and that would be sent along."""
+    """The tensor alone, so that memory of which it is only a part is not sent along."""
     return part if part is None or part.untyped_storage().nbytes() <= part.nbytes else part.clone()
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The normalised inputs of candidates (m, n), made on demand: dozens of views of one data set share its memory."""
+    """The normalised inputs of candidates (m, n), made on demand: dozens of views share the memory of one data set."""
 
     data: Dataset
     index: Tensor
@@ -154,7 +154,7 @@ class Inputs:
         return len(self.shape)
 
     def __getitem__(self, models: int | slice | list[int]) -> "Tensor | Inputs":
-        """The inputs of one model's candidates (n, ...), or those of some of the models, not yet made."""
+        """The inputs of one model's candidates (n, ...), or, not made yet, those of some of the models."""
         if not isinstance(models, int):
             return Inputs(self.data, self.index[models])
         return self.data.inputs(self.index[models].to(self.data.x.device)).cpu()
@@ -178,7 +178,7 @@ def ask(
 
     Args:
         sensitive: also measure the sensitivity (10 further queries an example).
-        probes: also give the inputs and the door to query the models with inputs of the attacker's own.
+        probes: also give the inputs, and the door for questions about inputs that the attacker makes.
         remember: the door remembers its answers, see `Door`.
     """
     index = index.expand(len(population), -1)
@@ -194,7 +194,7 @@ def ask(
 
 
 def together(targets: list[Views]) -> Views:
-    """What is seen of several models in one Views, without the doors to query them."""
+    """The views of several models as one, without the doors to query them."""
     answers = torch.cat([target.log_posteriors for target in targets])
     labels = torch.cat([target.labels for target in targets])
     known = targets[0].sensitivity is not None
@@ -205,7 +205,7 @@ def together(targets: list[Views]) -> Views:
 
 
 def with_versions(seen: Views, others: list[Views]) -> Views:
-    """The views with what other versions of the same models answer, behind those that are beside already.
+    """The views with the answers of other versions of the same models, added behind those that are beside already.
 
     Raises:
         ValueError: others of other models, candidates or classes.
@@ -223,10 +223,10 @@ def with_versions(seen: Views, others: list[Views]) -> Views:
 def serve(served: Views, defense: OutputDefense) -> Views:
     """The views behind an output defence that maps log-posteriors to log-posteriors, without sensitivity and versions.
 
-    A defence that holds one state a model is indexed by model and takes the answers of all of them, (m, n, c).
+    A defence that holds one state a model is indexed by model and gets the answers of all of them, (m, n, c).
 
     Raises:
-        ValueError: it serves rows that are no log-posteriors, here or when its door is asked; with its name.
+        ValueError: the defence serves rows that are no log-posteriors, here or when its door is asked; names the defence.
     """
     answers = defense(served.log_posteriors)
     posteriors.check_rows(answers, served_by(defense))

@@ -1,4 +1,4 @@
-"""Answers in, one margin per candidate out: attack(target, shadows, shadow_member, seed) -> margins."""
+"""Answers in, one margin for each candidate out: attack(target, shadows, shadow_member, seed) -> margins."""
 
 import lazy_loader
 

@@ -1,11 +1,11 @@
-"""Asking the same thing many times: copies of candidates with a little noise, and the mean of what comes back.
+"""Asking the same thing many times: copies of candidates with a little noise, and the mean of the answers.
 
-An output defence that draws fresh noise for every answer hides behind one answer only. Whoever asks again and takes the
-mean gets rid of the noise; criticism of the purifier's stochastic form, and ours: no source publishes the attack.
+An output defence that draws fresh noise for every answer hides only a single answer. Asking again and taking the mean
+removes the noise. This is our criticism of the purifier's stochastic form; no source publishes the attack.
 
-`of_copies` is how every attack of this package asks about changed copies of its candidates: in blocks of rows, so that
-memory is bounded, with the same noise for candidate number i of every model, so that differences between models are
-not differences of noise. No noise depends on who is a member.
+`of_copies` is how every attack of this package asks about changed copies of its candidates. It goes in blocks of rows, so
+that memory is bounded, with the same noise for candidate number i of every model, so that differences between models are
+not differences of noise. No noise depends on membership.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from mialib import progress, streams
 from mialib.asking import Views
 
-# of one question: inputs, and numbers in them; fixed, as the noise is drawn by blocks
+# of one question: inputs, and numbers in them; fixed, since noise is drawn by blocks
 ROWS, VALUES = 4096, 2**24
 
 # change(x (n, ...), rows int64 (b,), generator) -> copies (queries, b, ...) of x[rows]
@@ -32,13 +32,13 @@ def of_copies(
     summary: Callable[[Tensor, int, Tensor], Tensor],
     seed: int = 0,
 ) -> Tensor:
-    """What each model answers to `queries` changed copies of each of its candidates, summed up: (m, n, ...).
+    """A summary of each model's answers to `queries` changed copies of each of its candidates: (m, n, ...).
 
     Args:
         change: change(x (n, ...), rows int64 (b,), generator) -> copies (queries, b, ...) of x[rows]. What it draws for
             a row depends on the rows before it, not on those that follow.
         summary: summary(answers (queries, b, c), model, rows) -> (b, ...).
-        seed: of the generator that `change` draws from, anew for each model.
+        seed: of the generator that `change` draws from; it starts anew for each model.
 
     Raises:
         ValueError: fewer than one query, or views without inputs or without a door.
@@ -76,10 +76,11 @@ def gaussian(strengths: Tensor) -> Change:
 
 
 def averaged(views: Views, queries: int, epsilon: float, seed: int = 0) -> Views:
-    """What is seen by an attacker who asks about each candidate `queries` times and takes the mean posterior.
+    """The views of an attacker who asks about each candidate `queries` times and takes the mean posterior.
 
     log_posteriors (m, n, c) are the log of the mean, float64. Inputs, labels and the door stay (the door still answers
-    once); sensitivity and versions beside are None. What was seen before is thrown away: it takes `queries` further queries a candidate.
+    once); sensitivity and versions beside are None. Earlier answers are thrown away: it takes `queries` further queries a
+    candidate.
 
     Args:
         epsilon: standard deviation of the Gaussian noise on the normalised inputs; 0: the same input again and again.

@@ -1,12 +1,12 @@
-"""BaVarIA: LiRA's question, with a prior on each candidate's mean and variance that all candidates tell.
+"""BaVarIA: LiRA's question, with a prior on each candidate's mean and variance that is learned from all candidates.
 
     online   margin = log predictive(phi; in) - log predictive(phi; out)
-    offline  margin = how far phi lies above what is expected of non-members, as a normal deviate
+    offline  margin = how far phi lies above the value expected of non-members, as a normal deviate
 
 phi is the log-odds of the true class. Few shadows say little about one candidate's mean and variance, but there are many
-candidates: what is usual among them is a normal-inverse-gamma prior, one for each side of membership. From the abstract of
-arXiv:2603.11799: that prior, the Student-t predictive (-t) and the stabilised Gaussian (-n). No code is public; **all that
-follows is our derivation**. n shadows of a side have the mean m and the sum of squares q around it, and
+candidates. What is usual among them is a normal-inverse-gamma prior, one for each side of membership. From the abstract
+of arXiv:2603.11799: that prior, the Student-t predictive (-t) and the stabilised Gaussian (-n). No code is public;
+**everything below is our derivation**. n shadows of a side have the mean m and the sum of squares q around it, and
 
     kappa = kappa0 + n        mu = (kappa0 mu0 + n m) / kappa
     alpha = alpha0 + n / 2    beta = beta0 + q / 2 + kappa0 n (m - mu0)^2 / (2 kappa)
@@ -14,24 +14,25 @@ follows is our derivation**. n shadows of a side have the mean m and the sum of 
     -t  Student's t with 2 alpha degrees of freedom, location mu, scale^2 = beta (kappa + 1) / (alpha kappa)
     -n  the normal distribution with mean mu and variance beta / (alpha - 1)
 
-The prior by empirical Bayes, by moments, less what the shadows' number alone makes of them: v the mean of the candidates'
+The prior is set by empirical Bayes, by moments, minus the effect of the number of shadows: v the mean of the candidates'
 variances s^2, R = Var(s^2) / v^2, c = 2 / (n - 1):
 
     alpha0 = 2 + (1 + c) / (R - c), infinite where R <= c      beta0 = v (alpha0 - 1)
     mu0 = the mean of m                                        kappa0 = v / (Var(m) - v / n), infinite likewise
 
-(`Prior.variance` is v, so that an infinite alpha0 needs no infinite beta0.) With ever more shadows all is as LiRA with a
-variance for each candidate; with kappa0 = 0 and an infinite alpha0 -n is LiRA with one variance for all, and -t has
-each variance times (n + 1) / n.
+(`Prior.variance` is v, so that an infinite alpha0 needs no infinite beta0.) With ever more shadows it tends to LiRA
+with a variance for each candidate. With kappa0 = 0 and an infinite alpha0, -n is LiRA with one variance for all, and -t
+has each variance times (n + 1) / n.
 
-Where no candidate has two shadows on a side, nothing of that side tells v apart from how candidates differ. Then it is half
-the variance, over candidates, of the difference of the two sides' means, offline too: members are taken to gain alike.
+If no candidate has two shadows on a side, nothing on that side tells v apart from how candidates differ. Then v is half
+the variance, over candidates, of the difference of the two sides' means, offline too: this assumes that all members
+gain alike.
 
-Offline is one-sided, as LiRA: (phi - mu) / scale of the non-members, and for -t the normal deviate of the same tail, by
-Wallace's approximation (1959, doi:10.1214/aoms/1177706093, good to a few thousandths), which does not saturate.
-Where all candidates have equally many shadows, as in random halves, -t and -n have one ranking offline.
-The signature, the zero of the margins and who is left out when a shadow plays the target: `calibrating`. In those games the
-priors stay those of nobody left out.
+Offline is one-sided, like LiRA: (phi - mu) / scale of the non-members, and for -t the normal deviate of the same tail, by
+Wallace's approximation (1959, doi:10.1214/aoms/1177706093, good to a few thousandths), which does not saturate. If all
+candidates have equally many shadows, as in random halves, -t and -n have the same ranking offline.
+`calibrating` has the signature, the zero of the margins, and which shadows are left out when one plays the target. In
+those games the priors are those with no shadow left out.
 """
 
 import math
@@ -46,7 +47,7 @@ from mialib.attacks.calibrating import FLOOR, Calibrated, Side
 
 @dataclass(frozen=True)
 class BaVarIA(Calibrated):
-    """The attack; how it is called stands in the first lines of `calibrating`.
+    """The attack; `calibrating` says how to call it.
 
     Args:
         online: compare members with non-members; else ask only how unusual the target is among non-members.
@@ -69,7 +70,7 @@ class BaVarIA(Calibrated):
 
 
 class Prior(NamedTuple):
-    """Of a candidate's mean and variance on one side: normal-inverse-gamma."""
+    """The prior of a candidate's mean and variance on one side: normal-inverse-gamma."""
 
     mean: float  # mu0
     weight: float  # kappa0, in shadows; infinite: all candidates have one mean
@@ -78,7 +79,7 @@ class Prior(NamedTuple):
 
     @classmethod
     def of(cls, side: Side, spare: float = FLOOR) -> "Prior":
-        """From one side of all candidates, (n,); spare: the variance where no candidate has two shadows."""
+        """From one side of all candidates, (n,); spare: the variance if no candidate has two shadows."""
         there, two = side.count > 0, side.count > 1
         shape, v = math.inf, spare
         if two.any():
@@ -94,7 +95,7 @@ class Prior(NamedTuple):
 
 
 class Belief(NamedTuple):
-    """What the next shadow of a side is expected to say of each candidate, (..., n)."""
+    """What the next shadow of a side is expected to say about each candidate, (..., n)."""
 
     location: Tensor
     variance: Tensor  # of the normal, or the squared scale of Student's t
@@ -110,7 +111,7 @@ class Belief(NamedTuple):
         if math.isinf(prior.shape):  # one variance for all, whatever was seen of it
             wider = 1 + unsure if student else torch.ones_like(unsure)
             return cls(away.mul_(seen).add_(prior.mean), prior.variance * wider, None)
-        # in place from here on: the games of all shadows take a fresh piece of memory for each step otherwise
+        # in place from here on: otherwise the games of all shadows would take fresh memory for each step
         between = away.square().mul_((1 - seen) * n)
         beta = between.add_(side.squares).div_(2).add_(prior.variance * (prior.shape - 1))
         location, alpha = away.mul_(seen).add_(prior.mean), prior.shape + n / 2
@@ -141,13 +142,13 @@ class Belief(NamedTuple):
 
 
 def _of_each(function, freedom: Tensor) -> Tensor:
-    """function(freedom), computed once for each value: there are few, one a number of shadows."""
+    """function(freedom), computed once for each value: there are few, one for each number of shadows."""
     values, index = freedom.unique(return_inverse=True)
     return function(values)[index]
 
 
 def _unexplained(members: Side, others: Side) -> float:
-    """The variance where each candidate has one shadow a side; both sides (n,)."""
+    """The variance when each candidate has one shadow on each side; both sides (n,)."""
     both = (members.count > 0) & (others.count > 0)
     apart = (members.mean - others.mean)[both]
     return float(apart.var(correction=0)) / 2 if len(apart) else FLOOR

@@ -1,8 +1,8 @@
-"""BlindMI-Diff: membership by differential comparison with probes that are surely non-members.
+"""BlindMI-Diff: membership by differential comparison with probes that are certainly non-members.
 
-Source: Hui et al. 2021, NDSS, arXiv:2101.01341, variant "Diff-w"; public code hyhmia/BlindMI
-(BlindMI_Diff_W.py). The attack needs no shadow models and no threshold: it compares, inside the target's own
-answers, each candidate with a small set of answers to inputs that nobody trained on.
+Source: Hui et al. 2021, NDSS, arXiv:2101.01341, variant "Diff-w"; public code hyhmia/BlindMI (BlindMI_Diff_W.py). The
+attack needs no shadow models and no threshold. Within the target's own answers it compares each candidate with a small
+set of answers to inputs that nobody trained on.
 
 1. Features of an answer: posterior of the true class, largest and second largest posterior.
 2. Reference set: the target's answers to `probes` filtered candidates (with the labels of the candidates they
@@ -15,18 +15,17 @@ answers, each candidate with a small set of answers to inputs that nobody traine
 MMD^2 is the biased estimate (means over all pairs, each sample with itself included) under the sum of 19
 Gaussian kernels exp(-d^2 / (2 w)), floored at 1e-4, so that differences below it never count as growth.
 
-What the paper's code leaves open or does otherwise, and our reading:
-- The reference set itself never grows: a candidate called non-member leaves its batch and that is all, as in
-  the code.
+Points that the paper's code leaves open or handles otherwise, and our reading:
+- The reference set itself never grows: a candidate that is called a non-member only leaves its batch, as in the code.
 - A single remaining member of a batch stays one: without it there is nothing to compare (in the code, nan).
-- Batches differ in size by one at most; the code's last batch takes what is left over and may hold a single
+- Batches differ in size by at most one; the code's last batch takes the remainder and may hold a single
   candidate.
 - Probes are made of distinct candidates; the code draws with replacement.
 - The Sobel filter acts on images with pixels 0 to 255, the candidates here are normalised. The lowest and the
   highest value of each channel over all candidates stand for 0 and 255, so that the probes are normalised
   like any input. Nothing is rounded to whole pixel values.
-- The filter is undefined for features. There a probe takes each feature from a candidate drawn independently
-  for that feature: marginals stay, what a training example is made of does not. A choice of ours.
+- The filter is undefined for features. There a probe takes each feature from a candidate drawn independently for that
+  feature: this keeps the marginals but not what makes up a training example. A choice of ours.
 """
 
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ from mialib.measures.kernels import gaussian
 
 # Widths w of the kernels, on the scale of squared distances; from the public code.
 WIDTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6)
-FLOOR = 1e-4  # smallest MMD^2 that is told from none
+FLOOR = 1e-4  # smallest MMD^2 that counts as different from 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def shuffled_features(x: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def differential_comparison(seen: Tensor, valid: Tensor, reference: Tensor) -> Tensor:
-    """Who is a member, (b, s) bool: seen (b batches, s, f) features, valid (b, s) bool, reference (r, f).
+    """Which candidates are members, (b, s) bool: seen (b batches, s, f) features, valid (b, s) bool, reference (r, f).
 
     A batch's MMD^2 is made of three sums of kernel values (within the reference set, within the members,
     between). The kernel matrices are computed once; moving a sample then changes each sum by a row sum of

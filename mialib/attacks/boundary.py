@@ -1,22 +1,24 @@
-"""How far a candidate is from the decision boundary, found by asking for labels alone.
+"""How far a candidate is from the decision boundary, measured by asking for labels alone.
 
-A network keeps its boundary away from what it learned, so that a member is farther from it than others. Margin: distance
+A network keeps its boundary away from what it learned, so a member is farther from it than a non-member. Margin: distance
 minus a threshold from the shadows, > 0 = "member". The distance is found by walking along the boundary,
 
     1. line        halve the line to the nearest candidate that the model labels otherwise: a point on the boundary
-    2. normal      ask about points around it; the mean of those directions that change the label, less that of the
+    2. normal      ask about points around it; the mean of the directions that change the label, minus that of the
                    others, points across the boundary
     3. step        lean the line that way, by far / sqrt(t) in round t, half as much where that comes no closer
     4. line        halve the new line; again from 2.
 
 Sources: HopSkipJump, Chen, Jordan and Wainwright 2020, arXiv:1904.02144 (normal, step sizes, queries that grow with
 sqrt(t)); as an attack on membership Choquette-Choo et al. 2021, arXiv:2007.14321, and Li and Zhang 2021,
-arXiv:2007.15528. Ours: a start that costs no query, directions that are orthogonal and the same for all candidates and
-models, and steps that are taken only where the boundary is closer, so that a larger budget never finds a larger distance.
+arXiv:2007.15528. Ours: a start that costs no query; directions that are orthogonal and the same for all candidates and
+models; and steps that are taken only if the boundary is closer there, so that a larger budget never finds a larger
+distance.
 
-Distances are Euclidean, on normalised inputs. The attacker may ask about any input, also about one that no example could
-be: pixels are not clipped, and between binary features there are all numbers (two that differ in f features are sqrt(f)
-apart before normalising). A model that takes whole numbers only is for `label_only.NoiseRobustness`.
+Distances are Euclidean, on normalised inputs. The attacker may ask about any input, even one that no example could be:
+pixels are not clipped, and binary features may take any number between their two values (two inputs that differ in f
+features are sqrt(f) apart before normalising). For models that take only whole numbers use
+`label_only.NoiseRobustness`.
 """
 
 import math
@@ -33,13 +35,13 @@ from mialib.attacks import averaging, signals
 from mialib.attacks.averaging import needs_door
 from mialib.attacks.threshold import best_threshold
 
-TRIALS = 4  # sizes of a step that are tried, each half of the one before
-AROUND = 0.5  # how far around the boundary is asked, in units of distance / sqrt(numbers of an input)
+TRIALS = 4  # sizes of a step that are tried, each half of the one before it
+AROUND = 0.5  # how far around the boundary to ask, in units of distance / sqrt(numbers of an input)
 TIED = 1e-4  # of distances to the nearest: their last digits depend on how they are computed
 
 
 class Found(NamedTuple):
-    """distance: float64 (m, n), 0 for what a model labels wrongly; queries: int64 (m, n), how often each was asked about."""
+    """distance: float64 (m, n), 0 where the model's label is wrong; queries: int64 (m, n), how many each candidate took."""
 
     distance: Tensor
     queries: Tensor
@@ -49,14 +51,14 @@ class Found(NamedTuple):
 class BoundaryDistance:
     """A member is farther from the decision boundary: the distance, minus a threshold from the shadows.
 
-    What the model labels wrongly has distance 0 and costs nothing; one threshold for all classes. The least distance that
-    was met is an upper bound of the true one, which shadows and target are given alike. Behind noise that is drawn for
-    each answer it may be too small.
+    A candidate that the model labels wrongly has distance 0 and costs nothing; one threshold serves all classes. The
+    distance found is an upper bound of the true one, for shadows and target alike. Behind noise that is drawn for each
+    answer it may be too small.
 
     Args:
-        budget: the most queries a candidate; from `least_budget` of the input, dozens, to thousands.
-        probes: directions that are asked about in the first round; sqrt(t) as many in round t.
-        teachers: the first so many of the shadows are asked: they only set the zero of the margins. None: all.
+        budget: the most queries for each candidate; from `least_budget` of the input, dozens, to thousands.
+        probes: directions to ask about in the first round; sqrt(t) times as many in round t.
+        teachers: how many of the shadows are asked, the first ones: they only set the zero of the margins. None: all.
 
     Raises:
         ValueError: settings outside these ranges; when called, a target that is not one model, views without inputs or
@@ -80,7 +82,7 @@ class BoundaryDistance:
         return self.learn(shadows, shadow_member, seed)(target)
 
     def learn(self, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Callable[[Views], Tensor]:
-        """The attack on any target, margins(target) -> (n,): the shadows are asked once for all of them."""
+        """The attack on any target, margins(target) -> (n,): the shadows are asked only once for all targets."""
         needs_door(shadows, "shadows")
         signals.check_member(shadow_member, shadows.labels, "shadow_member")
         asked, member = shadows[: self.teachers], shadow_member[: self.teachers]
@@ -98,7 +100,7 @@ class BoundaryDistance:
         needs_door(target, "target")
 
     def search(self, views: Views, seed: int = 0) -> Found:
-        """The distance of each model's candidates to its boundary, and what it took: see `Found`."""
+        """The distance of each model's candidates to its boundary, and the queries it took: see `Found`."""
         needs_door(views)
         m, n = views.labels.shape
         rounds = self.rounds(math.prod(views.x.shape[2:]))
@@ -111,9 +113,9 @@ class BoundaryDistance:
         return Found(*(torch.stack(part) for part in zip(*found, strict=True)))
 
     def rounds(self, numbers: int) -> "list[_Round]":
-        """What is asked about a candidate whose input has so many numbers: the first line, then rounds 1, 2, ...
+        """The questions about a candidate whose input has `numbers` numbers: the first line, then rounds 1, 2, ...
 
-        A larger budget has the same rounds and then more.
+        A larger budget adds rounds to those of a smaller one.
 
         Raises:
             ValueError: the budget does not suffice for the first line.
@@ -133,9 +135,9 @@ class BoundaryDistance:
 
 
 def least_budget(numbers: int) -> int:
-    """Halvings of a line, until the point is as close to the boundary as its surroundings that are asked about are to tell.
+    """Halvings of a line until the point is close enough to the boundary for questions around it to tell the two sides.
 
-    Those are off the boundary by about distance * AROUND / numbers, and this leaves an eighth of it.
+    Those are off the boundary by about distance * AROUND / numbers; an eighth of that is left.
     """
     return math.ceil(math.log2(8 / AROUND * max(numbers, 2)))
 
@@ -153,7 +155,7 @@ def _most(rounds: list[_Round]) -> int:
 
 @dataclass
 class _Walk:
-    """One model's candidates on their way: those of `rows` stand at x + far * way.
+    """One model's candidates on their way: the candidates `rows` stand at x + far * way.
 
     x float32 (n, d); labels int64 (n,); far float64 (n,); way float32 (n, d), of length 1; queries int64 (n,).
     """
@@ -194,7 +196,7 @@ class _Walk:
         return self.far, self.queries
 
     def _closer(self, one: _Round) -> tuple[Tensor, Tensor]:
-        """The rows that have the boundary closer along a line that leans towards its normal; and these lines."""
+        """The rows for which the boundary is closer along a line that leans towards its normal; and these lines."""
         normal = self._normal(one)
         left, lean = torch.arange(len(self.rows)), 1 / math.sqrt(one.number)
         better, ways = torch.zeros(len(left), dtype=torch.bool), self.way[self.rows]
@@ -208,7 +210,7 @@ class _Walk:
         return self.rows[better], ways[better]
 
     def _normal(self, one: _Round) -> Tensor:
-        """Directions (rows, d), of length 1, in which each row's label changes: from its probes."""
+        """For each row, the direction in which its label changes, from its probes: (rows, d), of length 1."""
         d = self.x.shape[1]
         around = _directions(one.probes, d, streams.generator(self.seed, "boundary", one.number))
         found = []
@@ -220,14 +222,14 @@ class _Walk:
             crossed = self._asked(copies.flatten(0, 1), rows.repeat_interleave(one.probes))
             sign = crossed.view(len(rows), one.probes).float() * 2 - 1
             mean = sign.mean(1, keepdim=True)
-            # the mean is less noisy without what all have in common, unless that is all there is
+            # without what all probes have in common the mean is less noisy, unless nothing else is left
             found.append(torch.where(mean.abs() == 1, sign, sign - mean) @ around)
             self.queries[rows] += one.probes
         self.bar.update(one.probes)
         return _length_and_way(torch.cat(found))[1] if found else self.x[:0]
 
     def _halved(self, rows: Tensor, way: Tensor, times: int) -> Tensor:
-        """The least distance (rows,) that was met along lines which cross the boundary within `far`."""
+        """The least distance (rows,) found along lines that cross the boundary within `far`."""
         high, low = self.far[rows], torch.zeros(len(rows), dtype=torch.float64)
         for _ in range(times):
             middle = (low + high) / 2
@@ -252,9 +254,9 @@ class _Walk:
 
 
 def _nearest_other(x: Tensor, labels: Tensor, said: Tensor, rows: Tensor, seed: int) -> Tensor:
-    """For each of the rows the nearest candidate that the model gives another label than the row's own; -1: none has.
+    """For each row, the nearest candidate that the model gives another label than the row's own; -1 if there is none.
 
-    Of several at the same distance one by what it is, not by where it stands.
+    Among several at the same distance the choice depends on what the candidate is, not on its place.
     """
     n, d = x.shape
     order = torch.randn(d, dtype=torch.float64, generator=streams.generator(seed, "boundary ties"))
@@ -271,7 +273,7 @@ def _nearest_other(x: Tensor, labels: Tensor, said: Tensor, rows: Tensor, seed: 
 
 
 def _directions(count: int, d: int, generator: torch.Generator) -> Tensor:
-    """Random directions (count, d), of length 1; each d of them orthogonal, which wastes no query on what was asked."""
+    """Random directions (count, d) of length 1, orthogonal within every d of them, so that no query repeats another."""
     sizes = [min(d, count - first) for first in range(0, count, d)]
     return torch.cat([torch.linalg.qr(torch.randn(d, size, generator=generator))[0].T for size in sizes])
 
@@ -282,6 +284,6 @@ def _length_and_way(difference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blocks(rows: Tensor, copies: int, d: int) -> Iterator[Tensor]:
-    """Rows whose copies are asked about together."""
+    """Rows whose copies are asked about in one question."""
     size = max(1, min(averaging.ROWS, averaging.VALUES // d) // copies)
     return iter(rows.split(size)) if len(rows) else iter(())

@@ -1,15 +1,15 @@
-"""Model inversion: a decoder draws the input again from the classifier's answer to it.
+"""Model inversion: a decoder redraws the input from the classifier's answer.
 
     minimise over H:  mean over auxiliary x of | x - sigmoid(H(features(f(x)))) |^2 / (number of pixels)
 
-The attacker has auxiliary pictures, of people who are not in the private set. They ask the classifier f about them,
-as it is served, learn a decoder H from answers to pictures, and then decode the answers to the private ones. The
-decoders are a population like any other, one for each classifier, trained by the one training loop and cached.
+The attacker has auxiliary pictures, of people who are not in the private set. They ask the classifier f about them, as
+it is served, learn a decoder H from answers to pictures, and then decode the answers to the private ones. The decoders
+are a population like any other, one for each classifier, trained by the one training loop and cached.
 Source: Yang, Zhang, Chang & Liang 2019 (CCS), arXiv:1902.08552.
 
-An attacker who learns a decoder from the answers that the defence serves can always draw the mean auxiliary picture,
-whatever the answer: see `ceiling`. Two decoders do worse than that: one that was learned without the defence, and
-one that is given answers unlike any to the auxiliary pictures, say a bare label that none of them got. It draws noise.
+An attacker who learns a decoder from the defence's served answers can always draw the mean auxiliary picture, whatever
+the answer: see `ceiling`. Two decoders do worse than that. One was learned without the defence. The other gets answers
+unlike any to the auxiliary pictures, for example a bare label that none of them got; it draws noise.
 
 Shapes: m classifiers or decoders, n examples, c classes. Pictures are float32 in [0, 1], (m, n, channels, h, w);
 features of tabular data, also in [0, 1], stand in for pixels, (m, n, d).
@@ -38,9 +38,9 @@ SCHEDULE = Recipe(epochs=30, batch_size=16, lr=3e-4, weight_decay=0.0)
 
 
 def check_disjoint(private: Dataset, auxiliary: Dataset) -> None:
-    """Refuse auxiliary examples that the private set holds too.
+    """Refuse auxiliary examples that are also in the private set.
 
-    Raises ValueError where an identity (`groups`, if both have them) or an input, bit by bit, is in both, or where
+    Raises ValueError if both hold the same identity (`groups`, where both have them) or the same input, bit by bit, or if
     their inputs differ in shape or type.
     """
     if private.x.shape[1:] != auxiliary.x.shape[1:] or private.x.dtype != auxiliary.x.dtype:
@@ -86,9 +86,9 @@ class Inversion:
         """The decoders, each learned from the answers of its own classifier to the auxiliary examples.
 
         Args:
-            answers: log-posteriors (m, n, c) of the m classifiers, as they are served to the attacker.
+            answers: log-posteriors (m, n, c) of the m classifiers, as served to the attacker.
             auxiliary: the n examples.
-            seeds: m of them, of initial weights and batches; default 0 to m - 1.
+            seeds: m of them, for initial weights and batches; default 0 to m - 1.
 
         Raises:
             ValueError: sizes that do not fit, features outside [0, 1], or a shape that no decoder draws.
@@ -112,9 +112,9 @@ class Inversion:
         )
 
     def rebuild(self, networks: Population, answers: Tensor) -> Tensor:
-        """Each decoder's pictures of what its classifier was asked: log-posteriors (m, n, c) -> (m, n, ...) in [0, 1].
+        """Each decoder's pictures of the inputs behind the answers: log-posteriors (m, n, c) -> (m, n, ...) in [0, 1].
 
-        Raises ValueError where the answers are not those of as many classifiers as there are decoders.
+        Raises ValueError unless there are answers of as many classifiers as there are decoders.
         """
         if len(networks) != len(answers):
             raise ValueError(f"there are {len(networks)} decoders and answers of {len(answers)} classifiers")
@@ -123,7 +123,7 @@ class Inversion:
         return asking.logits(networks, rows, own).sigmoid()
 
     def _rows(self, answers: Tensor) -> Dataset:
-        """What decoders read, one row for each classifier and example; it has no classes."""
+        """What decoders read: one row for each classifier and example, without classes."""
         x = decoders.features(answers, self.keep).flatten(0, 1)
         y = torch.zeros(len(x), dtype=torch.int64)
         return Dataset.of_features("answers", x, y, 1).to(self.device)
@@ -131,7 +131,7 @@ class Inversion:
 
 @dataclass(frozen=True)
 class SquaredError:
-    """The decoders' objective: mean over pixels and batch of (picture - truth)^2, where row i * n + j is of truth j.
+    """The decoders' objective: mean over pixels and batch of (picture - truth)^2; row i * n + j belongs to truth j.
 
     Args:
         x: the n auxiliary inputs, as in their Dataset.
@@ -160,11 +160,11 @@ def ways(
     auxiliary: Dataset,
     undefended: Tensor,
 ) -> dict[str, Tensor]:
-    """What an attacker who knows a defence can draw from its answers (m, n, c), in four ways: name -> (m, n, ...).
+    """Four ways for an attacker who knows a defence to draw from its answers (m, n, c): name -> (m, n, ...).
 
-    Whoever learns a decoder anew is not bound to it. Every answer shows its label, so the decoder for bare labels reads
-    any of them (where none of the auxiliary examples got a label, its mean picture is drawn); the decoder from before
-    the defence is still there; and the mean auxiliary picture needs no answer.
+    An attacker who learns a decoder anew need not use it. Every answer shows its label, so the decoder for bare labels
+    can read any of them (for a label that none of the auxiliary examples got, its mean picture is drawn). The decoder
+    from before the defence is still there. And the mean auxiliary picture needs no answer.
 
     Args:
         own, by_label, old: decoders learned through the defence, from bare labels, and without a defence, m each.
@@ -182,15 +182,15 @@ def ways(
 
 
 def best_way(drawn: Mapping[str, Tensor], truth: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """For each classifier the pictures of the way that errs least on average over its examples.
+    """For each classifier, the pictures of the way with the least mean error over its examples.
 
-    In hindsight, so an upper bound on what an attacker can do.
+    Chosen in hindsight, so an upper bound on what an attacker can do.
 
     Args:
         drawn: name of a way -> (m, n, ...) in [0, 1]; truth: (m, n, ...).
 
     Returns:
-        (m, n, ...), and the error of each way, mean over all.
+        The pictures (m, n, ...), and the error of each way, a mean over all.
     """
     errors = torch.stack([squared_error(one, truth).mean(1) for one in drawn.values()])
     every = list(drawn.values())
@@ -211,7 +211,7 @@ def pixels(dataset: Dataset, index: Tensor) -> Tensor:
 
 
 def psnr(rebuilt: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each example, -10 log10(squared error): (m, n, ...) twice -> (m, n).
+    """Peak signal-to-noise ratio of each example in dB, -10 log10(squared error): (m, n, ...) twice -> (m, n).
 
     Infinite where both are equal.
     """
@@ -232,18 +232,20 @@ def ssim(rebuilt: Tensor, truth: Tensor) -> Tensor:
     planes = [x.double().cpu().flatten(0, 2).numpy() for x in (rebuilt, truth)]
     options = {"channel_axis": 0, "data_range": 1.0, "win_size": WINDOW, "full": True}
     everywhere = torch.from_numpy(structural_similarity(*planes, **options)[1])
-    edge = WINDOW // 2  # where the window leaves the picture; scikit-image leaves it out of its mean too
+    edge = (
+        WINDOW // 2
+    )  # where the window extends beyond the picture; scikit-image leaves it out of its mean too
     return everywhere[:, edge:-edge, edge:-edge].mean((1, 2)).view(rebuilt.shape[:3]).mean(2)
 
 
 def named(classifier: Population, data: Dataset, rebuilt: Tensor, labels: Tensor) -> Tensor:
-    """Share of the rebuilt pictures whose class a classifier names: (m, n, ...), int64 (m, n) -> (m,) float64.
+    """Share of the rebuilt pictures whose class a classifier recognises: (m, n, ...), int64 (m, n) -> (m,) float64.
 
-    The classifier should be an independent one, since the attacked one's errors may be those that the decoder shares.
+    The classifier should be independent, since the decoder may share the errors of the attacked one.
 
     Args:
         classifier: a population of one.
-        data: a data set like the one that it learned from, for shape and normalisation.
+        data: a data set like the one it learned from, for shape and normalisation.
 
     Raises:
         ValueError: more than one classifier.
@@ -262,12 +264,12 @@ def named(classifier: Population, data: Dataset, rebuilt: Tensor, labels: Tensor
 
 
 def mean_picture(auxiliary: Dataset) -> Tensor:
-    """The mean of the auxiliary pictures, (...) in [0, 1]: what an attacker can draw without any answer."""
+    """The mean of the auxiliary pictures, (...) in [0, 1]: an attacker can draw it without any answer."""
     return pixels(auxiliary, torch.arange(len(auxiliary))).mean(0)
 
 
 def unseen(answers: Tensor, to_learn: Tensor) -> Tensor:
-    """Answers (m, n, c) whose predicted class none of the answers (m, a, c) that a decoder learned from had, bool (m, n).
+    """Which answers (m, n, c) have a predicted class that none of the decoder's own (m, a, c) had, bool (m, n).
 
     There a decoder that reads labels draws noise, and an attacker who knows that draws the mean picture instead.
     """
@@ -278,7 +280,7 @@ def unseen(answers: Tensor, to_learn: Tensor) -> Tensor:
 
 
 def class_means(private: Dataset) -> Tensor:
-    """The mean picture of each class, (num_classes, ...) in [0, 1]. It needs the private set: no attack.
+    """The mean picture of each class, (num_classes, ...) in [0, 1]. It needs the private set, so it is no attack.
 
     nan for a class without examples.
     """
@@ -289,7 +291,7 @@ def class_means(private: Dataset) -> Tensor:
 
 
 def ceiling(undefended_error: float, mean_error: float) -> float:
-    """The most by which any defence can multiply the error of an attacker who retrains: mean / undefended.
+    """The largest factor by which any defence can raise the error of an attacker who retrains: mean / undefended.
 
     They can draw the mean auxiliary picture whatever the answer.
 

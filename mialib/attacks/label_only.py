@@ -1,12 +1,12 @@
-"""Attacks that use labels alone: the largest of the posteriors, for the candidate and for noisy copies of it.
+"""Attacks that use labels alone: the predicted class of the candidate and of noisy copies of it.
 
 All have the contract's one signature
 
     attack(target, shadows, shadow_member, seed) -> margins (n,) float64
 
-and query the models through the door of the views: the attacker may ask about any input, also about one that no
-example could be (features that are no whole numbers, pixels outside the range). A margin is a share of copies minus
-a threshold, > 0 = "member"; with few copies many candidates share one value, and ties are ties.
+and query the models through the door of the views. The attacker may ask about any input, even one that no example could
+be (features that are no whole numbers, pixels outside the range). A margin is a share of copies minus a threshold,
+> 0 = "member". With few copies many candidates share one value, and such ties stay.
 """
 
 import math
@@ -26,20 +26,20 @@ from mialib.attacks.threshold import best_threshold
 
 @dataclass(frozen=True)
 class NoiseRobustness:
-    """A member keeps its true label under noise: share of noisy copies that do, minus a threshold from the shadows.
+    """A member keeps its true label under noise: the share of noisy copies that do, minus a threshold from the shadows.
 
     Source: Choquette-Choo et al. 2021, arXiv:2007.14321, the attack with random noise. Here the share is over several
-    strengths, so that none has to be picked. One threshold for all classes.
+    strengths, so that none has to be chosen. One threshold for all classes.
 
-    Images get Gaussian noise on the normalised input, of standard deviation `strength`, and are not clipped. Of
-    features each is, with probability `strength`, replaced by that of a candidate of the same model (any candidate,
-    drawn for each feature on its own): for binary features, a flip weighted by how frequent the other value is.
+    Images get Gaussian noise on the normalised input, of standard deviation `strength`, and are not clipped. Each feature
+    is replaced, with probability `strength`, by that of a candidate of the same model (any candidate, drawn for each
+    feature on its own): for binary features, a flip weighted by how frequent the other value is.
 
     Args:
         strengths: of the noise, each > 0; for features at most 1.
-        queries: copies of each candidate, shared out evenly over the strengths: a multiple of their number. What the
-            attack asks of the target and of each shadow, for each candidate.
-        teachers: the first so many of the shadows are asked: they only set the zero of the margins. None: all.
+        queries: copies of each candidate, shared evenly among the strengths: a multiple of their number. The attack asks
+            the target and each shadow that many questions for each candidate.
+        teachers: how many of the shadows are asked, the first ones: they only set the zero of the margins. None: all.
 
     Raises:
         ValueError: settings outside these ranges; when called, a target that is not one model, views without inputs or
@@ -67,7 +67,7 @@ class NoiseRobustness:
         return self.learn(shadows, shadow_member, seed)(target)
 
     def learn(self, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Callable[[Views], Tensor]:
-        """The attack on any target, margins(target) -> (n,): the shadows are asked once for all of them."""
+        """The attack on any target, margins(target) -> (n,): the shadows are asked only once for all targets."""
         needs_door(shadows, "shadows")
         self._check_strengths(shadows)
         signals.check_member(shadow_member, shadows.labels, "shadow_member")
@@ -86,7 +86,7 @@ class NoiseRobustness:
         self._check_strengths(target)
 
     def robustness(self, views: Views, seed: int = 0) -> Tensor:
-        """Share of noisy copies that each model gives their true label, (m, n) float64 in [0, 1]."""
+        """Share of noisy copies to which each model gives their true label, (m, n) float64 in [0, 1]."""
         self._check_strengths(views)
         each = torch.tensor(self.strengths).repeat(self.queries // len(self.strengths))
         change = replaced_features(each) if views.x.ndim == 3 else gaussian(each)
@@ -101,12 +101,12 @@ class NoiseRobustness:
 
 @dataclass(frozen=True)
 class SwapDetector:
-    """Finds the members whose label a defender swaps: most copies with hardly any noise get another label.
+    """Finds the members whose label a defender swaps: most copies with a tiny bit of noise get another label.
 
-    A label swapper knows a member by the exact scores of the model, so that the least noise slips past it, while the
-    model's own label stays where it is. Margin: share of copies whose label differs from the candidate's, minus 1/2;
-    without a swapper most copies keep the label, even close to the model's boundary. The candidate's own label is the
-    one in the views, not asked for again.
+    A label swapper recognises a member by the exact scores of the model. So the least noise slips past it, while the
+    model's own label stays. Margin: share of copies whose label differs from the candidate's, minus 1/2; without a
+    swapper most copies keep the label, even close to the model's boundary. The candidate's own label is the one in the
+    views and is not asked for again.
 
     Source: our analysis of the swapper of Yang et al. 2023, arXiv:2212.00612; not published as far as we know. Needs no
     shadow models: they are ignored and may be None.
@@ -152,7 +152,7 @@ def share_labelled(views: Views, labels: Tensor, queries: int, change: Change, s
 
 
 def replaced_features(probabilities: Tensor) -> Change:
-    """In copy j each feature is, with probability probabilities[j], another candidate's: x (n, d) -> (queries, b, d)."""
+    """In copy j each feature, with probability probabilities[j], is another candidate's: x (n, d) -> (queries, b, d)."""
 
     def change(x: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
         shape = (len(probabilities), len(rows), x.shape[1])

@@ -2,10 +2,10 @@
 
     margin = logit(member) - logit(non-member), from features of the target's answer
 
-The attack networks are a population like any other: trained by the one training loop on one row for each shadow model
-and candidate, all trainings together, those of other shadows beside them (`fit_all`), and each cached under the hash of
-its own rows, so that further targets, and attackers who share their shadow models, cost no training. Source: Yuan &
-Zhang 2022, public code mia_prune `attackers.py`.
+The attack networks are a population like any other, trained by the one training loop on one row for each shadow model and
+candidate. All trainings run together, beside those for other shadows (`fit_all`). Each network is cached under the hash
+of its own rows, so further targets, and attackers who share their shadow models, cost no training. Source: Yuan & Zhang
+2022, public code mia_prune `attackers.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,15 +26,15 @@ from mialib.training import Population, Recipe
 
 
 def schedule(epochs: int, lr: float, optimizer: str, batch_size: int = 128) -> Recipe:
-    """The official schedule at another length: the rate falls to a tenth at half and at three quarters of the epochs.
+    """The official schedule at another length: the rate falls to a tenth at one half and at three quarters of the epochs.
 
-    Training is in bf16 (autocast), which takes two thirds of the time on a CPU; judging is in float32.
+    Training is in bf16 (autocast), which takes two thirds of the time on a CPU; the networks judge in float32.
     """
     milestones = (epochs // 2, epochs * 3 // 4)
     return Recipe(epochs, batch_size, lr, 5e-4, optimizer, milestones=milestones, precision="bf16")
 
 
-# bytes of rows that learn as one population; 100 classes of 135,000 rows, 162 MB a lesson, come in sixes
+# bytes of rows that learn as one population: of 100 classes with 135,000 rows, 162 MB a lesson, six lessons at a time
 TOGETHER = 2**30
 
 SCHEDULE = schedule(epochs=100, lr=1e-3, optimizer="sgd")  # mia_prune: SGD with momentum 0.9, batches of 128
@@ -59,7 +59,7 @@ def top3(views: Views) -> Tensor:
 
 
 def ranked(views: Views) -> Tensor:
-    """All posteriors in descending order, (m, n, c): which class they belong to is forgotten."""
+    """All posteriors in descending order, (m, n, c), without the classes they belong to."""
     return posteriors(views).sort(dim=-1, descending=True).values
 
 
@@ -71,7 +71,7 @@ def posteriors_and_label(views: Views) -> Tensor:
 def log_posteriors_and_label(views: Views) -> Tensor:
     """Log-posteriors in tens of nats, none below -5, and the one-hot true class, (m, n, 2c).
 
-    As plain posteriors the answers of a saturated network are all alike to a network in float32.
+    As plain posteriors, the answers of a saturated network would all look alike to a network in float32.
     """
     return with_label(views.log_posteriors.clamp(min=-50.0).float() / 10, views.labels)
 
@@ -96,13 +96,13 @@ class NeuralAttack:
     Args:
         name: shown on the progress bar.
         features: features(views) -> float32 (m, n, d).
-        network: network(d) -> zero-argument constructor of the attack network.
+        network: network(d) -> constructor of the attack network, without arguments.
         recipe: how the network is trained.
         trainings: how many networks are trained on the same rows; `seed` runs from 0 to trainings - 1.
         device: where they are trained and asked.
         cache: default: the store at its default place.
         needs: what the features read beside posteriors and labels, see `training.hooks.NEEDS`.
-        batched: as of `training.fit`: all networks at once under vmap, one by one, or as the engine chooses.
+        batched: as in `training.fit`: all networks at once under vmap, one by one, or as the engine chooses.
     """
 
     name: str
@@ -116,7 +116,7 @@ class NeuralAttack:
     batched: bool | None = None
 
     def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
-        """Margins float64 (n,) of the network of training number `seed`."""
+        """Margins float64 (n,) from the network of training number `seed`."""
         if not 0 <= seed < self.trainings:
             raise ValueError(
                 f"{self.name}: seed is {seed}; the attack has trainings 0 to {self.trainings - 1}"
@@ -131,19 +131,19 @@ class NeuralAttack:
         return margins.unflatten(1, targets.labels.shape).transpose(0, 1)
 
     def fit(self, shadows: Views, shadow_member: Tensor, seeds: list[int] | None = None) -> Population:
-        """The trained attack networks: those of the trainings `seeds`, by default all."""
+        """The trained attack networks, of the trainings `seeds` or, by default, of all."""
         return self.fit_all([(shadows, shadow_member)], seeds)[0]
 
     def fit_all(
         self, lessons: Sequence[tuple[Views, Tensor]], seeds: list[int] | None = None
     ) -> list[Population]:
-        """What `fit` gives for each of the lessons, (shadows, shadow_member); equally many rows learn as one population.
+        """What `fit` gives for each of the lessons, (shadows, shadow_member); lessons with equally many rows learn together.
 
-        Each network learns from its own rows and is stored under them; initial weights and batches are those that it has
-        alone. (Under vmap all draw their dropout from one stream, so there it is another draw.) Lessons learn in groups of
-        at most `TOGETHER` bytes of rows, or one alone that has more. A group is in memory twice while its rows are joined,
-        then once, whatever the number of trainings: of 9 lessons of 135,000 rows of 30 features 146 MB. Masks take a byte
-        for each network and row of any, three times: 98 MB of 27 networks.
+        Each network learns from its own rows and is stored under them; its initial weights and batches are the same as
+        alone. (Under vmap all draw their dropout from one stream, so there it is another draw.) Lessons learn in groups
+        of at most `TOGETHER` bytes of rows; a larger lesson learns alone. A group is in memory twice while its rows are
+        joined, then once, whatever the number of trainings: 146 MB for 9 lessons of 135,000 rows of 30 features. Masks
+        take a byte for each network and row of any, three times: 98 MB for 27 networks.
         """
         seeds = list(range(self.trainings)) if seeds is None else seeds
         networks: dict[str, Population] = {}
@@ -154,7 +154,7 @@ class NeuralAttack:
             group = waiting.setdefault(rows.x.shape, {})
             names.append(rows.fingerprint)
             if rows.fingerprint in networks or rows.fingerprint in group:
-                continue  # lessons that teach the same are learned once
+                continue  # equal lessons are learned once
             if group and (1 + len(group)) * rows.x.numel() * rows.x.element_size() > TOGETHER:
                 networks |= self._learn(group, seeds)
             group[rows.fingerprint] = rows
@@ -163,7 +163,7 @@ class NeuralAttack:
         return [networks[name] for name in names]
 
     def _learn(self, group: dict[str, Dataset], seeds: list[int]) -> dict[str, Population]:
-        """The networks of lessons that are equally large, by the name of the lesson; `group` is emptied."""
+        """The networks of equally large lessons, by the name of the lesson; `group` is emptied."""
         names = list(group)
         joined = Joined.of(list(group.values())).to(self.device)
         group.clear()
@@ -180,7 +180,7 @@ class NeuralAttack:
 
     @property
     def together(self) -> bool:
-        """Whether all networks learn at once in one process, or are tasks for several."""
+        """Whether all networks learn together in one process; else they are tasks for several."""
         return self.device != "cpu" if self.batched is None else self.batched
 
     def _rows(self, views: Views, member: Tensor) -> Dataset:
@@ -221,7 +221,7 @@ def ranked_nn(recipe: Recipe = SCHEDULE, **options) -> NeuralAttack:
 def nsh(recipe: Recipe = SCHEDULE, width: float = 1.0, logs: bool = False, **options) -> NeuralAttack:
     """The attack of Nasr, Shokri & Houmansadr 2018: separate branches for posterior and label, `attack_networks.nsh_network`.
 
-    logs: it sees log-posteriors, not posteriors, and is called nsh_log; not theirs.
+    logs: it sees log-posteriors instead of posteriors and is called nsh_log; this is not theirs.
     """
     name, features = ("nsh_log", log_posteriors_and_label) if logs else ("nsh", posteriors_and_label)
     return NeuralAttack(name, features, partial(_nsh, width=width), recipe, **options)

@@ -1,38 +1,41 @@
-"""The pair attack: who holds several versions of a model, as the original and the compressed one, looks at them together.
+"""The pair attack: an attacker holds several versions of a model, say the original and the compressed one, and uses all.
 
     both    margin = log N(phi; mu_in, Sigma_in) - log N(phi; mu_out, Sigma_out)
-    added   the same of the first version's signal *given* those of the others: what it tells beyond them
+    added   the same for the first version's signal *given* those of the others: what it tells beyond them
 
 phi (d,) holds the log-odds of the true class (`signals.confidence`) by each of d versions: those of `Views.beside`, and last
-the one under attack. mu and Sigma are mean and covariance of phi over those shadow models that have the candidate as a
-member (in) or have not (out). Shadows have their versions made the same way: each compressed as the target was. Since log N(phi) = log N(others) + log N(first | others), `added` is what is left of `both` once the
-attack on the others alone is taken off: a factor of the same triangular form.
+the one under attack. mu and Sigma are mean and covariance of phi over the shadow models that have the candidate as a
+member (in) or lack it (out). The versions of shadows are made the same way: each is compressed as the target was. Since
+log N(phi) = log N(others) + log N(first | others), `added` is `both` minus the attack on the others alone: a factor of
+the same triangular form.
 
-The setting is that of CompLeak (arXiv:2507.16872), which names it and of which we know the abstract only; the equations
-here are ours. Attacks have the contract's one signature
+The setting is that of CompLeak (arXiv:2507.16872), which names it; we know only its abstract, and the equations here are
+ours. Attacks have the contract's one signature
 
     attack(target, shadows, shadow_member, seed) -> margins (n,) float64
 
-and need Views that hold versions. Nothing here is random but the network.
+and need Views that hold versions. Nothing here is random except the network.
 
-Few shadows leave a candidate's covariance badly known, or not at all. It is shrunk to that of all candidates:
+With few shadows a candidate's covariance is badly known, or not at all. It is shrunk to that of all candidates:
 
     Sigma = (S + nu Sigma_all) / (f + nu)      S: sum of squares about the candidate's mean, f its degrees of freedom
 
-the mean of the posterior under an inverse-Wishart prior, whose strength nu is read from the spread of the candidates' variances
-once their sampling noise is taken out: with the signal in units of Sigma_all, R the variance over candidates of their
-variances and c = 2 / f, nu = 2 + 2 (1 + c) / (R - c), and without end where R <= c (inverse gamma of shape 1 + nu / 2; ours).
+the mean of the posterior under an inverse-Wishart prior. Its strength nu is read from the spread of the candidates'
+variances after their sampling noise is taken out: with the signal in units of Sigma_all, R the variance over candidates
+of their variances and c = 2 / f, nu = 2 + 2 (1 + c) / (R - c), and infinite where R <= c (inverse gamma of shape 1 + nu
+/ 2; ours).
 
-The means are shrunk too. Of four shadows a side they are known to half a standard deviation, in all directions, also in those
-in which no candidate differs: between two versions that say the same, their difference would be noise that counts like a
-signal. Over candidates (mu_in, mu_out) together are taken to be normal around a common mean, with the covariance K that is left
-of that of their estimates m once the sampling noise N (Sigma_in / n_in and Sigma_out / n_out) is taken out, and
+The means are shrunk too. Four shadows a side tell them to half a standard deviation, in all directions, even in those
+in which no candidate differs: between two versions that say the same, their difference would be noise that counts like
+a signal. Over candidates, (mu_in, mu_out) together are taken to be normal around a common mean. Their covariance K is
+that of their estimates m minus the sampling noise N (Sigma_in / n_in and Sigma_out / n_out), and
 
     mu = mean(m) + G (m - mean(m)),  G = K (K + N)^-1,     Sigma grows by what of mu stays unknown, (I - G) K
 
-(ours). Where versions differ by chance only, this leaves what the average of their signals says, and no more.
+(ours). Where versions differ only by chance, this leaves what the average of their signals says, and no more.
 
-The zero of the margins is set on the shadows as in `likelihood`: each plays the target against the others, its partner left out.
+The zero of the margins is set on the shadows as in `likelihood`: each plays the target against the others, without its
+partner.
 """
 
 import math
@@ -54,22 +57,22 @@ from mialib.models import attack_networks
 from mialib.training import Recipe
 
 VERSIONS = frozenset({"versions"})
-# share of the first version's variance that the others leave open: below it both say the same, and rounding is all that differs
+# share of the first version's variance that the others leave open: below it both say the same, and only rounding differs
 ALIKE = 1e-4
 
 
 @dataclass(frozen=True)
 class PairLiRA:
-    """Each candidate by its own normal distributions; how it is called stands in the module's first lines.
+    """Judges each candidate by its own normal distributions; the module's first lines say how to call it.
 
     Args:
-        added: what the first version tells beyond the others, else what all tell together.
-        freedom: nu, the degrees of freedom that the covariance of all candidates counts beside a candidate's own, > 0;
-            inf: one covariance for all; None: as the shadows' answers say.
+        added: what the first version tells beyond the others; else what all tell together.
+        freedom: nu, the degrees of freedom with which the covariance of all candidates counts beside a candidate's own,
+            > 0; inf: one covariance for all; None: estimated from the shadows' answers.
 
     Raises:
-        ValueError: views without versions or of other candidates, fewer than 4 shadows, candidates that all or none of them
-            have as a member, a freedom that is not above 0.
+        ValueError: views without versions or of other candidates, fewer than 4 shadows, candidates that are members of
+            all or of none of them, a freedom that is not above 0.
     """
 
     added: bool = False
@@ -91,13 +94,13 @@ class PairLiRA:
         calibrating.check_sides(spoken_of, len(shadows), "the pair attack needs both")
         for name, side in zip(("members", "non-members"), sides, strict=True):
             if not (side.count > 1).any():
-                raise ValueError(f"no candidate has two shadows among whose {name} it is: variance unknown")
+                raise ValueError(f"no candidate is among the {name} of two shadows: its variance is unknown")
         score = self._score(own, sides, self._freedoms(sides))
         return score - best_threshold(*self.played(signal, shadow_member))
 
     def played(self, signal: Tensor, shadow_member: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores float64 (g,), no zero subtracted, of shadows that play the target, each without its partner; and bool
-        (g,), which of these are of a player's members.
+        """Scores float64 (g,), no zero subtracted, of shadows that play the target, each without its partner; and bool (g,),
+        which of these scores are about a player's members.
 
         Args:
             signal: float64 (s, n, d), `confidences`.
@@ -132,14 +135,14 @@ class PairLiRA:
 
 @dataclass(frozen=True)
 class PairOfAll:
-    """One normal distribution for all members and one for all others, of whatever candidates: no shadow needs the target's.
+    """One normal distribution for all members and one for all others, over all candidates: no shadow needs the target's.
 
     Args:
-        added: as of `PairLiRA`.
+        added: as in `PairLiRA`.
 
     Raises:
-        ValueError: views without versions, as many of the target as of the shadows; shadow_member that does not fit, fewer than
-            2 shadows, or one side of membership that is all but empty.
+        ValueError: views without versions; target and shadows with different numbers of versions; shadow_member that does
+            not fit; fewer than 2 shadows; or hardly any rows on one side of membership.
     """
 
     added: bool = False
@@ -158,7 +161,7 @@ class PairOfAll:
         sides = [_Moments.of_all(signal, side) for side in (shadow_member, ~shadow_member)]
         scores = []
         for player in range(len(signal)):
-            gone = [player] if len(signal) > 1 else []  # nothing would be left of the only one
+            gone = [player] if len(signal) > 1 else []  # the only one stays: without it nothing would be left
             rest = [
                 whole.without(_Moments.of_all(signal[gone], side[gone], whole.centre))
                 for whole, side in zip(sides, (shadow_member, ~shadow_member), strict=True)
@@ -175,10 +178,10 @@ class PairOfAll:
 
 
 def confidences(views: Views) -> Tensor:
-    """phi, the log-odds of the true class by every version, that under attack last: (m, n, d) float64.
+    """phi, the log-odds of the true class by every version, the one under attack last: (m, n, d) float64.
 
     Raises:
-        ValueError: there is but one version.
+        ValueError: there is only one version.
     """
     if views.beside is None:
         raise ValueError(
@@ -190,8 +193,9 @@ def confidences(views: Views) -> Tensor:
 
 
 def log_density(x: Tensor, mean: Tensor, covariance: Tensor, last: bool = False) -> Tensor:
-    """log N(x; mean, covariance) up to a constant, or of the last number given those before it: (..., d) -> (...)."""
-    # x = mean + L z: row j of the triangular L holds what the first j numbers say of number j, and what they leave open
+    """log N(x; mean, covariance) up to a constant, or that of the last number given those before it: (..., d) -> (...)."""
+    # x = mean + L z: row j of the triangular L holds what the first j numbers say about number j, and what they leave
+    # open
     factor = torch.linalg.cholesky(covariance)
     z = torch.linalg.solve_triangular(factor, (x - mean)[..., None], upper=False)[..., 0]
     terms = -z.square() / 2 - factor.diagonal(dim1=-2, dim2=-1).log()
@@ -202,13 +206,13 @@ def log_density(x: Tensor, mean: Tensor, covariance: Tensor, last: bool = False)
 
 
 class _Moments(NamedTuple):
-    """Of the signal over the shadows on one side of membership, for each candidate."""
+    """Moments of the signal over the shadows on one side of membership, for each candidate."""
 
     count: Tensor  # int64 (n,)
-    total: Tensor  # float64 (n, d), sum of what is said, from the centre
-    outer: Tensor  # float64 (n, d, d), sum of its products
+    total: Tensor  # float64 (n, d), sum of the signals, from the centre
+    outer: Tensor  # float64 (n, d, d), sum of their products
     centre: Tensor  # float64 (n, d), near the mean, so that the sums lose no digits
-    spare: Tensor | None = None  # float64 (d, d), covariance where no candidate has two shadows
+    spare: Tensor | None = None  # float64 (d, d), covariance if no candidate has two shadows
 
     @classmethod
     def of(cls, signal: Tensor, side: Tensor, centre: Tensor | None = None) -> "_Moments":
@@ -219,13 +223,13 @@ class _Moments(NamedTuple):
 
     @classmethod
     def of_all(cls, signal: Tensor, side: Tensor, centre: Tensor | None = None) -> "_Moments":
-        """All candidates of all shadows as if they were one."""
+        """All candidates of all shadows as if they were one candidate."""
         return cls.of(signal.flatten(0, 1)[:, None], side.flatten()[:, None], centre)
 
     def without(self, gone: "_Moments") -> "_Moments":
-        """The same when some shadows, with the same centre, have left."""
+        """The same without some shadows that have the same centre."""
         less = (mine - theirs for mine, theirs in zip(self[:3], gone[:3], strict=True))
-        # two pairs leave one shadow a side in a game, and no covariance: then that of nobody left out
+        # with two pairs a game has one shadow a side and no covariance: then take that with none left out
         return _Moments(*less, self.centre, self.covariance(math.inf)[0])
 
     @property
@@ -234,7 +238,7 @@ class _Moments(NamedTuple):
         return self.centre + self.total / self.count.clamp(min=1)[:, None]
 
     def covariance(self, freedom: float) -> Tensor:
-        """Around each candidate's own mean, shrunk: one for all (1, d, d), or of each (n, d, d)."""
+        """Covariance around each candidate's own mean, shrunk: one for all (1, d, d), or one for each (n, d, d)."""
         free, squares = self._free, self._squares
         floor = FLOOR * torch.eye(squares.shape[-1], dtype=squares.dtype)
         some = free > 0
@@ -270,7 +274,7 @@ class _Moments(NamedTuple):
 
 
 def _shrunk_means(sides: list[_Moments], covariances: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Of both sides mean (n, d) and covariance of what a further model would say; see the module's first lines."""
+    """For both sides, mean (n, d) and covariance of what a further model would say; see the module's first lines."""
     d = covariances[0].shape[-1]
     means = torch.cat([side.mean for side in sides], -1)
     if len(means) <= 2 * d + 1:  # too few candidates to say how they differ
@@ -282,7 +286,7 @@ def _shrunk_means(sides: list[_Moments], covariances: list[Tensor]) -> list[tupl
     common, spread = means.mean(0), torch.cov(means.T) - noise.mean(0)
     size, direction = torch.linalg.eigh(spread)
     spread = direction * size.clamp(min=0) @ direction.T
-    if (noise == noise[:1]).all():  # as where each candidate has equally many shadows on a side
+    if (noise == noise[:1]).all():  # for example when each candidate has equally many shadows on a side
         noise = noise[:1]
     gain = torch.linalg.solve(spread + noise, spread).mT
     means = common + (gain @ (means - common)[..., None])[..., 0]
@@ -299,9 +303,9 @@ def _check_versions(own: Tensor, signal: Tensor) -> None:
 
 
 def all_log_posteriors_and_label(views: Views) -> Tensor:
-    """Log-posteriors in tens of nats, how far each other version's are from them, in nats, and the label: (m, n, (2 + v)c).
+    """Log-posteriors in tens of nats, each other version's differences from them in nats, and the label: (m, n, (2 + v)c).
 
-    None below -50 nats. The differences are cut at 5: small ones are what tells versions apart.
+    None below -50 nats. The differences are cut at 5, since small ones tell versions apart.
     """
     if views.beside is None:
         confidences(views)

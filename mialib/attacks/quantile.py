@@ -1,23 +1,23 @@
-"""Quantile regression: is the target surer of a candidate than it would be if it had not learned it?
+"""Quantile regression: is the target surer of a candidate than it would be without having learned it?
 
-What a model says of examples that it has not learned depends on the example: easy ones get a high confidence anyway. Of
-examples that are known not to be members the attacker learns how phi, the log-odds of the true class
-(`signals.confidence`), is distributed given the example:
+What a model says about examples that it has not learned depends on the example: easy ones get a high confidence anyway.
+From examples that are known to be non-members the attacker learns the distribution, given the example, of phi, the
+log-odds of the true class (`signals.confidence`):
 
-    margin = phi - q(x)                          q(x): what a share `fpr` of non-members like x exceeds
-    margin = (phi - mean(x)) / spread(x) - z     a Gaussian's mean and spread, z: what a share `fpr` of z-values exceeds
+    margin = phi - q(x)                          q(x): exceeded by a share `fpr` of non-members like x
+    margin = (phi - mean(x)) / spread(x) - z     a Gaussian's mean and spread, z: exceeded by a share `fpr` of z-values
 
 Source: Bertran et al. 2023, Scalable membership inference attacks via quantile regression, NeurIPS. It asks the target
-alone: no shadow models, no knowledge of the architecture. They are ignored and may be None.
+alone and needs no shadow models and no knowledge of the architecture. Shadows are ignored and may be None.
 
 The zero of the margins is set on the known non-members alone, so that a share `fpr` of other non-members is taken for
-members: the two models are learned in folds, and what is subtracted is a quantile of the margins of those that were left
-out of a fold (ours, after conformalised quantile regression, Romano, Patterson and Candes 2019, arXiv:1905.03222: trees
+members. For that the two models are learned in folds, and a quantile of the margins of the examples left out of a fold is
+subtracted (ours, after conformalised quantile regression, Romano, Patterson and Candes 2019, arXiv:1905.03222: trees
 follow the few examples that they have, and their own quantiles are too low).
 
-The paper trains a network on x. Here trees learn from x and the true class, on the processor, in seconds: of tables the
-features as they are, of pictures the first principal components of their pixels, those of the known non-members. Pixels say
-little of natural pictures: give `features`, as those of a network that was trained on other data.
+The paper trains a network on x. Here trees learn from x and the true class, on the processor, in seconds: for tables from
+the features as they are, for pictures from the first principal components of the known non-members' pixels. Pixels say
+little about natural pictures: give `features`, for example those of a network trained on other data.
 """
 
 import math
@@ -36,7 +36,7 @@ from mialib.attacks import signals
 
 FOLDS = 5
 COMPONENTS = 32  # of pictures
-CATEGORIES = 255  # what scikit-learn's trees can tell apart
+CATEGORIES = 255  # as many as scikit-learn's trees can tell apart
 FLOOR = 1e-6  # smallest squared residual, squared log-odds: a spread of 0 divides nothing
 SMALL = {
     "max_iter": 50,
@@ -47,16 +47,16 @@ SMALL = {
 
 @dataclass(frozen=True)
 class QuantileRegression:
-    """The attack; how it is called stands in the module's first lines.
+    """The attack; the module's first lines say how to call it.
 
     Args:
         fpr: share of non-members that the margins' zero takes for members, in (0, 1).
-        gaussian: mean and spread, which rank at all rates; else the quantile at `fpr` alone.
-        features: features(x (n, ...)) -> (n, d), what the trees see of an input; None: see the module's first lines.
+        gaussian: mean and spread, which give a ranking for all rates; else the quantile at `fpr` alone.
+        features: features(x (n, ...)) -> (n, d), what the trees see of an input; None: as the module's first lines say.
 
     Raises:
-        ValueError: an fpr outside (0, 1); when called, a target that is not one model, without inputs or without public
-            examples, or with fewer of these than can show so low a rate: 1 / fpr - 1, at least 20.
+        ValueError: an fpr outside (0, 1); when called, a target that is not one model, or lacks inputs or public
+            examples, or has too few of these to show that rate: it needs 1 / fpr - 1, at least 20.
     """
 
     fpr: float = 0.05
@@ -80,13 +80,13 @@ class QuantileRegression:
         fold = torch.randperm(len(phi), generator=generator).numpy() % FOLDS
         learn = self._gaussian if self.gaussian else self._quantile
         held_out, of = learn(seen[0], phi, fold, streams.seed(seed, "quantile regression") % 2**32)
-        # the smallest of them that at most a share fpr of one more, unseen, exceeds
+        # the smallest margin such that at most a share fpr of further examples exceeds it
         place = math.ceil((1 - self.fpr) * (len(phi) + 1) - 1e-9)
         zero = np.sort(held_out)[place - 1]
         return torch.from_numpy(of(seen[1], _confidence(target).numpy()) - zero)
 
     def _quantile(self, x: np.ndarray, phi: np.ndarray, fold: np.ndarray, seed: int):
-        """Margins (r,) of the known, each from those of other folds, and margins(x, phi) of others."""
+        """Margins (r,) of the known examples, each from trees of other folds, and margins(x, phi) for others."""
         trees = _trees(x, seed, loss="quantile", quantile=1 - self.fpr)
         held_out = phi - _left_out(trees, x, phi, fold)
         trees.fit(x, phi)
@@ -96,7 +96,7 @@ class QuantileRegression:
         mean, variance = (
             _trees(x, seed),
             _trees(x, seed, loss="gamma"),
-        )  # as squares of Gaussian residuals are
+        )  # squares of Gaussian residuals have this distribution
         residual = phi - _left_out(mean, x, phi, fold)
         squared = np.maximum(residual**2, FLOOR)
         held_out = residual / np.sqrt(_left_out(variance, x, squared, fold))
@@ -105,7 +105,7 @@ class QuantileRegression:
         return held_out, lambda x, phi: (phi - mean.predict(x)) / np.sqrt(variance.predict(x))
 
     def _seen(self, views: Views, known: Views) -> np.ndarray:
-        """What the trees see of the examples, (n, d + 1) float32: the true class is in the last column."""
+        """The examples as the trees see them, (n, d + 1) float32, with the true class in the last column."""
         x = views.x[0]
         if self.features is not None:
             x = self.features(x)
@@ -132,7 +132,7 @@ def _confidence(views: Views) -> Tensor:
 
 
 def _trees(x: np.ndarray, seed: int, **loss) -> HistGradientBoostingRegressor:
-    # classes have no order; of more than these the trees know none but an order
+    # classes have no order; with more of them than this, the trees have to use an order
     classes = [x.shape[1] - 1] if x[:, -1].max() < CATEGORIES else None
     return HistGradientBoostingRegressor(**loss, **SMALL, random_state=seed, categorical_features=classes)
 
@@ -140,7 +140,7 @@ def _trees(x: np.ndarray, seed: int, **loss) -> HistGradientBoostingRegressor:
 def _left_out(
     trees: HistGradientBoostingRegressor, x: np.ndarray, y: np.ndarray, fold: np.ndarray
 ) -> np.ndarray:
-    """What is predicted for each row by trees that learned from the other folds, (r,)."""
+    """The prediction for each row by trees that learned from the other folds, (r,)."""
     found = np.empty(len(y))
     for number in range(FOLDS):
         here = fold == number
@@ -149,7 +149,7 @@ def _left_out(
 
 
 def _components(x: Tensor, known: Tensor) -> Tensor:
-    """The first principal components of `known` (r, d), in them x (n, d): (n, up to `COMPONENTS`)."""
+    """x (n, d) in the first principal components of `known` (r, d): (n, up to `COMPONENTS`)."""
     mean = known.mean(0)
     _, _, axes = torch.linalg.svd(known - mean, full_matrices=False)
     return (x - mean) @ axes[:COMPONENTS].T

@@ -1,25 +1,26 @@
 """BASE and RMIA: how much more likely is the true label to the target than to shadow models?
 
-p_T(x; theta) is the softmax of logits / T at the true class of x. Served answers are log-posteriors, which are the logits
-less one number a row: softmax(log-posteriors / T) is the same. Behind an output defence it is that of what is served.
+p_T(x; theta) is the softmax of logits / T at the true class of x. Served answers are log-posteriors, that is, logits
+minus one number a row, and softmax(log-posteriors / T) is the same. Behind an output defence it is computed from served
+answers.
 
     online        log r(x) = log p_T(x; theta) - log (mean over all shadows of p_T(x; theta_k))
     BASE offline  log r(x) = log p_T(x; theta) - c log p_out(x)
     RMIA offline  log r(x) = log p_T(x; theta) - log (((1 + a) p_out(x) + 1 - a) / 2)
 
-p_out is the mean of p_T over the shadows that have x as a non-member. RMIA: members are said to be on average
-a p_out + 1 - a likely, and r is against the mean of both sides. c = a = .33, T = 2, gamma = 2 as in public code. Sources:
-Lassila et al. 2025, arXiv:2505.24089 (BASE); Zarifzadeh et al. 2024, arXiv:2312.03262 (RMIA); LeakPro `base.py`, `rmia.py`.
+p_out is the mean of p_T over the shadows that have x as a non-member. RMIA takes a p_out + 1 - a for the mean over
+members, and r compares with the mean of both sides. c = a = .33, T = 2, gamma = 2 as in public code. Sources: Lassila
+et al. 2025, arXiv:2505.24089 (BASE); Zarifzadeh et al. 2024, arXiv:2312.03262 (RMIA); LeakPro `base.py`, `rmia.py`.
 
-BASE's score is log r(x). RMIA's is the share of other examples z for which r(x) / r(z) > gamma. With one set of z for all x
-this share is a step function of r(x) that never falls: *RMIA ranks the candidates of one target as log r does*, online as
-BASE's online, up to ties (our observation), and it can take |z| + 1 values only. At a false-positive rate of 0.1 % the
-difference is nothing but those ties. So log r is its tie-break here: RMIA's margin is log r(x) - log gamma less the order
-statistic of log r(z) that x has to pass, in nats. Its ranking is that of log r and its decision that of the share. The
-two attacks differ in that decision: RMIA measures each target by its own z.
+BASE's score is log r(x). RMIA's is the share of other examples z for which r(x) / r(z) > gamma. With the same z for all
+x, this share is a step function of r(x) that never falls: *RMIA ranks the candidates of one target as log r does*, and
+online as BASE does, up to ties (our observation). It can take only |z| + 1 values. At a false-positive rate of 0.1 %
+those ties are the whole difference. So log r breaks the ties here: RMIA's margin is log r(x) - log gamma minus the
+order statistic of log r(z) that x has to pass, in nats. Its ranking is that of log r and its decision that of the
+share. The two attacks differ in that decision: RMIA measures each target by its own z.
 
-z are the candidates themselves, half of them members; in the paper a sample of the population. No ranking depends on it.
-The signature, the zero and who is left out when a shadow plays the target: `calibrating`.
+z are the candidates themselves, half of them members; in the paper they are a sample of the population. No ranking
+depends on this. `calibrating` has the signature, the zero, and which shadows are left out when one plays the target.
 """
 
 import math
@@ -36,12 +37,12 @@ from mialib.attacks.threshold import best_threshold, in_order
 FAINTEST = (
     -600.0
 )  # log p_T: of a class that is served no probability at all, and far from float64's smallest number
-ROUNDING = 1e-15  # of a mean, where a shadow was taken out of it: what may be left of a difference of equals
+ROUNDING = 1e-15  # of a mean from which a shadow was taken out: what may remain of a difference of equals
 
 
 @dataclass(frozen=True)
 class Ratio(Calibrated):
-    """What BASE and RMIA share: they look at log p_T, T > 0 the temperature, and average p_T over shadows."""
+    """What BASE and RMIA share: the signal log p_T, with T > 0 the temperature, and the mean of p_T over shadows."""
 
     temperature: float = 2.0
 
@@ -57,10 +58,10 @@ class Ratio(Calibrated):
 
 @dataclass(frozen=True)
 class BASE(Ratio):
-    """The attack; how it is called stands in the first lines of `calibrating`.
+    """The attack; `calibrating` says how to call it.
 
     Args:
-        online: against all shadows; else against those that have a candidate as a non-member.
+        online: compare with all shadows; else with those that have a candidate as a non-member.
         temperature: T > 0.
         exponent: c, offline.
 
@@ -78,12 +79,12 @@ class BASE(Ratio):
 
 @dataclass(frozen=True)
 class RMIA(Ratio):
-    """The attack; how it is called stands in the first lines of `calibrating`.
+    """The attack; `calibrating` says how to call it.
 
     Args:
-        online: against all shadows; else against those that have a candidate as a non-member.
+        online: compare with all shadows; else with those that have a candidate as a non-member.
         temperature: T > 0.
-        gamma: how many times as likely x must be as z, at least 1.
+        gamma: how many times as likely as z x must be, at least 1.
         slope: a, offline, in [0, 1].
 
     Raises:
@@ -107,7 +108,7 @@ class RMIA(Ratio):
         return signal - (((1 + self.slope) * _mean(others) + 1 - self.slope) / 2).log()
 
     def shares(self, score: Tensor) -> Tensor:
-        """RMIA's own scores (n,) in [0, 1) of one target's log r (n,): of how many z is r(x) > gamma r(z)?"""
+        """RMIA's own scores (n,) in [0, 1) from one target's log r (n,): the share of z with r(x) > gamma r(z)."""
         return _passed(score, in_order(score), self.gamma).double() / len(score)
 
     def _margins(self, score: Tensor, played: Tensor, answered: Tensor, shadow_member: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ class RMIA(Ratio):
 
 
 def log_softened(views: Views, temperature: float) -> Tensor:
-    """log p_T of the true class, float64 (m, n), in [FAINTEST, 0]; views as of m models."""
+    """log p_T of the true class, float64 (m, n), in [FAINTEST, 0]; the views hold m models."""
     found = []
     for answers, labels in zip(views.log_posteriors, views.labels, strict=True):
         # model by model: no second copy of all answers
@@ -134,12 +135,12 @@ def log_softened(views: Views, temperature: float) -> Tensor:
 
 
 def _passed(score: Tensor, ordered: Tensor, gamma: float) -> Tensor:
-    """Of how many z, whose log r are `ordered`, is r(x) > gamma r(z); int64 (n,)."""
+    """The number of z, with log r in `ordered`, for which r(x) > gamma r(z); int64 (n,)."""
     return torch.searchsorted(ordered, score - math.log(gamma))
 
 
 def _mean(side: Side) -> Tensor:
-    """Of p_T, above what rounding leaves where a shadow was taken out."""
+    """The mean of p_T, kept above what rounding leaves where a shadow was taken out."""
     whole = side if side.whole is None else side.whole
     return torch.maximum(side.mean, ROUNDING * whole.mean).clamp_(min=math.exp(FAINTEST))
 

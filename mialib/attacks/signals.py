@@ -1,4 +1,4 @@
-"""Per-example membership signals computed from what a model answers.
+"""Membership signals for each example, computed from a model's answers.
 
 Every signal maps log-posteriors (..., n, c) and labels (..., n) to (..., n) float64, larger = more likely a
 member; leading axes are models. Log-posteriors are those of log_softmax in float64: rows whose probabilities
@@ -6,12 +6,11 @@ sum to one, -inf allowed. No function changes its inputs. All raise ValueError o
 nan (logits passed by mistake, a model that diverged), on labels whose shape does not fit, and on labels
 outside [0, c).
 
-One unit for all of them: a surprisal u >= 0 in nats (cross-entropy -log p_y, entropy, modified entropy, -log
-max p) is given as the log-odds of the probability whose surprisal it is, -log(expm1(u)); for the
-cross-entropy that is log(p_y / (1 - p_y)). An overfit model's posteriors saturate: log p_y is exactly 0 while
-the other classes still say -60. Everything here is computed from the complements 1 - p, in the log domain, so
-that such an example gets 60 and not infinity. Results are clamped to [-LIMIT, LIMIT], which only posteriors
-of exactly 0 or 1, or logits more than LIMIT apart, ever reach.
+All have one unit. A surprisal u >= 0 in nats (cross-entropy -log p_y, entropy, modified entropy, -log max p) is given as
+the log-odds of the probability that has it, -log(expm1(u)); for the cross-entropy that is log(p_y / (1 - p_y)). An
+overfit model's posteriors saturate: log p_y is exactly 0 while the other classes still say -60. Everything here is
+computed from the complements 1 - p, in the log domain, so that such an example gets 60 and not infinity. Results are
+clamped to [-LIMIT, LIMIT], which is reached only by posteriors of exactly 0 or 1, or by logits more than LIMIT apart.
 """
 
 import functools
@@ -24,7 +23,7 @@ from torch import Tensor
 from mialib.asking.posteriors import LIMIT, check_labels, checked, log_odds, true_class
 from mialib.data.tensors import must_be_tensor
 
-BLOCK = 1024  # rows; 135,000 x 100 posteriors take a quarter of the time of one piece
+BLOCK = 1024  # rows at a time; 135,000 x 100 posteriors then take a quarter of the time
 NEGLIGIBLE = -40.0  # e**-40 is below float64's resolution beside 1: log(-log1p(-e**q)) and q agree
 
 
@@ -57,7 +56,7 @@ def top1(log_posteriors: Tensor, labels: Tensor) -> Tensor:
 
 
 def _in_blocks(signal):
-    """The same signal over `BLOCK` rows at a time: its many temporaries then stay in the processor's cache."""
+    """The same signal, computed over `BLOCK` rows at a time: its many temporaries then stay in the processor's cache."""
 
     @functools.wraps(signal)
     def blocked(log_posteriors: Tensor, labels: Tensor) -> Tensor:
@@ -86,9 +85,9 @@ def entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
 def modified_entropy(log_posteriors: Tensor, labels: Tensor) -> Tensor:
     """Modified entropy M = -(1 - p_y) log p_y - sum over c != y of p_c log(1 - p_c), as log-odds.
 
-    Unlike the entropy it tells a certain right answer (M near 0) from a certain wrong one (M large).
-    Source: Song and Mittal 2021, arXiv:2003.10595. Their code and mia_prune's clip the logarithms at log
-    1e-30, so that all posteriors beyond look alike; here they stay exact, and only the result is clamped.
+    Unlike the entropy it tells a certain right answer (M near 0) from a certain wrong one (M large). Source: Song and
+    Mittal 2021, arXiv:2003.10595. Their code and mia_prune's clip the logarithms at log 1e-30, so that all smaller
+    posteriors look alike; here they stay exact, and only the result is clamped.
     """
     log_p = checked(log_posteriors, labels)
     log_q = log_complement(log_p)
@@ -110,7 +109,7 @@ def log_complement(log_p: Tensor) -> Tensor:
 
 
 def confidence_gap(log_posteriors: Tensor, labels: Tensor, member: Tensor) -> Gap:
-    """Mean posterior of the true class over members minus the same over non-members; member bool (..., n).
+    """Mean posterior of the true class over members minus that over non-members; member bool (..., n).
 
     Source: the prediction divergence of Yuan and Zhang 2022, arXiv:2202.03335.
     """
@@ -118,9 +117,9 @@ def confidence_gap(log_posteriors: Tensor, labels: Tensor, member: Tensor) -> Ga
 
 
 def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
-    """Mean sensitivity of the true class over non-members minus the same over members; member bool (..., n).
+    """Mean sensitivity of the true class over non-members minus that over members; member bool (..., n).
 
-    The sign is turned, since a model is less sensitive on what it has memorised. Sensitivities (..., n, c)
+    The sign is turned, since a model is less sensitive where it has memorised. Sensitivities (..., n, c)
     are >= 0. Source: as for `confidence_gap`; the notebook divergence_plot.ipynb of mia_prune.
     """
     check_labels(sensitivity, labels, "sensitivity")
@@ -128,7 +127,10 @@ def sensitivity_gap(sensitivity: Tensor, labels: Tensor, member: Tensor) -> Gap:
 
 
 def check_member(member: Tensor, labels: Tensor, name: str = "member", where: str = "") -> None:
-    """Raises ValueError, which calls it `name` and begins with `where`, where `member` is not bool in the shape of the labels, or of no model."""
+    """Raises ValueError unless `member` is bool, in the shape of the labels, and of at least one model.
+
+    name, where: what the message calls `member`, and what it begins with.
+    """
     must_be_tensor(name, member, torch.bool, where)
     if member.shape != labels.shape:
         raise ValueError(
@@ -142,7 +144,7 @@ def check_member(member: Tensor, labels: Tensor, name: str = "member", where: st
 
 
 def _log_surprisal(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """log(-log p), from log p where p < 1/2, else from log q = log(1 - p): each where precise."""
+    """log(-log p): from log p if p < 1/2, else from log q = log(1 - p), each where it is precise."""
     from_q = torch.where(log_q < NEGLIGIBLE, log_q, (-torch.log1p(-log_q.exp())).log())
     return torch.where(log_p < -math.log(2), (-log_p).log(), from_q)
 

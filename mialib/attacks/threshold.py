@@ -1,15 +1,14 @@
-"""Threshold attacks: one signal, one cut, fitted on shadow models. Attacks have the contract's one signature
+"""Threshold attacks: one signal, one cut, fitted on shadow models. They have the contract's one signature
 
     attack(target, shadows, shadow_member, seed) -> margins (n,) float64
 
-target: Views of one model on n candidates; shadows: Views of s models; shadow_member: bool (s, n_s), 1 =
-member. A margin is the signal's log-odds minus the threshold, > 0 = "member". Nothing here is random, `seed`
-is part of the signature only.
+target: Views of one model on n candidates; shadows: Views of s models; shadow_member: bool (s, n_s), 1 = member. A margin
+is the signal's log-odds minus the threshold, > 0 = "member". Nothing here is random; `seed` is only part of the
+signature.
 
-A threshold maximises the balanced accuracy (TPR + TNR) / 2 over the rows of all shadow models together. Per
-class means one threshold for each true class, as in Song and Mittal 2021, arXiv:2003.10595, which the margins
-then share as their zero; `_global` means one for all. The names, beside those that mia_prune (Yuan and Zhang
-2022) gives to its baselines:
+A threshold maximises the balanced accuracy (TPR + TNR) / 2 over the rows of all shadow models together. Attacks per class
+have one threshold for each true class, as in Song and Mittal 2021, arXiv:2003.10595, which is the zero of its margins;
+`_global` means one for all. The names, with those that mia_prune (Yuan and Zhang 2022) gives its baselines:
 
     gap                  "correctness"; no threshold, margins are +1 or -1
     confidence           "Conf"
@@ -37,10 +36,10 @@ def best_threshold(signal: Tensor, member: Tensor) -> Tensor:
     """The threshold t for which `signal > t` best tells members from non-members, a float64 scalar.
 
     signal float (n,), finite; member bool (n,) with members and non-members. Maximises the balanced accuracy
-    over all cuts between distinct values; t is half-way between the neighbours, or just below the smallest
-    value where calling everything a member is best. Of equally good cuts the lowest is taken (so a useless
-    signal calls everything a member). Raises ValueError on other shapes or types, on values that are not
-    finite, and where one of the two groups is empty.
+    over all cuts between distinct values; t is half-way between the neighbours, or just below the smallest value if
+    calling everything a member is best. Of equally good cuts the lowest is taken (so a useless signal calls everything a
+    member). Raises ValueError for other shapes or types, for values that are not finite, and if one of the two groups is
+    empty.
     """
     return _best_cut(_checked(signal, member), member)
 
@@ -101,7 +100,7 @@ def gap(
 
 
 def gap_accuracy(generalization_gap):
-    """Balanced accuracy, and AUC, of `gap` on a network of this training minus test accuracy: 1/2 + gap / 2."""
+    """Balanced accuracy, which is also the AUC, of `gap` on a network with this train minus test accuracy: 1/2 + gap / 2."""
     return 0.5 + generalization_gap / 2
 
 
@@ -124,25 +123,25 @@ ATTACKS = {
     "modified_entropy_global": modified_entropy_global,
     "top1": top1,
 }
-# those of ATTACKS that hold all classes to one threshold where another holds each to its own
+# attacks with one threshold for all classes that have a twin with a threshold for each
 GLOBAL = ("confidence_global", "entropy_global", "modified_entropy_global")
 
 
 def _best_cut(signal: Tensor, member: Tensor) -> Tensor:
-    """`best_threshold` of rows that are known to be right; signal float64 (n,)."""
+    """`best_threshold` of rows that are already checked; signal float64 (n,)."""
     members, others = in_order(signal[member]), in_order(signal[~member])
-    # Relative to calling all of them members, the cut above one of the others raises TNR by the others up to it and
-    # lowers TPR by the members up to it; in whole numbers, so that equal cuts are exactly equal. A best cut that is as
-    # low as can be lies just above one of the others, and above all that are equal to it: of these the last scores most.
+    # Relative to calling every row a member, a cut above a non-member raises TNR by the non-members up to it and lowers
+    # TPR by the members up to it; in whole numbers, so that equal cuts are exactly equal. The lowest best cut lies just
+    # above a non-member, and above all rows equal to it: of these the last scores most.
     members_up_to = torch.searchsorted(members, others, right=True)
     others_up_to = torch.arange(1, len(others) + 1, device=others.device)
     score = others_up_to * len(members) - members_up_to * len(others)
-    best = score.argmax()  # the first of equal ones
+    best = score.argmax()  # the first of equals
     if score[best] > 0:
         low = others[best]
         above = [members[members_up_to[best] :][:1], others[best + 1 :][:1]]
         high = torch.cat(above).min()
-    else:  # all are called members
+    else:  # every row is called a member
         high = torch.minimum(members[0], others[0])
         low = torch.nextafter(high, high.new_tensor(-torch.inf))
     middle = low + (high - low) / 2
@@ -150,7 +149,7 @@ def _best_cut(signal: Tensor, member: Tensor) -> Tensor:
 
 
 def in_order(values: Tensor) -> Tensor:
-    """From the smallest; numpy sorts plain numbers ten times as fast as torch, which numbers them too."""
+    """The values from the smallest; numpy sorts plain numbers ten times as fast as torch, which also numbers them."""
     if values.device.type != "cpu":
         return values.sort().values
     return torch.from_numpy(np.sort(values.numpy()))

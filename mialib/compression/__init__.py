@@ -1,4 +1,4 @@
-"""Fewer or coarser weights: masks, quantisers and schedules as pure functions on a population's parameters."""
+"""Fewer or coarser weights: masks, quantisers and schedules, as pure functions on a population's parameters."""
 
 import lazy_loader
 

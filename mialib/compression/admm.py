@@ -1,4 +1,4 @@
-"""Pruning by ADMM: the weights are drawn, step by step, to where a hard projection would put them.
+"""Pruning by ADMM: step by step the weights are drawn to where a hard projection would put them.
 
     min L(W)  subject to  card(W_i) <= l_i        with g the indicator of the constraint, Z a copy of W that satisfies it,
                                                   and U the scaled dual variable of W = Z:
@@ -6,9 +6,9 @@
     Z-step   Z <- the nearest point to W + U that satisfies the constraint (keep the largest, zero the rest)
     U-step   U <- U + W - Z
 
-The residual ||W - Z|| / ||W|| tells whether it has worked: where it is not small, the pruning that follows is nothing but
-magnitude pruning with a detour. Source: Zhang et al. 2018, arXiv:1804.03294, equations 3 to 8; scaled form and the
-rescaling of U with rho: Boyd et al. 2011, sections 3.1.1 and 3.4.1.
+The residual ||W - Z|| / ||W|| tells whether it has worked: if it is not small, the pruning that follows is only magnitude
+pruning with a detour. Source: Zhang et al. 2018, arXiv:1804.03294, equations 3 to 8; scaled form, and rescaling of U with
+rho: Boyd et al. 2011, sections 3.1.1 and 3.4.1.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,13 @@ from mialib.training import Population, Tensors
 
 @dataclass(frozen=True)
 class ADMM:
-    """The `constraint` of `fit` that ends in weights close to what `project` keeps of them.
+    """The `constraint` of `fit` that pulls the weights towards the values that `project` keeps.
 
     The records get `residual`, one value an iteration over all constrained parameters, and `residual <name>` for each.
     Prune afterwards with `project(population.params)`, and retrain under that mask from a fresh optimiser.
 
-    Args:
+    project: project(params) -> Masks of the weights that may stay (`cardinality.LargestWeights`,
+        `channels.LargestChannels`).
         project: project(params) -> Masks of what may stay (`cardinality.LargestWeights`, `channels.LargestChannels`).
         every: optimiser steps of a W-step; after each of them Z, U and rho move.
         rho: strength of the pull in the first iteration.
@@ -82,7 +83,7 @@ class _Splitting:
         self.names = list(admm.project(params).kept)
         self.z = self._project(self._w(params))
         self.u = {name: torch.zeros_like(z) for name, z in self.z.items()}
-        # the penalty reads Z, U and the pull where they lie, so that a captured step follows them
+        # the penalty reads Z, U and the pull in place, so that a captured step follows them
         self.pull = next(iter(self.z.values())).new_tensor(self.rho / 2)
         self.curves = {name: [] for name in ("residual", *(f"residual {name}" for name in self.names))}
 
@@ -100,7 +101,7 @@ class _Splitting:
                 self.z[name].copy_(z[name])
             self._note(w)
             for name in self.names:
-                # U is the dual variable over rho, so it shrinks where rho grows
+                # U is the dual variable divided by rho, so it shrinks where rho grows
                 self.u[name].copy_((self.u[name] + w[name] - self.z[name]) / self.admm.growth)
             self.rho *= self.admm.growth
             self.pull.fill_(self.rho / 2)

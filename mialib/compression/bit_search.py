@@ -1,9 +1,9 @@
-"""Which layers can do with fewer bits: a greedy search that asks for resistance first.
+"""Which layers can do with fewer bits: a greedy search that puts resistance to attacks first.
 
 Our reading of "resistance is the main objective" in Famili & Lao 2023 (doi:10.3390/s23187722), whose algorithm is not
-available to us: a **reconstruction**. From the widest allocation on, each round tries the next narrower width of every
-layer and keeps the step that lowers the leak most for its accuracy, until every further step would cost too much
-accuracy in all. Of the path it took, the allocation that leaked least is the answer.
+available to us: a **reconstruction**. It starts from the widest allocation. Each round tries the next narrower width of
+every layer and keeps the step that lowers the leak most for its accuracy, until every further step would cost too much
+accuracy in all. The answer is the allocation on this path that leaked least.
 
 The caller measures how much an allocation leaks and how accurate it is, on shadow models: the target has no part in it.
 """
@@ -20,11 +20,11 @@ from mialib.compression import quantization
 from mialib.store import Store
 from mialib.training import loop
 
-SMALLEST_COST = 0.005  # accuracy; a step that seems to cost less is ranked as if it cost this
+SMALLEST_COST = 0.005  # accuracy; a step that seems to cost less is ranked as if it cost that
 
 
 class Measured(NamedTuple):
-    """Of one allocation: leak and accuracy, 0 to 1, and the seconds that it took to find out."""
+    """Leak and accuracy of one allocation, 0 to 1, and the seconds that measuring took."""
 
     leak: float
     accuracy: float
@@ -37,7 +37,7 @@ class Found:
 
     Args:
         bits: parameter name -> bit-width, the allocation on the path that leaked least.
-        log: every allocation that was measured, a row each: round, layer, bits (that it tried), leak, accuracy, gain
+        log: a row for every allocation that was measured: round, layer, bits (that were tried), leak, accuracy, gain
             (leak lowered in that step per accuracy lost), kept (the step was taken), seconds. Round 0 is the start.
     """
 
@@ -57,12 +57,12 @@ class Found:
 
     @property
     def seconds(self) -> float:
-        """What measuring them took, whenever that was."""
+        """The time that measuring them took, whenever that was."""
         return float(self.log["seconds"].sum())
 
 
 def at_most(layers: int, choices: int) -> int:
-    """How many allocations a search over `layers` layers and `choices` widths has to measure at most."""
+    """The largest number of allocations that a search over `layers` layers and `choices` widths measures."""
     return 1 + layers**2 * (choices - 2) + layers * (layers + 1) // 2
 
 
@@ -145,15 +145,15 @@ def search(
 def remembered(
     measure: Callable[[Mapping[str, float]], tuple[float, float]], cache: Store | None = None, **made_of
 ) -> Callable[[Mapping[str, float]], Measured]:
-    """`measure`, timed, and asked only what it has not been asked before, so that a stopped search can be resumed.
+    """`measure`, timed, with its answers remembered, so that a stopped search can be resumed.
 
     Only the two numbers are kept. A network for each allocation would fill disks: give the trainings inside `measure` a
     store that is thrown away.
 
     Args:
         cache: default: the store at its default place.
-        made_of: all that the answer depends on besides the bit-widths, the code that is reached excepted:
-            the models that are tried, their data, the recipe (see `hashing.describe`).
+        made_of: everything besides the bit-widths that the answer depends on, except code that is reached: the models
+            that are tried, their data, the recipe (see `hashing.describe`).
     """
     cache = cache or Store()
     code = hashing.sources(measure, loop.train, quantization.Quantizer)

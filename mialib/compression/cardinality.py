@@ -1,8 +1,8 @@
 """How many weights each layer may keep, and which: the projection onto card(W_i) <= l_i that ADMM needs.
 
 A *projection* is called with stacked parameters, name -> (k, *shape), and gives `Masks` of what it keeps; multiplying by
-them is the nearest point that satisfies the constraint. One-shot magnitude pruning is this projection done once, gradual
-pruning and ADMM (`gradual.py`, `admm.py`) go there step by step, and so they can be compared at equal size.
+them is the nearest point that satisfies the constraint. One-shot magnitude pruning does this projection once; gradual
+pruning and ADMM (`gradual.py`, `admm.py`) go there step by step. So all three can be compared at equal size.
 
 Compression is counted over the *weights* of convolutions and Linear layers: all of them / those kept. Biases and
 normalisation are not pruned and not counted; `size.table` counts everything.
@@ -22,7 +22,7 @@ from mialib.training.population import skeleton
 class LargestWeights:
     """Keep the l_i largest magnitudes of each named layer: all but round((1 - density) * n_i), at least one.
 
-    Each of the k models is ranked on its own; of equal magnitudes those with the smaller index go first.
+    Each of the k models is ranked on its own; of equal magnitudes those with the smaller index are pruned first.
 
     Args:
         densities: parameter name -> share of its weights kept, in (0, 1].
@@ -55,7 +55,7 @@ class LargestWeights:
 
 
 def layers(make_model: Callable[[], nn.Module]) -> dict[str, int]:
-    """The weights that count, of every convolution and Linear layer in their order: name -> number."""
+    """The weights that count, of every convolution and Linear layer in order: name -> number."""
     module = skeleton(make_model)
     params = dict(module.named_parameters())
     return {
@@ -64,7 +64,7 @@ def layers(make_model: Callable[[], nn.Module]) -> dict[str, int]:
 
 
 def everywhere(make_model: Callable[[], nn.Module], compression: float) -> LargestWeights:
-    """The same share kept of every layer, 1 / compression.
+    """Keep the same share, 1 / compression, of every layer.
 
     Raises:
         ValueError: a compression below 1.

@@ -1,12 +1,12 @@
-"""Structured pruning: whole channels go, so that what is left is an ordinary, smaller network.
+"""Structured pruning: whole channels are removed, so that an ordinary, smaller network is left.
 
-A mask as in `mialib.compression.pruning` zeroes everything a channel is made of: its slices of the convolutions' and
-Linear layers' weights, their biases, and gamma and beta of the BatchNorms behind them. Such a channel emits exactly 0
-through ReLU-like activations and pools, so training and attacks can go on with masks, k models at a time, and
-`smaller` cuts the same channels out of a single module afterwards without changing its logits.
+A mask as in `mialib.compression.pruning` zeroes everything that a channel consists of: its slices of the weights of
+convolutions and Linear layers, their biases, and gamma and beta of the BatchNorms behind them. Such a channel emits
+exactly 0 through ReLU-like activations and pools. So training and attacks can go on with masks, k models at a time, and
+afterwards `smaller` cuts the same channels out of a single module without changing its logits.
 
-Which channels have to go together (the branches of a residual addition, a depthwise convolution and what feeds it)
-is found by tracing the network with torch_pruning: Fang et al. 2023 (DepGraph), arXiv:2301.12900.
+Tracing the network with torch_pruning finds which channels have to go together (the branches of a residual addition, a
+depthwise convolution and the layer that feeds it): Fang et al. 2023 (DepGraph), arXiv:2301.12900.
 """
 
 import copy
@@ -31,7 +31,7 @@ _PASSING = (
 
 @dataclass(frozen=True)
 class Group:
-    """Channels 0 to `size` - 1 that run through several layers; each can only be removed from all of them at once.
+    """Channels 0 to `size` - 1 that run through several layers; each can only be removed from all of them together.
 
     `outputs` are the parameters (named as in `named_parameters`, in that order) whose dimension 0 counts these
     channels: weights and biases of the layers that emit them, gamma and beta of their BatchNorms.
@@ -44,13 +44,13 @@ class Group:
 def groups(make_model: Callable[[], nn.Module], example: Tensor) -> tuple[Group, ...]:
     """All groups of channels that can be removed from this architecture; they share no parameter.
 
-    Left out are the logits, and channels that would not be silent or not be separable after masking: those that meet
-    LayerNorm, GroupNorm or a BatchNorm without gamma and beta, grouped convolutions (depthwise ones are fine) and
-    transposed ones, parameters outside of layers, and those that a BatchNorm (or an addition) meets at other
-    indices, as behind the concatenations of DenseNet; there the inner channels of the bottlenecks are found.
+    Left out are the logits, and channels that would not be silent or not separable after masking. Those are channels that
+    meet LayerNorm, GroupNorm or a BatchNorm without gamma and beta; those of grouped convolutions (depthwise ones are
+    fine) and transposed ones; parameters outside of layers; and channels that a BatchNorm (or an addition) meets at
+    other indices, as behind the concatenations of DenseNet, where only the inner channels of the bottlenecks are found.
 
     Args:
-        make_model: zero-argument constructor of the architecture; only traced, no weights are made.
+        make_model: constructor of the architecture, without arguments; it is only traced, no weights are made.
         example: a batch of inputs (b, ...) of the right shape; its values do not matter.
 
     Raises:
@@ -64,11 +64,11 @@ def groups(make_model: Callable[[], nn.Module], example: Tensor) -> tuple[Group,
 
 @dataclass(frozen=True)
 class LargestChannels:
-    """Masks that keep the channels with the largest weights, each group and each model on its own.
+    """Masks that keep the channels with the largest weights; each group and each model is ranked on its own.
 
-    A channel's rank is the L2 norm of its slices of all the group's weights of two or more dimensions together
-    (convolutions and Linear layers; neither BatchNorm nor biases). Of n channels all but round((1 - density) * n) stay; of
-    equal ones those with the smaller index go first. Source: magnitude of coupled channels, Fang et al. 2023.
+    A channel's rank is the L2 norm of its slices of all the group's weights with two or more dimensions (convolutions and
+    Linear layers; neither BatchNorm nor biases). Of n channels all but round((1 - density) * n) stay; of equal ones those
+    with the smaller index are pruned first. Source: magnitude of coupled channels, Fang et al. 2023.
 
     Args:
         groups: as `groups` finds them.
@@ -106,15 +106,15 @@ class LargestChannels:
 def smaller(module: nn.Module, example: Tensor) -> nn.Module:
     """A copy of `module`, in eval mode, without its dead channels; same logits up to rounding.
 
-    A channel is dead where all `outputs` of its group are exactly zero, as in `population[i]` of pruned parameters.
-    One channel of each group stays even if all are dead, since an empty layer would end the network.
+    A channel is dead if all `outputs` of its group are exactly zero, as in `population[i]` of pruned parameters. One
+    channel of each group stays even if all are dead, since an empty layer would end the network.
 
     Args:
         module: stays as it is.
-        example: a batch of inputs (b, ...) on the module's device, to trace and to compare the logits.
+        example: a batch of inputs (b, ...) on the module's device, for tracing and for comparing the logits.
 
     Raises:
-        ValueError: the logits differ, so a dead channel was not silent (behind a sigmoid, for one).
+        ValueError: the logits differ, so a dead channel was not silent (for example behind a sigmoid).
     """
     result = copy.deepcopy(module).eval().requires_grad_(True)  # tracing follows the gradients
     before = _logits(result, example)
@@ -140,7 +140,7 @@ def smaller(module: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _trace(module: nn.Module, example: Tensor) -> list[tuple[Group, torch_pruning.dependency.Group]]:
-    """The groups of a module, each with torch_pruning's own that says which inputs of other layers go with it.
+    """The groups of a module, each with torch_pruning's group, which says which inputs of other layers go with it.
 
     They come in the order of `named_parameters`. Puts the module into eval mode.
     """

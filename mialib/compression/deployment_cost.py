@@ -1,6 +1,6 @@
-"""What a network costs where it is used: parameters, bytes of its file, milliseconds of an answer on a CPU.
+"""What a network costs in use: parameters, bytes of its file, milliseconds for an answer on a CPU.
 
-For networks that are physically smaller (`channels.smaller`). Weights that are only masked cost what they did before.
+For networks that are physically smaller (`channels.smaller`). Weights that are only masked cost as much as before.
 """
 
 import copy
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 def compare(
     before: nn.Module, after: nn.Module, examples: Mapping[str, Tensor], repeats: int = 30
 ) -> pd.DataFrame:
-    """What two modules cost, side by side: columns before, after and ratio (before / after, > 1 = a gain).
+    """The costs of two modules side by side: columns before, after and ratio (before / after, > 1 = a gain).
 
     Rows are parameters, file (KB) of 1000 bytes, and "CPU latency, <name> (ms)" for each of `examples`, name -> batch
-    (b, ...). The modules run in turns, so that whatever else keeps the machine busy slows down both alike.
+    (b, ...). The modules run in turns, so that other work on the machine slows both down alike.
     """
     sizes = [file_size(module) for module in (before, after)]
     rows = {
@@ -34,7 +34,7 @@ def compare(
 
 
 def file_size(module: nn.Module) -> dict[str, int]:
-    """parameters, their number, and file_bytes, the length of the state dict as a safetensors file."""
+    """parameters: their number; file_bytes: the length of the state dict as a safetensors file."""
     # Cloned: safetensors refuses tensors that share memory.
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     return {
@@ -46,8 +46,8 @@ def file_size(module: nn.Module) -> dict[str, int]:
 def latencies(answers: list[Callable[[Tensor], Tensor]], example: Tensor, repeats: int = 30) -> list[float]:
     """Median milliseconds of answers to `example` (b, ...), on one CPU thread and in turns.
 
-    Modules among `answers` are copied to the CPU and set to eval mode; other callables are asked as they are, and must
-    see to it themselves that they use one thread where their work is not PyTorch's.
+    Modules among `answers` are copied to the CPU and set to eval mode. Other callables are called as they are; if their
+    work is not PyTorch's, they must limit themselves to one thread.
     """
     answers = [copy.deepcopy(a).cpu().eval() if isinstance(a, nn.Module) else a for a in answers]
     example = example.cpu()

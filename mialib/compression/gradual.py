@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning: the smallest weights go a few at a time, while the others learn.
+"""Gradual magnitude pruning: the smallest weights are removed a few at a time while the others learn.
 
     share pruned so far = final share * (1 - (1 - t)^3),    t from 0 to 1 over the ramp
 
@@ -16,10 +16,10 @@ from mialib.training import Tensors
 
 @dataclass(frozen=True)
 class Gradual:
-    """The `constraint` of `fit` that zeroes more and more weights; what is zero stays zero.
+    """The `constraint` of `fit` that zeroes more and more weights; a zero stays zero.
 
     Args:
-        project: project(params) -> Masks at the end, and project.partly(share) on the way there.
+        project: project(params) -> Masks at the end, project.partly(share) on the way there.
         steps: optimiser steps of the ramp.
         every: steps between two prunings.
 
@@ -49,11 +49,11 @@ class _Ramp:
         return 0.0
 
     def follow(self, params: Tensors, step: int) -> dict[str, Tensor]:
-        """New masks every `every` steps; the present ones after each step, as momentum would move what was zeroed."""
+        """New masks every `every` steps; the present ones after each step, since momentum would move zeroed weights."""
         done = step + 1
         if self.masks is None or done % self.gradual.every == 0 or done == self.gradual.steps:
             share = 1 - (1 - min(done / self.gradual.steps, 1)) ** 3
-            # zeros are the smallest, so what is pruned is pruned again
+            # zeros are the smallest, so pruned weights are pruned again
             self.masks = self.gradual.project.partly(share)(params)
         pruned = self.masks(params)
         return {name: pruned[name] for name in self.masks.kept}

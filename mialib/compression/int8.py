@@ -1,10 +1,10 @@
-"""A real integer network, to stand beside a simulated one: post-training static int8 with ONNX Runtime on a CPU.
+"""A real integer network, to compare with a simulated one: post-training static int8 with ONNX Runtime on a CPU.
 
-Weights are int8, symmetric, a scale for each output channel; activations, the input and the logits included, are uint8
-with one scale and zero point a tensor, which cover the range seen on the calibration examples (min-max) and clip what
-lies beyond. So logits take at most 256 values. BatchNorm is folded into the convolution before it, norms that follow none stay in
-float32; the first and last layers are treated as all others. The scheme is Jacob et al. 2018, arXiv:1712.05877, but for
-the scales by channel (Krishnamoorthi 2018, arXiv:1806.08342).
+Weights are int8, symmetric, with a scale for each output channel. Activations, including the input and the logits, are
+uint8 with one scale and zero point a tensor; these cover the range seen on the calibration examples (min-max), and values
+beyond it are clipped. So logits take at most 256 values. BatchNorm is folded into the convolution before it; norms that
+follow none stay in float32. The first and last layers are treated like all others. The scheme is Jacob et al. 2018,
+arXiv:1712.05877, except for the scales by channel (Krishnamoorthi 2018, arXiv:1806.08342).
 
 Models are the bytes of an ONNX file, input "x" float32 (n, ...), output "logits" float32 (n, c), any n.
 """
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from mialib.compression import deployment_cost
 from mialib.training import population
 
-# What becomes integer: all that can but norms, whose few numbers a channel lose much by 8 bits and save nothing.
+# What becomes integer: all that can, except norms: their few numbers a channel lose much in 8 bits and save nothing.
 _KINDS = [kind for kind in sorted(QLinearOpsRegistry | QDQRegistry) if not kind.endswith("Normalization")]
 
 
@@ -54,7 +54,7 @@ def float_model(module: nn.Module, example: Tensor) -> bytes:
     example = example.detach().cpu()
     example = example[: population.at_once(example)]
     with torch.no_grad():
-        expected = module(example)  # what fails here is no failure of the export, and rises as it is
+        expected = module(example)  # an error here is no failure of the export, and is raised as it is
         try:
             model = _export(module, (example[:2],))
         except Exception as error:
@@ -76,18 +76,19 @@ def int8_model(module: nn.Module, calibration: Tensor) -> bytes:
     """`module` in eval mode as an ONNX model whose convolutions and linear layers compute in integers.
 
     Args:
-        calibration: (n, ...) float32, normalised inputs. The model tells of them: their extremes are its ranges.
+        calibration: (n, ...) float32, normalised inputs. The model reveals something of them: their extremes are its
+            ranges.
 
     Raises:
-        ValueError: as `float_model`, of the calibration examples.
+        ValueError: as `float_model`, for the calibration examples.
     """
     _check(calibration, "calibration")
     model = onnx.load_from_string(float_model(module, calibration))
     with _silence(), tempfile.TemporaryDirectory() as folder:
         ready, quantized = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
         quant_pre_process(model, ready, skip_symbolic_shape=True)  # shapes and constants
-        # uint8 activations: with int8 ones, ONNX Runtime on x86 makes them uint8 itself where it can, but leaves the
-        # convolutions of residual blocks in float32. All 8 bits of the weights: `_overflows` takes care of the rest.
+        # uint8 activations: ONNX Runtime on x86 turns int8 ones into uint8 where it can, but leaves the convolutions of
+        # residual blocks in float32. All 8 bits of the weights are used: `_overflows` takes care of the rest.
         quantization.quantize_static(
             ready,
             quantized,
@@ -132,7 +133,7 @@ class OnnxNetwork:
 def compare(
     module: nn.Module, calibration: Tensor, examples: Mapping[str, Tensor], repeats: int = 30
 ) -> pd.DataFrame:
-    """What `module` costs in PyTorch, in ONNX Runtime, and there in integers.
+    """The costs of `module` in PyTorch, in ONNX Runtime, and there in integers.
 
     Columns PyTorch float32, ONNX float32, ONNX int8 and ratio (ONNX float32 / ONNX int8, > 1 = a gain). Rows are file
     (KB) of 1000 bytes and "CPU latency, <name> (ms)" for each of `examples`, name -> batch (b, ...): medians of
@@ -161,8 +162,8 @@ class _Batches(quantization.CalibrationDataReader):
 
 
 def _export(module: nn.Module, args: tuple) -> bytes:
-    # The older, tracing exporter: 10 ms for a small network where the one behind dynamo=True takes a second, and the
-    # same graph. That it may freeze a branch, and warns even of torch's own layers, `float_model` makes up for.
+    # The older, tracing exporter: 10 ms for a small network where the one behind dynamo=True takes a second, for the same
+    # graph. It may freeze a branch, and warns even of torch's own layers; the checks in `float_model` make up for that.
     file = io.BytesIO()
     with warnings.catch_warnings(), _silence():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -181,10 +182,10 @@ def _export(module: nn.Module, args: tuple) -> bytes:
 
 @contextmanager
 def _silence():
-    """Nothing on stdout, where torch's exporter prints what it cannot express, with the paths of source files.
+    """Keep stdout quiet: torch's exporter prints what it cannot express, with the paths of source files.
 
-    It does so from C++, hence the descriptor. And no new handler of the root logger: ONNX Runtime's quantiser gives it
-    one with its first remark.
+    It prints from C++, hence the descriptor. And keep new handlers off the root logger: ONNX Runtime's quantiser adds one
+    with its first remark.
     """
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)
@@ -217,7 +218,7 @@ def _unknown_layer(module: nn.Module, example: Tensor) -> str:
 
 
 def _session(model: bytes, exact: bool) -> onnxruntime.InferenceSession:
-    """`exact`: turn int8 weights into uint8 ones (w + 128, and the zero point with it), whose sums never overflow."""
+    """`exact`: turn int8 weights (and the zero point) into uint8 ones, w + 128, whose sums never overflow."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
@@ -231,7 +232,7 @@ def _overflows() -> bool:
 
     AVX2, and AVX-512 without VNNI, add two neighbouring products in 16 bits and clamp: 2 * 255 * 127 > 2^15 - 1.
     Weights of 7 bits (`reduce_range`) would prevent it, but these have 8. Exact sums take up to 1.7 times as long, so
-    they are asked for only where they are needed; answers are the same everywhere.
+    they are asked for only where they are needed; the answers are the same everywhere.
     """
     a, b = np.full((8, 64), 255, np.uint8), np.full((64, 32), 127, np.int8)
     info, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto

@@ -1,4 +1,4 @@
-"""Networks as they are deployed; they can be asked wherever a population can."""
+"""Networks as they are deployed; they can be asked wherever a population can be."""
 
 from dataclasses import dataclass
 

@@ -5,9 +5,9 @@ removed. Sparsity is the share removed, in [0, 1): of each layer's weights (`l1_
 (`l1_global`), of each layer's filters (`l1_filter`, `l2_filter`), or of all BatchNorm channels of a model (`slimming`).
 Equal sparsity under two methods is therefore not equal size; see `mialib.compression.size`.
 
-Exactly round(sparsity * n) of n entries are pruned, but never all of them. Of equally ranked entries the ones with the
-smaller index go first, so that the count is exact and a higher sparsity always prunes a superset. (The pruner library
-behind the code released with Yuan & Zhang 2022 prunes every entry that ties with the threshold.)
+Exactly round(sparsity * n) of n entries are pruned, but never all of them. Of equally ranked entries those with the
+smaller index are pruned first, so that the count is exact and a higher sparsity always prunes a superset. (The pruning
+library behind the code released with Yuan & Zhang 2022 prunes every entry that ties with the threshold.)
 """
 
 from collections.abc import Callable, Iterable
@@ -59,16 +59,16 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
         population: k models.
         method: one of `METHODS`.
             l1_unstructured: abs(weight), each Conv* and Linear layer on its own, first and last included.
-            l1_global: the same weights ranked all together, so that layers end up unequally sparse (not in the paper;
+            l1_global: the same weights, all ranked together, so that layers end up unequally sparse (not in the paper;
                 global magnitude pruning). The largest weight of each layer is always kept.
             l1_filter, l2_filter: L1 or L2 norm of each output filter, each Conv2d layer on its own. Only the filter's
                 weights are zeroed: a bias or BatchNorm behind it is not masked, so a pruned filter still emits a
                 constant, as in the released code.
             slimming: abs(gamma) of BatchNorm, one threshold over all BatchNorm layers of a model. Gamma *and* beta of
-                a pruned channel are zeroed, so that the channel is dead: with beta kept it would emit a constant and
+                a pruned channel are zeroed, so that the channel is dead: with its beta it would emit a constant and
                 could not be cut out. The channel with the largest abs(gamma) of each layer is always kept, since an
                 empty layer would end the network; instead the next smallest of the others is pruned.
-            slimming_l1: the same, by the name of networks trained with `SparseGamma`, slimming as it was published.
+            slimming_l1: the same, for networks trained with `SparseGamma`: slimming as it was published.
         sparsity: share removed, 0 <= sparsity < 1. 0.0 keeps everything: the control.
 
     Returns:
@@ -115,9 +115,9 @@ def mask(population: Population, method: str, sparsity: float) -> Masks:
 
 
 def check(make_model: Callable[[], nn.Module], settings: Iterable[tuple[str, float]]) -> None:
-    """Would `mask` accept these pairs (method, sparsity) for this architecture? Raises its ValueError if not.
+    """Raise the ValueError of `mask` if it would refuse one of these pairs (method, sparsity) for this architecture.
 
-    To be asked before anything is trained.
+    Call it before anything is trained.
     """
     fresh = initial(make_model, [0])
     for method, sparsity in settings:
@@ -184,7 +184,7 @@ def prune_smallest(scores: Tensor, count: int) -> Tensor:
 
 
 def removed(sparsity: float, n: int) -> int:
-    """How many of n entries go: round(sparsity * n), but at least one stays, whatever the rounding says."""
+    """How many of n entries are pruned: round(sparsity * n), but at least one always stays."""
     return min(round(sparsity * n), n - 1)
 
 
@@ -211,7 +211,7 @@ def _slimming(weights: Tensors, names: list[str], sparsity: float) -> Masks:
 
 
 def _ranked_together(scores: Tensors, sparsity: float, what: str) -> Tensors:
-    """Layer name -> scores (k, n) of all layers to layer name -> kept bool (k, n); each layer keeps its largest."""
+    """Layer name -> scores (k, n) of all layers gives layer name -> kept bool (k, n); each layer keeps its largest."""
     sizes = [s.shape[1] for s in scores.values()]
     count = removed(sparsity, sum(sizes))
     if count > sum(sizes) - len(sizes):

@@ -1,8 +1,8 @@
 """Simulated quantisation of weights: which few values a weight may take, as pure functions on stacked parameters.
 
-A quantiser maps w (k models, *shape) to values of the same shape on a grid, in float32 (*fake* quantisation: what the
-integers would say, without the speed; `int8` is the real thing). Bit-widths are 1 to 16, 1.58 for three values, and 32
-for full precision, which is no quantisation at all, exactly.
+A quantiser maps w (k models, *shape) to values of the same shape on a grid, in float32 (*fake* quantisation: the values
+that integers would give, without the speed; `int8` is the real thing). Bit-widths are 1 to 16, 1.58 for three values, and
+32 for full precision, which is exactly no quantisation.
 
     uniform      Q_k(u) = round((2^k - 1) u) / (2^k - 1)                      u in [0, 1]
     DoReFa       w^ = m (2 Q_k(u) - 1),  u = tanh(w) / 2m + 1/2               m = max |tanh(w)| of the layer
@@ -12,10 +12,10 @@ for full precision, which is no quantisation at all, exactly.
     ternary      w^ = sign(w) a where |w| > t, else 0                         t = 0.7 mean |w|, a = mean of those |w|
 
 At many bits affine is w itself. DoReFa is not: its limit is tanh(w), which shrinks large weights and leaves small ones, at 4
-bits and at 16 alike. `Squashed` is that limit, for a control that has DoReFa's transform and no rounding.
+bits as at 16. `Squashed` is that limit: a control with DoReFa's transform and no rounding.
 
-Backward all are straight-through: rounding and sign count as the identity, scales and ranges as constants. Zero is not
-on DoReFa's grid: where weights are pruned too, the mask comes after the quantiser.
+The backward pass of all is straight-through: rounding and sign count as the identity, scales and ranges as constants.
+Zero is not on DoReFa's grid: where weights are pruned too, the mask comes after the quantiser.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,13 +30,13 @@ from mialib.training import Tensors
 FULL = 32
 TERNARY = 1.58  # log2(3)
 WHOLE = range(1, 17)
-WIDTHS = (*WHOLE, TERNARY)  # whatever rounds; FULL does not
+WIDTHS = (*WHOLE, TERNARY)  # all that round; FULL does not
 METHODS = ("dorefa", "affine", "affine_tensor")
 
 
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:
     """`rounded`, to the last bit, with the gradient of `values`."""
-    # the bracket is exactly 0; values + (...) would round anew
+    # the bracket is exactly 0; values + (...) would round once more
     return rounded.detach() + (values - values.detach())
 
 
@@ -47,12 +47,12 @@ def nearest_level(u: Tensor, bits: int) -> Tensor:
 
 
 def dorefa(w: Tensor, bits: int) -> Tensor:
-    """DoReFa's weights, one m for each model's layer; w (k, *shape). The error in u is at most half a step.
+    """DoReFa's weights, one m for each layer of each model; w (k, *shape). The error in u is at most half a step.
 
-    Zhou et al. 2016, arXiv:1606.06160, equation 9, but for the factor m: without it the largest weight of every layer
-    becomes 1, and what such a scale does to the confidence of a network without BatchNorm would look like an effect of
-    quantisation. With it many bits come to tanh(w), not to w: weights near 0 stay as they are, a weight of 1.5 becomes
-    0.9. That too is no effect of rounding: the control for it is `Squashed`.
+    Zhou et al. 2016, arXiv:1606.06160, equation 9, except for the factor m. Without it the largest weight of every layer
+    becomes 1, and the effect of that scale on the confidence of a network without BatchNorm would look like an effect of
+    quantisation. With it, many bits lead to tanh(w), not to w: weights near 0 stay as they are, a weight of 1.5 becomes
+    0.9. That too is no effect of rounding; the control for it is `Squashed`.
     """
     squashed = w.tanh()
     m = _peak(squashed.abs())
@@ -63,7 +63,7 @@ def dorefa(w: Tensor, bits: int) -> Tensor:
 def affine(w: Tensor, bits: int, per_channel: bool = True) -> Tensor:
     """Min-max affine, a scale and zero point for each output channel or each layer. The error is at most half a step.
 
-    w (k, channels, ...). A row whose weights are all equal (a pruned one) has no scale and comes back as it is.
+    w (k, channels, ...). A row whose weights are all equal (a pruned one) has no scale and is returned as it is.
     """
     scale, zero, flat = grid(w, bits, per_channel)
     integers = ((w / scale).round() + zero).clamp(0, 2**bits - 1)
@@ -71,7 +71,7 @@ def affine(w: Tensor, bits: int, per_channel: bool = True) -> Tensor:
 
 
 def grid(w: Tensor, bits: int, per_channel: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """`affine`'s scale and zero point, and where there is none (the scale is 1 there): each (k, channels or 1, 1, ...)."""
+    """`affine`'s scale, zero point and mask of rows without a scale (it is 1 there): each (k, channels or 1, 1, ...)."""
     rows = w.detach().flatten(2 if per_channel else 1)
     low, high = (end.view(*end.shape, *[1] * (w.ndim - end.ndim)) for end in (rows.amin(-1), rows.amax(-1)))
     scale = (high - low) / (2**bits - 1)
@@ -91,7 +91,7 @@ def ternary(w: Tensor) -> Tensor:
     """Three values, of each layer. Li & Liu 2016, arXiv:1605.04711 (ternary weight networks)."""
     magnitude = w.detach().abs().flatten(1)
     kept = magnitude > 0.7 * magnitude.mean(1, keepdim=True)
-    size = (magnitude * kept).sum(1) / kept.sum(1)  # nan where all are 0: asked for by none
+    size = (magnitude * kept).sum(1) / kept.sum(1)  # nan where all are 0; no such row is used
     size = size.view(-1, *[1] * (w.ndim - 1))
     return straight_through(w, torch.where(kept.view(w.shape), w.sign() * size, 0.0))
 
@@ -107,7 +107,7 @@ def quantize(w: Tensor, method: str, bits: float) -> Tensor:
         return w
     if bits == TERNARY:
         return ternary(w)
-    if bits == 1:  # two ends of a range are useless as the only values: measured at chance accuracy
+    if bits == 1:  # the two ends of a range are useless as the only values: measured at chance accuracy
         return binary(w, per_channel=method == "affine")
     if method == "dorefa":
         return dorefa(w, int(bits))
@@ -126,7 +126,7 @@ def check(method: str, bits: float) -> None:
 
 @dataclass(frozen=True)
 class Quantizer:
-    """A `compress` of `fit`: the named weights on their grids, everything else (biases, BatchNorm) as it is.
+    """A `compress` of `fit`: puts the named weights on their grids and leaves the rest (biases, BatchNorm) as it is.
 
     Args:
         method: one of `METHODS`.
@@ -153,12 +153,12 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Squashed:
-    """A `compress` of `fit`: the named weights as tanh(w), DoReFa's transform with nothing rounded; the rest as it is.
+    """A `compress` of `fit`: the named weights become tanh(w), DoReFa's transform without rounding; the rest stays.
 
-    `dorefa` at ever more bits: the control that tells what rounding does from what the transform does.
+    The limit of `dorefa` at many bits: a control that separates the effect of rounding from that of the transform.
 
     Args:
-        names: of the parameters; `widths` has those that are quantised.
+        names: of the parameters; `widths` gives those that are quantised.
 
     Raises:
         ValueError: no layer.
@@ -184,8 +184,8 @@ def widths(
     """Bit-widths of all weights that count (convolutions and Linear layers), in their order: name -> bits.
 
     Args:
-        first, last: of the first and of the last layer; None: as the others. In full precision (`bits` 32) they are
-            not quantised either, and narrower than the others they never are.
+        first, last: of the first and of the last layer; None: like the others. In full precision (`bits` 32) they are not
+            quantised either, and they are never narrower than the others.
 
     Raises:
         ValueError: a model without such layers.
@@ -201,9 +201,9 @@ def widths(
 
 
 def values(params: Tensors, method: str, bits: Mapping[str, float]) -> dict[str, int]:
-    """How many different values each quantised weight really takes, at most: name -> number.
+    """How many different values each quantised weight tensor takes, at most: name -> number.
 
-    For each grid of its own (a layer's, or under "affine" an output channel's) of each model; at most 2^bits, 3 where
+    Counted for each grid (a layer's, or under "affine" an output channel's) of each model. It is at most 2^bits, 3 where
     ternary, if the weights lie on the grid.
     """
     counts = {}

@@ -2,10 +2,10 @@
 
     a^ = c Q_k(clip(a / c, 0, 1)),    Q_k(u) = round((2^k - 1) u) / (2^k - 1)
 
-The gradient passes straight through the rounding, and is zero where the clip is active. c is a buffer of each ReLU: 1 in
-a network trained from scratch, as DoReFa has it (Zhou et al. 2016, arXiv:1606.06160); measured by `recalibration.clips`
-in one that was trained without. A ReLU module that a network uses twice has one range for both. Weights have the names
-they had, so that a full-precision network can be taken over.
+The gradient passes straight through the rounding, and is zero where the clip is active. c is a buffer of each ReLU. It
+is 1 in a network trained from scratch, as in DoReFa (Zhou et al. 2016, arXiv:1606.06160), and measured by
+`recalibration.clips` in one that was trained without quantisation. A ReLU module that a network uses twice has one
+range for both. Weights keep their names, so that a full-precision network can be taken over.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def clipped(x: Tensor, clip: Tensor, bits: int) -> Tensor:
 
 
 class QuantizedReLU(nn.Module):
-    """clip (): the largest activation that is told apart."""
+    """clip (): the largest activation; larger ones are cut to it."""
 
     def __init__(self, bits: int):
         super().__init__()
@@ -42,7 +42,7 @@ def quantized(
 
     Args:
         bits: 1 to 16, or 32.
-        last: of the last ReLU, which feeds the last layer; None: as the others. Never narrower than the others.
+        last: of the last ReLU, which feeds the last layer; None: like the others. Never narrower than the others.
 
     Raises:
         ValueError: bits out of range, or a model without ReLU.

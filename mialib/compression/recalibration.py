@@ -1,7 +1,7 @@
-"""What a network that is quantised after training has to measure again: BatchNorm's statistics, the range of its ReLUs.
+"""What has to be measured again in a network quantised after training: BatchNorm's statistics, the ranges of its ReLUs.
 
-The calibration examples are each model's own: `index` int64 (k, n). Reserve data by default in the notebooks; members
-are an ablation, since what is measured on them may tell of them.
+Each model has its own calibration examples: `index` int64 (k, n). The notebooks use reserve data by default; members
+are an ablation, since what is measured on them may reveal them.
 """
 
 import math
@@ -18,17 +18,17 @@ from mialib.training import Population, population
 _BATCH = (
     64  # calibration examples at a time: what deeper layers see is normalised batch by batch, as in training
 )
-_KEPT = 100_000  # activations of a ReLU that its range is chosen by
+_KEPT = 100_000  # activations of a ReLU from which its range is chosen
 _TRIED = 40  # ranges that are tried for each ReLU
 
 
 def batchnorm(models: Population, data: Dataset, index: Tensor) -> Population:
     """The models with BatchNorm's running mean and variance measured anew, on all calibration examples.
 
-    They go through the network in batches of at most 64, of sizes that differ by one at most. A layer's mean and its
-    unbiased variance are those of all that it was given, in whatever batches: batches count by their size, and the
-    variance between their means counts too. Quantised weights shift what each layer sees; statistics of the
-    full-precision network would punish the quantised one for that. Models without BatchNorm come back as they are.
+    They go through the network in batches of at most 64, whose sizes differ by at most one. A layer's mean and unbiased
+    variance are those of all its inputs, however these are split: batches count by their size, and the variance between
+    their means counts too. Quantised weights shift what each layer sees; with the statistics of the full-precision
+    network the quantised one would suffer for that. Models without BatchNorm are returned as they are.
     """
     check(models, index)
     fresh = []
@@ -55,11 +55,11 @@ def batchnorm(models: Population, data: Dataset, index: Tensor) -> Population:
 
 
 def pooled(counts: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance of all values of p parts together, (c,) each.
+    """Mean and unbiased variance of all values in p parts together, (c,) each.
 
     Args:
-        counts: float64 (p, 1), values of each part, at least 2 in all.
-        means, variances: float64 (p, c), of each part; the variance is the mean squared distance from the part's mean.
+        counts: float64 (p, 1), the number of values in each part, at least 2 in all.
+        means, variances: float64 (p, c), for each part; the variance is the mean squared distance from the part's mean.
     """
     mean = (counts * means).sum(0) / counts.sum(0)
     squares = (counts * (variances + (means - mean).square())).sum(0)
@@ -67,7 +67,7 @@ def pooled(counts: Tensor, means: Tensor, variances: Tensor) -> tuple[Tensor, Te
 
 
 def _note(seen: list[tuple[Tensor, Tensor, Tensor]], _, inputs: tuple[Tensor]) -> None:
-    """Adds what a layer is given, (b, c, ...), to the list: values a channel (1,), their mean and variance (c,)."""
+    """Add an input of a layer, (b, c, ...), to the list: values a channel (1,), their mean and variance (c,)."""
     values = inputs[0].double().transpose(0, 1).flatten(1)
     count = values.new_tensor([values.shape[1]])
     seen.append((count, values.mean(1), values.var(1, correction=0)))
@@ -78,8 +78,8 @@ def clips(
 ) -> Population:
     """The models with quantised ReLUs, whose ranges are chosen on the calibration examples.
 
-    Each range is the one of 40 between nothing and the largest activation that has the smallest mean squared error; all
-    are measured in the network before its activations are quantised.
+    Each range is the one with the smallest mean squared error among 40 between 0 and the largest activation. All are
+    measured in the network before its activations are quantised.
     """
     check(models, index)
     make_model = quantized_relu.quantized(models.make_model, bits, last)
@@ -112,7 +112,7 @@ def _activations(module: nn.Module, x: Tensor, names: list[str]) -> dict[str, Te
 
 
 def _best_range(values: Tensor, bits: int) -> Tensor:
-    """A scalar; 1 where nothing was active."""
+    """The range with the smallest error, a scalar; 1 if nothing was active."""
     largest = values.max()
     if largest <= 0:
         return torch.ones_like(largest)
@@ -122,7 +122,7 @@ def _best_range(values: Tensor, bits: int) -> Tensor:
 
 
 def check(models: Population, index: Tensor) -> None:
-    """Raises ValueError where each model lacks calibration examples of its own."""
+    """Raises ValueError if a model lacks calibration examples of its own."""
     if index.ndim != 2 or len(index) != len(models) or index.shape[1] < 2:
         raise ValueError(
             f"calibration: index is {tuple(index.shape)}; it must hold at least 2 examples for each of the "

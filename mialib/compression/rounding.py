@@ -1,16 +1,17 @@
-"""Weights rounded up or down, whichever disturbs what their layer puts out least: after training, better than to the nearest.
+"""Weights rounded up or down, whichever disturbs their layer's output least: after training, better than to the nearest.
 
     w^ = lower + h (upper - lower),   h = clip(1.2 sigmoid(V) - 0.1, 0, 1)
     minimised over V:   n |W x - W^ x^|^2 / e + strength * sum(1 - |2h - 1|^beta)
 
-lower and upper are w's neighbours on its grid, x the layer's inputs on calibration data, x^ the same in the network whose earlier
-layers are rounded already; e is the error of rounding to the nearest, n the number of weights. The second term pulls each h to
-0 or 1, harder as beta falls from 20 to 2; for the first fifth of the steps it is off. At the end h is rounded, and a layer on
-which this errs more than the nearest keeps the nearest.
+lower and upper are w's neighbours on its grid. x are the layer's inputs on calibration data, x^ the same in the network
+whose earlier layers are rounded already; e is the error of rounding to the nearest, n the number of weights. The second
+term pulls each h to 0 or 1, harder as beta falls from 20 to 2; it is off for the first fifth of the steps. At the end h
+is rounded. A layer on which this errs more than the nearest keeps the nearest.
 
-Source: Nagel et al. 2020, arXiv:2004.10568 (AdaRound). There the first term is the plain error and strength .01, a unit that no
-two layers share; the error is that after the ReLU; and scales are searched for. Our unit, our error before the ReLU, and the
-last comparison with the nearest are our own; our scales are those of `quantization`, so that both ways share one grid.
+Source: Nagel et al. 2020, arXiv:2004.10568 (AdaRound). There the first term is the plain error and the strength .01, a
+unit that no two layers share; the error is taken after the ReLU; and scales are searched for. Our unit, our error
+before the ReLU, and the last comparison with the nearest are our own. Our scales are those of `quantization`, so both
+ways share a grid.
 """
 
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ class LearnedRounding:
     Args:
         steps, batch_size, lr: of Adam, for each layer; all models learn at once.
         strength: of the pull to 0 or 1.
-        examples: of the calibration data; the first so many.
+        examples: how many calibration examples are used, the first ones.
         seed: of the batches' order, the same for all models.
 
     Raises:
@@ -68,12 +69,11 @@ class LearnedRounding:
     ) -> Tensors:
         """The models' parameters with their weights on the quantiser's grids; what was learned is kept in the store.
 
-        Args:
-            index: calibration examples, int64 (k, n), each model's own.
-            cache: default: the store at its default place.
+        index: calibration examples, int64 (k, n), each model's own.
+        cache: default: the store at its default place.
 
         Raises:
-            ValueError: a quantiser whose grid has no neighbours (DoReFa's is no grid of w).
+            ValueError: a quantiser whose grid has no neighbours of w (DoReFa's is a grid of tanh(w)).
         """
         index, cache = index[:, : self.examples], cache or Store()
         names = [name for name, width in quantizer.bits.items() if width != FULL]
@@ -96,9 +96,9 @@ class LearnedRounding:
 
 
 def neighbours(w: Tensor, method: str, bits: float) -> tuple[Tensor, Tensor]:
-    """The values of w's grid below and above it, w (k, *shape) -> the same twice; at an end of the grid they may be one.
+    """The values of w's grid below and above it, w (k, *shape) -> two of that shape; at the grid's ends they may be equal.
 
-    Where there are two or three values in all, the two that w is nearest to.
+    If the grid has only two or three values in all, they are the two nearest to w.
 
     Raises:
         ValueError: DoReFa, whose grid is one of tanh(w), or what `quantization.check` refuses.
@@ -129,7 +129,7 @@ def errors(layer: nn.Module, weight: Tensor, x: Tensor, wanted: Tensor) -> Tenso
 
 @torch.no_grad()
 def seen_by(models: Population, data: Dataset, index: Tensor, path: str) -> Tensor:
-    """What a layer is given on the calibration examples, (k, n, ...)."""
+    """A layer's inputs on the calibration examples, (k, n, ...)."""
     found = []
     for module, rows in zip(models, index.to(data.x.device), strict=True):
         parts: list[Tensor] = []
@@ -150,7 +150,7 @@ def _learn_all(
     quantizer: Quantizer,
     names: list[str],
 ) -> Tensors:
-    """The rounded weights, layer after layer, each behind the earlier ones as they were rounded."""
+    """The rounded weights, layer after layer, each learned behind the rounded earlier ones."""
     rounded = models
     with arithmetic("float32"), progress.bar(len(names), "learned rounding", "layer") as bar:
         for name in names:
@@ -206,7 +206,7 @@ def _up(v: Tensor) -> Tensor:
 
 
 def _output(layer: nn.Module, weight: Tensor, x: Tensor) -> Tensor:
-    """What a layer makes of x (k, n, ...) with each model's own weight, without bias: (k, n, ...)."""
+    """The output of a layer for x (k, n, ...) with each model's own weight, without bias: (k, n, ...)."""
     zeros = {} if layer.bias is None else {"bias": torch.zeros_like(layer.bias)}
 
     def call(weight: Tensor, x: Tensor) -> Tensor:

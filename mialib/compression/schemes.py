@@ -1,8 +1,7 @@
 """Quantised networks: after training, fine-tuned from full precision, or trained from scratch.
 
-A `Scheme` says which weights and activations get how many bits; the three ways to a network take the same one. The
-result is a population of float networks whose weights lie on their grids; `int8_networks` has networks that compute
-in integers.
+A `Scheme` says how many bits which weights and activations get; all three ways to a network take the same one. The result
+is a population of float networks whose weights lie on their grids; `int8_networks` has networks that compute in integers.
 """
 
 import math
@@ -37,7 +36,7 @@ class Scheme:
     Args:
         quantizer: of the weights.
         activations: bits of every ReLU, 32 for none.
-        last_activation: bits of the last ReLU, which feeds the last layer; None: as the others.
+        last_activation: bits of the last ReLU, which feeds the last layer; None: like the others.
     """
 
     quantizer: Quantizer
@@ -54,15 +53,15 @@ def scheme(
     edge: float | None = 8,
     last: float | None = None,
 ) -> Scheme:
-    """The same width everywhere, but for the first and last layer and the activations that go into the last.
+    """The same width everywhere, except for the first and last layer and the activations that go into the last.
 
     Args:
         bits: of the weights.
         method: one of `quantization.METHODS`.
         activations: bits of the activations.
-        edge: least width of the first and the last layer, whose damage is worst; None: as all others.
+        edge: least width of the first and the last layer, where damage is worst; None: like all others.
         last: least width of the last layer alone, whose weights make the answers: 32 leaves it as it is, 1 gives it the
-            width of all others; None: as the first.
+            width of all others; None: like the first.
     """
     widths = quantization.widths(make_model, bits, first=edge, last=edge if last is None else last)
     return Scheme(Quantizer(method, widths), activations, edge)
@@ -75,10 +74,10 @@ def of_family(
     edge: float | None = 8,
     last: float | None = None,
 ) -> Scheme:
-    """What one of `FAMILIES` quantises: affine after training, else DoReFa, and the activations where it says so.
+    """The scheme of one of `FAMILIES`: affine after training, else DoReFa; activations are quantised if its name says so.
 
     Args:
-        bits: of the weights, and rounded up of the activations.
+        bits: of the weights; rounded up, of the activations.
         edge, last: as in `scheme`.
 
     Raises:
@@ -96,7 +95,7 @@ def of_family(
 def overview(
     make_model: Callable[[], nn.Module], bits: Sequence[float], edge: float | None = 8
 ) -> pd.DataFrame:
-    """A line for each bit-width: "8 / 2 / 8", the widths of the first, the others and the last layer, and a network's bytes.
+    """A row for each bit-width: "8 / 2 / 8" for the first, the other and the last layers, and a network's bytes.
 
     Bytes are those of DoReFa weights at their widths and of the rest in 32 bits (`quantization.stored_bytes`).
     """
@@ -118,11 +117,11 @@ def post_training(
     scheme: Scheme,
     rounding: LearnedRounding | None = None,
 ) -> Population:
-    """The trained models, quantised without training: weights, BatchNorm, the ReLUs' ranges, and BatchNorm once more.
+    """The trained models, quantised without training: weights, BatchNorm, the ReLUs' ranges, then BatchNorm once more.
 
     Args:
-        index: calibration examples, int64 (k, n), each model's own; `splits.indices(split.reserve)` for one.
-        rounding: weights are rounded up or down as the calibration examples say; None: to the nearest.
+        index: calibration examples, int64 (k, n), each model's own, for example `splits.indices(split.reserve)`.
+        rounding: round weights up or down as the calibration examples tell; None: to the nearest.
 
     Raises:
         ValueError: no calibration examples.
@@ -153,7 +152,7 @@ def aware(
 
     Args:
         start: full-precision models to fine-tune; the ReLUs' ranges are then measured on each model's reserve, behind
-            its quantised weights. None: from scratch, and the ranges are 1.
+            its quantised weights. None: train from scratch, with ranges of 1.
         options: further arguments of `training.fit`.
     """
     network = make_model
@@ -182,20 +181,20 @@ def in_family(
     rounding: LearnedRounding | None = None,
     augment: Augment | None = None,
 ) -> Population:
-    """Networks of one of `FAMILIES`, or at 32 bits its control: the same training, nothing rounded.
+    """Networks of one of `FAMILIES`; at 32 bits its control, with the same training and nothing rounded.
 
-    The control of "from scratch, activations too" clips its ReLUs at 1, as DoReFa does, and rounds them to 16 bits: what
-    clipping does is not what quantisation does. DoReFa's tanh, which is no rounding either, the controls lack:
+    The control of "from scratch, activations too" clips its ReLUs at 1, as DoReFa does, and rounds them to 16 bits, since
+    the effect of clipping is not one of quantisation. DoReFa's tanh is no rounding either, but the controls lack it:
     `quantization.Squashed` as a `compress` is the control that has it.
 
     Args:
         bits, edge, last: as in `of_family`. Calibration examples are each model's reserve.
-        start: the networks in full precision, trained by `recipe`, as those from scratch are.
-        further: of the fine-tuning.
+        start: the networks in full precision, trained by `recipe`, as are those from scratch.
+        further: recipe of the fine-tuning.
         rounding: as in `post_training`, of the family "after training".
 
     Raises:
-        ValueError: an unknown family, or a rounding for one that learns its weights with their rounding.
+        ValueError: an unknown family, or a rounding for a family that learns its weights while they are rounded.
     """
     chosen, what = of_family(make_model, family, bits, edge, last), f"{family}, {bits:g} bits"
     if rounding is not None and family != "after training":

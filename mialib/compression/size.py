@@ -59,7 +59,7 @@ def sizes(params: dict[str, Tensor], bytes_per_value: int = 4) -> list[Size]:
 def table(population: Population, compress=None) -> pd.DataFrame:
     """One row a model: model, parameters, nonzero, density, dense_bytes, sparse_bytes, compression_ratio.
 
-    `compress` (masks, for one) is applied first; None for parameters that are already compressed.
+    `compress` (masks, for example) is applied first; None for parameters that are already compressed.
     """
     params = compress(population.params) if compress is not None else population.params
     rows = [

@@ -1,6 +1,6 @@
-"""Training in stages: pretrain, compress, retrain, each a call of the one training loop that starts where the last ended.
+"""Training in stages: pretrain, compress, retrain. Each is a call of the one training loop, from where the last ended.
 
-An experiment that compares ways of training is a dictionary, name -> stages; what two of them have in common is trained
+An experiment that compares ways of training is a dictionary, name -> stages. What two of them have in common is trained
 once, since models are cached.
 """
 
@@ -20,8 +20,8 @@ class Stage:
     """One training, with a fresh optimiser.
 
     Args:
-        recipe: how long and how fast. No epochs: the weights stay, but for what `prune` zeroes.
-        prune: prune(params) -> Masks, made from the weights the stage starts with, and frozen at zero throughout.
+        recipe: how long and how fast. With no epochs the weights stay as they are, except those that `prune` zeroes.
+        prune: prune(params) -> Masks, made from the weights at the start of the stage; these stay zero throughout.
         options: further arguments of `training.fit`: objective, constraint, opponent, descent, watch ...
     """
 

@@ -1,4 +1,4 @@
-"""A control of quantisation: the same amount of damage to the weights, but at random."""
+"""A control for quantisation: the same amount of damage to the weights, but at random."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,12 +10,12 @@ from mialib.training import Population, Tensors
 
 
 def like_error(models: Population, compressed: Tensors, names: Iterable[str], seed: int = 0) -> Population:
-    """The models with Gaussian noise on the named weights, as much of it as the compression moves them.
+    """The models with Gaussian noise on the named weights, as large as the change that the compression makes.
 
     Args:
         compressed: the models' parameters (k, *shape) after the compression. The noise of a weight tensor has the mean
             square of compressed - original, layer by layer and model by model.
-        seed: each model's draws derive from it and the model's number, whatever the others are.
+        seed: each model's draws derive from it and the model's number, whatever other models there are.
     """
     noisy = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What we learn from, and who is a member: data sets as two tensors, their loaders and files, membership as masks."""
+"""What networks learn from, and which examples are members: data sets as two tensors, membership as masks."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Archives that others packed, read within limits: no more bytes or members than a caller allows, no links, no way out.
+"""Archives that others packed, read within limits: at most as many bytes and members as the caller allows, no links.
 
-What is packed well unpacks to a thousand times its size, so a limit stands before every reading. Readers raise
-ValueError, or the error of the library that reads, on what they refuse.
+A packed file can unpack to a thousand times its size, so every reading has a limit. Readers raise ValueError, or the
+error of the library that reads, on what they refuse.
 """
 
 import bz2
@@ -22,7 +22,7 @@ _HIDDEN = re.compile(r"(^|/)(\.(?!\.?(/|$))|__MACOSX(/|$))")  # .x and __MACOSX,
 
 
 class Bounded:
-    """A stream for reading that refuses to go past `limit` bytes, be it by reading or by seeking."""
+    """A stream for reading that refuses to go past `limit` bytes, by reading or by seeking."""
 
     def __init__(self, stream: BinaryIO, limit: int):
         self._stream, self._limit = stream, limit
@@ -47,13 +47,13 @@ class Bounded:
 
 
 def size_of(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes as people write it."""
     return f"{count / 2**20:,.0f} MiB" if count >= 2**20 else f"{count:,} bytes"
 
 
 @contextmanager
 def unpacked(path: Path, limit: int) -> Iterator[Bounded]:
-    """What a .gz or .bz2 file holds, or a file that is not packed, whatever its name; at most `limit` bytes of it."""
+    """The content of a file, unpacked if it is a .gz or .bz2 file, whatever its name; at most `limit` bytes of it."""
     with open(path, "rb") as file:
         start = file.read(3)
         file.seek(0)
@@ -93,7 +93,7 @@ def open_zip(path: Path, limit: int, most: int = MEMBERS) -> Iterator[zipfile.Zi
         members = archive.infolist()
         if len(members) > most:
             raise ValueError(f"it has {len(members):,} members, at most {most:,} are read")
-        # a member gives no more bytes than the directory says, so that the directory's sum is the bound
+        # a member gives no more bytes than the directory says, so the directory's sum is the bound
         if sum(member.file_size for member in members) > limit:
             raise ValueError(f"it unpacks to more than {size_of(limit)}, the most that is read of it")
         for member in members:
@@ -103,12 +103,12 @@ def open_zip(path: Path, limit: int, most: int = MEMBERS) -> Iterator[zipfile.Zi
 
 
 def is_hidden(name: str) -> bool:
-    """Whether any part of the name is one that systems and tools leave behind: .x, .ipynb_checkpoints, ._x, __MACOSX."""
+    """Whether any part of the name is hidden or left behind by a tool: .x, .ipynb_checkpoints, ._x, __MACOSX."""
     return _HIDDEN.search(name) is not None
 
 
 def unpack(path: Path, into: Path, folder: str, limit: int, most: int = MEMBERS) -> None:
-    """Unpack the tar's `folder` to into/folder, whole or not at all; another process may be faster, which is as well.
+    """Unpack the tar's `folder` to into/folder, whole or not at all; if another process is faster, its copy stays.
 
     Raises:
         ValueError, tarfile.TarError: a member that is a link or leads outside, too much content, or no such folder.
@@ -127,7 +127,7 @@ def unpack(path: Path, into: Path, folder: str, limit: int, most: int = MEMBERS)
 
 
 def _write_all(archive: tarfile.TarFile, members: Iterator[tarfile.TarInfo], into: Path) -> None:
-    """What tarfile's filter "data" does, which Python has from 3.11.4 on, and less: plain files and folders, with no one's rights."""
+    """As tarfile's filter "data" (Python 3.11.4 on), but stricter: plain files and folders only, no rights kept."""
     for member in members:
         path = into / member.name
         if ".." in Path(member.name).parts or not path.is_relative_to(into):

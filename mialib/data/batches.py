@@ -1,7 +1,7 @@
 """CIFAR's batches: pickles that Python 2 wrote, read without doing what a pickle says.
 
-A pickle is a program. Here no name in it stands for anything but a note of its arguments, so nothing is called, not
-even numpy, and a program that is longer than any batch, or asks for memory beyond its length, is refused unread.
+A pickle is a program. Here every name in it stands for a note of its arguments, so nothing is called, not even numpy. A
+program that is longer than any batch, or asks for more memory than its length, is refused unread.
 """
 
 import io
@@ -15,7 +15,7 @@ from mialib.data import archives
 
 PIXELS = 3 * 32 * 32
 STEPS = 2_000_000  # opcodes; the longest batch, CIFAR-100's training part, has some 400,000
-# where numpy's arrays come from, in old and new versions
+# where old and new versions of numpy keep what makes arrays
 NAMES = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -47,18 +47,18 @@ def read_batch(path: Path, labels: str, limit: int) -> tuple[np.ndarray, np.ndar
 def unpickle(content: bytes) -> object:
     """The lists, dicts, strings and numbers of a pickle; an array is a `Note`.
 
-    Raises pickle.UnpicklingError where it names anything but numpy's arrays, or is too long; other errors of the
-    library where it is broken.
+    Raises pickle.UnpicklingError where it names anything but numpy's arrays or is too long; other errors of the library
+    where it is broken.
     """
     for step, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        # a place in the memo far beyond the end costs memory and says nothing
+        # a place in the memo far beyond the end: it costs memory and says nothing
         if step >= STEPS or ("PUT" in opcode.name and not 0 <= argument <= step):
             raise pickle.UnpicklingError("too long a program for a batch")
     return _Unpickler(io.BytesIO(content), encoding="latin1").load()
 
 
 class Note:
-    """What stands in a pickle for a thing: the arguments it was called with and the state it was given."""
+    """Stands for a thing in a pickle: keeps the arguments that it was called with and the state that it was given."""
 
     __slots__ = ("arguments", "state")
 
@@ -78,7 +78,7 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}, which no batch needs; nothing was run"
             )
-        return Note()  # a fresh one: what a pickle does to it is gone with it
+        return Note()  # a fresh one, so that a pickle changes nothing that stays
 
 
 def _pixels(array: object) -> np.ndarray:

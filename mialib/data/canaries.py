@@ -1,9 +1,9 @@
-"""Canaries: examples with a wrong label, which a network can only learn by heart, and the most vulnerable of its members.
+"""Canaries: examples with a wrong label, which a network can only learn by heart, so they are its most exposed members.
 
-An average over ordinary examples hides the few that leak most; mislabelled ones stand for these. Source: Aerni, Zhang &
-Tramer 2024, arXiv:2404.17399. Here each canary is a member of each model by a fair coin of its own, outside the exact
-halves of the others (`splits.random_halves`): what one model's guesses are worth (`measures.epsilon`) is known only where
-nobody can count who is left.
+An average over ordinary examples hides the few that leak most; mislabelled examples stand for these. Source: Aerni, Zhang
+& Tramer 2024, arXiv:2404.17399. Here each canary is a member of each model by a fair coin of its own, outside the exact
+halves of the others (`splits.random_halves`): one model's guesses can be judged (`measures.epsilon`) only where nobody
+can count how many members are left.
 """
 
 from dataclasses import replace
@@ -22,10 +22,10 @@ from mialib.data.splits import Splits
 class Canaries(NamedTuple):
     """A data set with canaries in it.
 
-    data: the examples, those that are canaries with another label.
-    split: who is a member of which model. Test and reserve hold no canary, so that accuracies are those on true labels;
-        canaries that are no members of a model are in none of its sets.
-    chosen: bool (n,), who is a canary.
+    data: the examples; the canaries among them have another label.
+    split: which examples are members of which model. Test and reserve hold no canary, so that accuracies are those on
+        true labels; canaries that are not members of a model are in none of its sets.
+    chosen: bool (n,), which examples are canaries.
     """
 
     data: Dataset
@@ -42,17 +42,17 @@ def mislabelled(
     *,
     in_pairs: bool = False,
 ) -> Canaries:
-    """Give `count` examples a wrong label, and draw who is a member of which of `n_models` models.
+    """Give `count` examples a wrong label, and draw which examples are members of which of `n_models` models.
 
-    The canaries, and the wrong class of each, depend on `seed` and `count` only, and a model's members on these and its
-    own number (or its pair's): more models extend the fewer. All others are split by `splits.random_halves`, whose
-    reserve is drawn among them. Models have different numbers of members, about half of the canaries and just half of
-    the others, and are trained one by one for that.
+    The canaries and the wrong class of each depend only on `seed` and `count`. A model's members depend on these and on
+    its own number (or its pair's), so that asking for more models changes none of the first. `splits.random_halves`
+    splits all other examples and draws its reserve among them. A model has about half of the canaries and exactly half
+    of the others, so numbers of members differ, and models are trained one by one.
 
     Args:
-        in_pairs: the second model of a pair has just the canaries that the first has not. Within one model the coins are
-            as fair and independent as without it, but every canary is a member of just half of the models, so that none
-            is a member of none or of all of a few shadows, where LiRA cannot be computed.
+        in_pairs: the second model of a pair has exactly the canaries that the first lacks. Within one model the coins are
+            as fair and independent as before, but every canary is a member of exactly half of the models. Otherwise a
+            canary may be a member of none or of all of a few shadows, where LiRA cannot be computed.
 
     Raises:
         ValueError: a count outside 1 to n - 2, a single class, or what `splits.random_halves` refuses.
@@ -98,13 +98,13 @@ def _with_wrong_labels(data: Dataset, own: Tensor, seed: int) -> Dataset:
 
 
 def evened(split: Splits, chosen: Tensor) -> Splits:
-    """The same split, with equally many members of each model: what output defences are built from, `defenses.defender`.
+    """The same split with equally many members of each model, as output defences need them (`defenses.defender`).
 
-    Coins give models different numbers of canaries. All that a model has stay; of the others as many are left out, drawn by
-    the model's seed, as it has more members than the model with the fewest.
+    Coins give models different numbers of canaries. A model keeps all its canaries; other members, drawn by its seed, are
+    left out until it has as many members as the model with the fewest.
 
     Args:
-        chosen: bool (n,), who is a canary.
+        chosen: bool (n,), which examples are canaries.
     """
     member = split.member.clone()
     surplus = member.sum(1) - member.sum(1).min()

@@ -1,9 +1,8 @@
 """Data sets as tensors in memory: images uint8 (n, c, h, w) or features (n, d), and labels int64 (n,).
 
-The official train and test parts are joined into one pool, train first: who is a member is decided in
-`splits`, not by the publisher. Members and non-members pass through the same preprocessing, `Dataset.inputs`,
-and there is no other. `load(name)` reads the sets listed in `loaders.LOADERS`; `load_image_folder` reads any
-folder of pictures.
+The official train and test parts are joined into one pool, train first: `splits` decides which examples are members, not
+the publisher. All examples, members or not, pass through the same preprocessing, `Dataset.inputs`; there is no other.
+`load(name)` reads the sets listed in `loaders.LOADERS`; `load_image_folder` reads any folder of pictures.
 """
 
 import difflib
@@ -50,7 +49,7 @@ class Dataset:
 
     @classmethod
     def of_features(cls, name: str, x: Tensor, y: Tensor, num_classes: int) -> "Dataset":
-        """Features x (n, d) that are used as they are, on their own device: answers to learn from, for one."""
+        """Features x (n, d) used as they are, on their own device; for example answers that a network learns from."""
         zero, one = torch.zeros(1, device=x.device), torch.ones(1, device=x.device)
         return cls(name, x, y, num_classes, zero, one)
 
@@ -111,9 +110,9 @@ def load(
 ) -> Dataset:
     """The data set `name`: one of `loaders.LOADERS`, from files below `root`, or one of your own, by its address.
 
-    name: of one's own "folder:PATH", see `load_image_folder`, or "module:function", a function without arguments that
-        gives a `Dataset` or a pair (x, y), features (n, d) used as they are or pictures uint8 (n, c, h, w) taken to
-        [0, 1]; `own` says where they are looked for.
+    name: of your own data "folder:PATH", see `load_image_folder`, or "module:function", a function without arguments that
+        gives a `Dataset` or a pair (x, y): features (n, d), used as they are, or pictures uint8 (n, c, h, w), scaled to
+        [0, 1]. `own` says where they are looked for.
     root: the argument, else $MIALIB_DATA, else the user's cache folder. It may be read-only where it holds
         the files; missing ones are downloaded into it. Laid out as torchvision does where it knows the set.
     subset: keep that many examples, stratified, see `stratified_index`; `seed` has no other use.
@@ -164,12 +163,12 @@ def apart(
     seed: int = 0,
     names: tuple[str, str] = ("private", "auxiliary"),
 ) -> tuple[Dataset, Dataset]:
-    """Two sets that share no class, or no example: what a classifier is made for, and what an attacker has.
+    """Two sets that share no class, or no example: one for a classifier, the other for an attacker.
 
     Args:
-        classes: the first set gets that many classes (people), the first ones, the second all others, both numbered
-            from 0; None where every example stands for itself: a random `share` of the examples goes to the second
-            set, examples that are alike, byte for byte, to the same.
+        classes: the first set gets the first `classes` classes (people), the second set all others, both numbered from
+            0. None where every example stands for itself: the second set gets a random `share` of the examples; examples
+            that are equal, byte for byte, go to the same set.
         names: what the two are, added to the name of the data set.
 
     Raises:
@@ -209,7 +208,7 @@ def _part(data: Dataset, name: str, mask: Tensor, first_class: int, num_classes:
 
 
 def _own(address: str) -> Raw:
-    """What a function of one's own gives."""
+    """What a function of the user's own gives."""
     made = own.function(address)()
     if isinstance(made, Dataset):
         arrays = (made.x, made.y, made.mean, made.std, made.groups)
@@ -237,11 +236,11 @@ def _finish(name: str, raw: Raw, subset: int | None, seed: int) -> Dataset:
     y = torch.as_tensor(raw.y).long()
     index = torch.arange(len(y)) if subset is None else stratified_index(y, raw.num_classes, subset, seed)
     if callable(raw.x):
-        x = torch.from_numpy(raw.x(index.numpy()))  # decode only what is kept
+        x = torch.from_numpy(raw.x(index.numpy()))  # decode only the examples that are kept
     else:
         x = torch.from_numpy(np.ascontiguousarray(raw.x if subset is None else raw.x[index.numpy()]))
     if x.ndim == 2 and 4 * x.numel() < FLOAT_FEATURES_LIMIT:
-        x = x.float()  # so that a batch of features is an index selection and nothing else
+        x = x.float()  # so that making a batch of features is only an index selection
     groups = None if raw.groups is None else torch.as_tensor(raw.groups).long()[index]
     mean, std = torch.tensor(raw.mean), torch.tensor(raw.std)
     return Dataset(name, x, y[index], raw.num_classes, mean, std, groups)
@@ -262,7 +261,7 @@ def stratified_index(y: Tensor, num_classes: int, size: int, seed: int) -> Tenso
     """Positions of `size` examples drawn without replacement in the classes' proportions: int64 (size,),
     ascending.
 
-    A class of n_c of the n examples gets floor(size * n_c / n) of them; what is left goes to the largest
+    A class of n_c of the n examples gets floor(size * n_c / n) of them. The examples still to be given go to the largest
     remainders, ties to the lower class. The same seed gives the same positions on every machine and device.
     """
     must_be_tensor("y", y, torch.int64)
@@ -290,7 +289,7 @@ def _validate(data: Dataset) -> None:
         if not ok:
             raise ValueError(where + problem)
 
-    # an integer of numpy's would be another fingerprint
+    # one of numpy's integers would give another fingerprint
     kind = kind_of(data.num_classes)
     check(kind == "int", f"num_classes is a {kind}, must be an int; pass int(num_classes)")
     must_be_tensor("x", data.x, where=where)
@@ -332,7 +331,7 @@ def _validate(data: Dataset) -> None:
 
 
 def one_of_each(labels: Tensor, count: int) -> Tensor:
-    """Positions of the first example of each class in turn, `count` of them; further ones where there are too few classes.
+    """Positions of the first example of each class in turn, `count` of them; if there are too few classes, further ones.
 
     Args:
         labels: int64 (n,).

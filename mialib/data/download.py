@@ -1,11 +1,11 @@
 """Find, verify and, where it is missing, download the official files of a data set.
 
-A file is trusted after its checksum matched. Checksums are written "algorithm:hex". Where nobody publishes
-one (`checksum=None`), the SHA-256 of the file is logged once it was read and understood, and kept beside it as
-`<file>.sha256`, and every later load is verified against that: it guards against a file that changes, not
-against one that was wrong at first. Beside a file whose checksum is published a record counts for nothing, unless it
-is one that `faces.build` makes. A file that is there is never overwritten, moved or deleted, and a root
-that holds all files is not written to (except for that record, where it can be written to).
+A file is trusted once its checksum matches. Checksums are written "algorithm:hex". Where nobody publishes one
+(`checksum=None`), the first good reading of the file logs its SHA-256 and keeps it beside the file as `<file>.sha256`;
+every later load is verified against that. This guards against a file that changes, not against one that was wrong at
+first. Beside a file whose checksum is published such a record counts for nothing, unless `faces.build` makes such a
+file. A file that is there is never overwritten, moved or deleted. A root that holds all files is not written to (except
+for that record, where it can be written to).
 """
 
 import errno
@@ -41,17 +41,19 @@ class Source:
     path: str
     url: str | None
     checksum: str | None  # "md5:..." or "sha256:...", None: none is published
-    advice: str = ""  # how to get the file where a download alone does not do it
-    unpacked: str | None = None  # checksum of what a .gz holds; packed anew or unpacked, it is as good
-    built: bool = False  # `faces.build` makes such a file too, and what it recorded stands for the checksum
+    advice: str = ""  # how to get the file where a download alone is not enough
+    unpacked: str | None = (
+        None  # checksum of the content of a .gz; a file packed anew, or unpacked, is as good
+    )
+    built: bool = False  # `faces.build` makes such a file too; then its record stands for the checksum
     limit: int = 2**30  # bytes that its content may take; the official file takes fewer
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Folder of the data files: the argument, else $MIALIB_DATA, else the user's cache. Not created here.
+    """Folder of the data files: the argument, else $MIALIB_DATA, else the user's cache. It is not created here.
 
     Raises:
-        ValueError: there is no home folder that its `~` could mean.
+        ValueError: there is no home folder for its `~`.
     """
     chosen = root or os.environ.get(ENVIRONMENT_VARIABLE) or pooch.os_cache("mialib")
     return places.at(chosen, ENVIRONMENT_VARIABLE).resolve()
@@ -87,7 +89,7 @@ def fetch(source: Source, root: Path) -> Path:
 
 
 def verify(source: Source, path: Path) -> None:
-    """Compare the file with the published checksum, or with the recorded one where that counts; it may have neither.
+    """Compare the file with the published checksum, or with the recorded one where that counts; a file may have neither.
 
     A record counts where nothing is published, and for files that `faces.build` makes: two builds hold the same
     arrays, but not always the same bytes.
@@ -136,9 +138,9 @@ def _content_checksum(source: Source, path: Path) -> str | None:
 
 @contextmanager
 def reading(source: Source, path: Path) -> Iterator[Path]:
-    """Around the reading and checking of a fetched file: an error becomes `corrupt`, success records the checksum.
+    """Wraps the reading and checking of a fetched file: an error becomes `corrupt`, success records the checksum.
 
-    What the system says of the place (full, read-only, forbidden) is no fault of the file and stays as it is.
+    What the system says of the place (full, read-only, forbidden) is no fault of the file and is raised as it is.
     """
     try:
         yield path
@@ -155,9 +157,9 @@ def reading(source: Source, path: Path) -> Iterator[Path]:
 
 
 def record(path: Path, digest: str | None = None) -> None:
-    """Write `<file>.sha256` beside the file, as `sha256sum -c` reads it; only logged where that cannot be.
+    """Write `<file>.sha256` beside the file, as `sha256sum -c` reads it; where that is impossible, only log it.
 
-    digest: the SHA-256 in hex of a file that is not there yet, so that none is ever there without its record.
+    digest: the SHA-256 in hex of a file that is not there yet, so that the file is never there without its record.
     """
     digest = digest or pooch.file_hash(str(path))
     log.info("%s: no checksum is published, found sha256:%s", path, digest)

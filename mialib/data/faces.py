@@ -63,7 +63,7 @@ def build(kind: str, archive_path: str | Path, out_dir: str | Path) -> Path:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # the record first, the file whole or not at all: a build that stops leaves nothing that looks whole
+    # the record first, then the file, whole or not at all: a build that stops leaves nothing that looks whole
     download.record(out, hashlib.sha256(content.getbuffer()).hexdigest())
     write(out, content.getvalue())
     return out

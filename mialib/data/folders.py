@@ -22,11 +22,11 @@ PICTURE_LIMIT = 2**29  # bytes of one file; 89 million pixels take fewer even wh
 def list_image_folder(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Files (n), labels int64 (n,) and class names of path/{train,val,test}/<class>/*, or of path/<class>/*.
 
-    Whichever of the three parts exist, in any of their usual names and in any case (`PARTS`), are joined in that
-    order; within a part, by class and file name. Classes are numbered in the order of their names; a class folder
-    without a picture in any part is left out with a warning. What is hidden (.x, __MACOSX) is not there. Pictures may
-    lie deeper in a class folder; links are followed, but a real folder is read once, so that one that leads back adds
-    nothing. Source: the layout that torchvision's ImageFolder and ImageNet use.
+    Those of the three parts that exist, in any of their usual names and in any case (`PARTS`), are joined in that order;
+    within a part, files are sorted by class and file name. Classes are numbered in the order of their names; a class
+    folder without a picture in any part is left out with a warning. Hidden files and folders (.x, __MACOSX) are
+    ignored. Pictures may lie deeper in a class folder. Links are followed, but a real folder is read once, so a link
+    that leads back adds nothing. Source: the layout that torchvision's ImageFolder and ImageNet use.
 
     Raises:
         ValueError: parts beside other folders or with other classes, a class that is a link to another, no pictures.
@@ -95,7 +95,7 @@ def _leads_back(place: str, root: str) -> bool:
 
 
 def _pictures(folder: str, root: str, seen: set[str]) -> list[str]:
-    """Pictures at any depth, sorted by folder, then name; `seen`: the real folders that are read elsewhere, extended."""
+    """Pictures at any depth, sorted by folder, then name; `seen`: real folders that are already read, extended here."""
 
     def is_new(place: str) -> bool:
         real = os.path.realpath(place)
@@ -117,7 +117,7 @@ def _pictures(folder: str, root: str, seen: set[str]) -> list[str]:
 
 
 def _check_depth(folders: dict[str, str], files: list[str]) -> None:
-    """One class whose pictures all lie in folders of their own is the folder that was meant."""
+    """Refuse one class whose pictures all lie in folders of their own: that class folder was probably meant."""
     inner = {os.path.dirname(file) for file in files}
     if len(folders) == 1 and len(inner) > 1 and inner.isdisjoint(folders.values()):
         raise ValueError(
@@ -127,7 +127,7 @@ def _check_depth(folders: dict[str, str], files: list[str]) -> None:
 
 
 def open_picture(name: str) -> BinaryIO:
-    """A picture's file; one of too many bytes, a link to nothing, a pipe or a device is refused before it is read."""
+    """A picture's file; one with too many bytes, a link to nothing, a pipe or a device is refused before it is read."""
     if not os.path.isfile(name):
         raise ValueError("no such file" if not os.path.exists(name) else "not a file")
     if (size := os.path.getsize(name)) > PICTURE_LIMIT:

@@ -15,7 +15,7 @@ import scipy.io
 from mialib.data import archives
 
 IDX_UINT8 = 0x08
-LIMIT = 2**30  # bytes of content that are read where a caller sets no other limit
+LIMIT = 2**30  # bytes of content that are read, unless the caller sets another limit
 
 
 def read_idx(path: Path, limit: int = LIMIT) -> np.ndarray:
@@ -51,7 +51,7 @@ def read_tar_table(path: Path, member: str, columns: int, limit: int = LIMIT) ->
         first = next(lines, "")
         if (width := first.count(",") + 1) != columns:
             raise ValueError(f"member {member!r} has {width} columns, expected {columns}")
-        # no line is a remark: one that looks like it is not to be lost silently
+        # no comment lines: a row that looks like one must not be lost silently
         return np.loadtxt(
             chain([first], lines), np.uint8, comments=None, delimiter=",", quotechar='"', ndmin=2
         )

@@ -1,7 +1,7 @@
-"""Data sets one after another as one, so that models of different data train as one population, each on its own part.
+"""Data sets joined one after another, so that models of different data train as one population, each on its own part.
 
-What a model is depends on its own part alone, and so does its name in the store: `own_part` says what it would have seen
-without the others.
+A model depends on its own part alone, and so does its name in the store: `own_part` gives what it would have seen without
+the other parts.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from mialib.data.splits import Splits
 class Joined(Dataset):
     """Data sets of one kind one after another, by `Joined.of`. Indices and masks count through all of them.
 
-    sizes: how many examples each part has. fingerprints: of each part, as of the data set alone.
+    sizes: how many examples each part has. fingerprints: of each part, as if it were alone.
     """
 
     sizes: tuple[int, ...] = ()
@@ -26,7 +26,7 @@ class Joined(Dataset):
 
     @classmethod
     def of(cls, parts: Sequence[Dataset]) -> "Joined":
-        """The parts' examples are copied once, into one piece; identities are left behind.
+        """The parts' examples, copied once into one piece; identities (`groups`) are dropped.
 
         Raises:
             ValueError: no parts, or parts of different kinds.
@@ -52,7 +52,7 @@ class Joined(Dataset):
         )
 
     def everyone(self, seeds: list[int]) -> Splits:
-        """Part after part, one model for each seed: all examples of its part are its members, nothing is held out."""
+        """One model for each seed, part after part: all examples of its part are its members, nothing is held out."""
         k = len(seeds)
         member = torch.zeros(len(self.sizes) * k, len(self), dtype=torch.bool)
         for number, (start, end) in enumerate(self._ends()):
@@ -66,9 +66,9 @@ class Joined(Dataset):
 
 
 def own_part(data: Dataset, split: Splits) -> tuple[str, Splits]:
-    """What one model sees of the data: the fingerprint, and the model's masks over no more than that.
+    """What one model sees of the data: the fingerprint, and the model's masks over that part only.
 
-    Of joined data it is the part that the model's masks lie in, of other data all.
+    For joined data that is the part in which the model's masks lie, for other data everything.
 
     Args:
         split: of a single model.

@@ -22,7 +22,7 @@ Rows = Callable[[np.ndarray], np.ndarray]
 class Raw(NamedTuple):
     """A data set as its loader leaves it; shapes and units as in `data.Dataset`."""
 
-    # all examples, or where decoding is slow, a function of the positions int64 (m,) wanted
+    # all examples; where decoding is slow, a function of the positions int64 (m,) that are wanted
     x: np.ndarray | Rows
     y: np.ndarray
     num_classes: int
@@ -31,7 +31,7 @@ class Raw(NamedTuple):
     groups: np.ndarray | None = None
 
 
-# Mean and standard deviation of each channel. CIFAR's are for CIFAR-100 too, as in mia_prune's datasets.py
+# Mean and standard deviation of each channel. CIFAR-10's serve CIFAR-100 too, as in mia_prune's datasets.py
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as in torchvision's classification presets
 UNIT = ((0.0,), (1.0,))  # pixels stay in [0, 1]
@@ -141,7 +141,7 @@ def fashion_mnist(root: Path) -> Raw:
 def _idx(
     name: str, kind, unpacked: Sequence[str], root: Path, mean: Sequence[float], std: Sequence[float]
 ) -> Raw:
-    # torchvision's own class needs the files unpacked beside the .gz ones, which a read-only root cannot give
+    # torchvision's own class needs unpacked files beside the .gz ones, and a read-only root cannot get them
     arrays = []
     for (file, md5), inside in zip(kind.resources, unpacked, strict=True):
         source = Source(

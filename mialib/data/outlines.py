@@ -1,4 +1,4 @@
-"""The outline of a data set: how many examples of which shape and class there are, before it is loaded and used."""
+"""The outline of a data set, known before it is loaded: how many examples it has, of which shape and classes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +34,10 @@ def of(
     side: int | None = None,
     seed: int = 0,
 ) -> Dataset | None:
-    """What `load` gives for the same arguments, but for the examples: zeros that take no memory. Labels are true.
+    """What `load` gives for the same arguments, with zeros that take no memory instead of the examples. Labels are true.
 
-    No picture is decoded but the first, and nothing is downloaded: None for a set of `LOADERS` that is not at hand. A
-    function of one's own is called.
+    Only the first picture is decoded, and nothing is downloaded: None for a set of `LOADERS` that is not at hand. A
+    function of your own is called.
 
     Raises:
         ValueError: as `load` does.
@@ -62,7 +62,7 @@ def of(
 def published(
     name: str, *, subset: int | None = None, side: int | None = None, seed: int = 0
 ) -> Dataset | None:
-    """What stands in for a set of `PUBLISHED` that is not at hand, of the same size: noise, equally many of each class.
+    """Noise that stands in for a set of `PUBLISHED` that is not at hand: of the same size, equally many of each class.
 
     None for other sets. Raises ValueError as `load` does.
     """

@@ -1,8 +1,8 @@
-"""Data sets and networks of one's own, by address: "module:function", or "folder:PATH" for pictures.
+"""Data sets and networks of your own, by address: "module:function", or "folder:PATH" for pictures.
 
-A module is looked for beside the YAML file that is run, then on Python's path; a folder that is no absolute path beside
-the YAML file, then below the data root. `mialib run` says where the file lies, by the environment variable
-`MIALIB_BESIDE`.
+A module is looked for beside the YAML file that is run, then on Python's path. A folder whose path is not absolute is
+looked for beside the YAML file, then below the data root. `mialib run` passes the YAML file's folder on in the
+environment variable `MIALIB_BESIDE`.
 """
 
 import importlib
@@ -19,12 +19,12 @@ BESIDE = "MIALIB_BESIDE"
 
 
 def beside(folder: Path) -> AbstractContextManager:
-    """Within it, addresses are looked for in `folder` first, here and in the processes that are started."""
+    """Within it, addresses are looked for in `folder` first, in this process and in those that it starts."""
     return environment(**{BESIDE: str(folder.resolve())})
 
 
 def check(address: str) -> None:
-    """Raises ValueError for the address of a module that is nowhere, or for a folder that is not there; runs nothing."""
+    """Raises ValueError for the address of a module that is nowhere, or of a folder that is not there; runs nothing."""
     if address.startswith("folder:"):
         folder(address, None)
         return
@@ -43,7 +43,7 @@ def function(address: str) -> Callable:
     """
     check(address)
     module, _, name = address.partition(":")
-    # for good: other processes find what they train by its module's name
+    # stays: other processes find what they train by its module's name
     if (place := _places()[0]) not in sys.path:
         sys.path.insert(0, place)
     imported = importlib.import_module(module)
@@ -65,7 +65,7 @@ def folder(address: str, root: Path | None) -> Path:
     for place in tried:
         if place.is_dir():
             return place
-    if root is None and not path.is_absolute():  # it may lie below the data root
+    if root is None and not path.is_absolute():  # it may be below the data root
         return path
     raise ValueError(f"{address}: no folder {' or '.join(map(str, tried))}")
 

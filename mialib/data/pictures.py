@@ -1,4 +1,4 @@
-"""Pictures as others made them, decoded: upright, 8 bits a channel, whatever a file's format and depth."""
+"""Pictures from anywhere, decoded: upright, 8 bits a channel, whatever the file's format and depth."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from mialib.progress import follow
 
-# what pictures are stored in; Pillow knows formats beside these that start other programs
+# formats that pictures are stored in; Pillow knows others that start other programs
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 MAX_PIXELS = 89_478_485  # a quarter of a gigabyte in colour, where Pillow begins to warn
 NAMED = 10  # broken pictures that an error names
@@ -30,27 +30,27 @@ _TURNS = {
 def read_picture(file: BinaryIO, *, grey: bool) -> Image.Image:
     """The picture in an open file, of mode "L" or "RGB", turned as its EXIF orientation says.
 
-    16-bit grey is divided by 257, so that 65535 is 255. Raises ValueError for pixels of 32 bits, whose range nobody
-    states, and for more than `MAX_PIXELS`; Pillow raises errors of many kinds on broken files.
+    16-bit grey is divided by 257, so that 65535 is 255. Raises ValueError for pixels of 32 bits, whose range is not
+    stated, and for more than `MAX_PIXELS`; Pillow raises errors of many kinds on broken files.
     """
     with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-        image.load()  # TIFF's are turned by it, and say so no more
+        image.load()  # this turns TIFF's, and clears their note of it
         return _upright(_eight_bits(image), image).convert("L" if grey else "RGB")
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # remarks that cannot be read turn nothing; Pillow raises what its parsers raise
+    except Exception:  # unreadable tags turn nothing; Pillow raises what its parsers raise
         return pixels
     turn = _TURNS.get(orientation)
     return pixels if turn is None else pixels.transpose(turn)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow's own conversions cut off what is above 255."""
+    """Done here because Pillow's own conversions cut off what is above 255."""
     if image.mode in _EIGHT_BITS:
         return image
     # Pillow scales a PPM's values to 0..65535 whatever their range, and gives them 32 bits

@@ -1,11 +1,11 @@
-"""Who is a member of which model: boolean masks of shape (k models, n examples).
+"""Which examples are members of which model: boolean masks of shape (k models, n examples).
 
-Row i of `member` is model i's training set, row i of `test` the non-members it is attacked on and its accuracy is
-measured on, row i of `reserve` the examples that are never its members and never attacked (model selection,
+Row i of `member` is model i's training set. Row i of `test` holds the non-members that it is attacked on and that its
+accuracy is measured on. Row i of `reserve` holds examples that are never its members and never attacked (model selection,
 reference data of defences, calibration). Rows of one model never overlap; rows of different models may.
 
-A row depends on the split's seed and on its own role and number only, so that asking for more models extends
-a split and leaves the models that are already trained as they were.
+A row depends only on the split's seed and on its own role and number. So asking for more models extends a split and
+leaves the trained models as they were.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from torch import Tensor
 from mialib import streams
 from mialib.data.tensors import must_be_tensor
 
-# what a random stream is for; part of its seed
+# the purposes of random streams, each a part of its seed
 _TARGET, _SHADOW, _PAIR, _POOL, _KNOWN, _MODEL, _CUT = range(7)
 
 
@@ -69,7 +69,7 @@ class Splits:
         return Splits(self.member[models], self.test[models], self.reserve[models], self.seeds[models])
 
     def fingerprints(self) -> list[str]:
-        """A short hash of each model's members, by which models know what they were trained on."""
+        """A short hash of each model's members: by it a model's record says what it was trained on."""
         return [hashlib.sha256(row.numpy().tobytes()).hexdigest()[:16] for row in self.member.cpu()]
 
     def counts(self) -> list[dict[str, int]]:
@@ -81,7 +81,7 @@ class Splits:
 
 
 def indices(mask: Tensor) -> Tensor:
-    """The indices of each row of `mask` bool (k, n) with equally many in each row, int64 (k, m), ascending.
+    """The indices that each row of `mask` bool (k, n) selects, int64 (k, m), ascending; equally many in each row.
 
     Raises:
         ValueError: the rows select different numbers of examples.
@@ -98,11 +98,11 @@ def indices(mask: Tensor) -> Tensor:
 def candidates(split: Splits, seed: int, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The examples that each model is attacked on, shuffled, and which of them are members.
 
-    The order depends on the set of candidates and the seed only, never on who is a member: exchanging members and
-    non-members of a target leaves everything an attack sees as it was.
+    The order depends only on the set of candidates and the seed, never on membership: exchanging members and
+    non-members of a target changes nothing that an attack sees.
 
     Args:
-        among: bool (n,), the examples that are attacked at all; default: every member and test example.
+        among: bool (n,), the examples that may be attacked; default: every member and test example.
 
     Returns:
         index int64 (k, n) into the data set, member bool (k, n).
@@ -125,8 +125,8 @@ def target_shadow(n: int, n_targets: int, n_shadows: int, seed: int, n_train: in
     take the remainder. Yuan & Zhang 2022 with one target; public code mia_prune `pretrain.py`.
 
     Args:
-        n_train: members a model, with as many test examples; the default is the whole 45 %, and of an odd number of
-            examples one is nobody's.
+        n_train: members of each model, with as many test examples. Default: the whole 45 %; of an odd number of examples
+            one belongs to no set.
 
     Raises:
         ValueError: fewer than one model of a kind, or more members asked for than 45 % of a half.
@@ -135,7 +135,7 @@ def target_shadow(n: int, n_targets: int, n_shadows: int, seed: int, n_train: in
         if count < 1:
             raise ValueError(f"{name} is {count}; at least 1 is needed")
     pool = _generator(seed, _POOL, 0).permutation(n)
-    # a whole half of an odd number would give shadows one candidate more than targets; all are to have equally many
+    # the whole of an odd half would give shadows one candidate more than targets; all must have equally many
     end = n if n_train is not None else n // 2 * 2
     halves = {_TARGET: pool[: n // 2], _SHADOW: pool[n // 2 : end]}
     rows, seeds = [], []
@@ -150,9 +150,9 @@ def target_shadow(n: int, n_targets: int, n_shadows: int, seed: int, n_train: in
 def random_halves(n: int, n_models: int, seed: int, reserve_fraction: float = 0.1) -> Splits:
     """Complementary pairs: outside the common reserve, every example is a member of exactly one model of each pair.
 
-    Hence of exactly half of the models, which LiRA and RMIA need (with independent halves some example ends up a
-    member of none or of all). The target of an attack is any one of the models, its shadows all
-    others but its partner, whose members are just what the target's are not.
+    So every example is a member of exactly half of the models, as LiRA and RMIA need (with independent halves some
+    example is a member of none or of all). Any one of the models can be the target of an attack. Its shadows are all
+    others except its partner, whose members are exactly the target's non-members.
 
     Raises:
         ValueError: an odd number of models, or a reserve fraction outside [0, 1).
@@ -178,9 +178,9 @@ def random_halves(n: int, n_models: int, seed: int, reserve_fraction: float = 0.
 
 
 def known_and_scored(splits: Splits, seed: int) -> tuple[Tensor, Tensor]:
-    """The half of each model's members and test examples that the attacker is given, and the other, for scoring.
+    """The half of each model's members and test examples that the attacker is given, and the other half, for scoring.
 
-    The strong attacker of Nasr, Shokri & Houmansadr 2018: known members and non-members of the target itself.
+    The strong attacker of Nasr, Shokri & Houmansadr 2018, who knows members and non-members of the target itself.
 
     Returns:
         known, scored: bool (k, n) each, disjoint; together the members and test examples of each model.
@@ -195,11 +195,11 @@ def known_and_scored(splits: Splits, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def d1_d2_d3(n: int, n_members: int, n_reserve: int, n_test: int, seed: int, n_models: int = 1) -> Splits:
-    """Each model cuts the same pool anew into D1 | D2 | D3: members, reserve (trains a purifier) and test.
+    """Each model cuts the same pool anew into D1 | D2 | D3: members, reserve (a purifier trains on it) and test.
 
     Yang et al. 2020 cut once, for one model, and give the attacker half of D1 and D3. Here an attacker's shadow models
-    draw from the pool that the target was drawn from, which favours the attacker. A row depends on the seed and on its
-    own number only, so that it says nothing about the others.
+    draw from the same pool as the target, which favours the attacker. A row depends only on the seed and on its own
+    number, so it says nothing about the others.
 
     Raises:
         ValueError: the three parts need more examples than there are.
@@ -235,15 +235,15 @@ def official(n: int, n_members: int, n_models: int, seed: int) -> Splits:
 
 
 def as_members(split: Splits, learned: Tensor | None = None) -> Splits:
-    """The same models with their reserve as the members: does what a defence learned from leak?
+    """The same models with their reserve as the members, to test whether the data that a defence learned from leak.
 
     Args:
-        learned: bool (k, n), the part of each reserve that the defence learned from. The rest stays in the reserve: it
-            would count as found or missed what was never there to find. Where a fifth is such, an AUC of 0.76 would
-            read 0.8 * 0.76 + 0.2 * 0.5 = 0.71. Default: the whole reserve.
+        learned: bool (k, n), the part of each reserve that the defence learned from. The rest stays in the reserve, since
+            it leaks nothing and would count as found or missed. If it were a fifth, an AUC of 0.76 would read
+            0.8 * 0.76 + 0.2 * 0.5 = 0.71. Default: the whole reserve.
 
     Raises:
-        ValueError: examples that were learned from and are not in the reserve.
+        ValueError: the defence learned from examples that are not in the reserve.
     """
     member = split.reserve if learned is None else learned
     if bool((member & ~split.reserve).any()):
@@ -252,16 +252,16 @@ def as_members(split: Splits, learned: Tensor | None = None) -> Splits:
 
 
 def everyone(n: int, seeds: list[int]) -> Splits:
-    """Every example is a member of every model, nothing is held out: training sets of attack networks."""
+    """Every example is a member of every model and nothing is held out: training sets of attack networks."""
     member = torch.ones(len(seeds), n, dtype=torch.bool)
     return Splits(member, ~member, ~member, torch.tensor(seeds))
 
 
 def blocks(member: Tensor, seeds: Tensor) -> Splits:
-    """Each model learns from rows of its own, as a defence that learns from each network's own answers.
+    """Each model learns from rows of its own, like a defence that learns from each network's own answers.
 
-    Over a data set of k * n rows, model i's block being rows i * n to (i + 1) * n: its members are those that `member`
-    bool (k, n) marks in the block, the others of the block are its reserve.
+    The data set has k * n rows; rows i * n to (i + 1) * n are model i's block. Its members are the rows of the block that
+    `member` bool (k, n) marks; the other rows of the block are its reserve.
     """
     k, n = member.shape
     is_own = torch.eye(k, dtype=torch.bool)[:, :, None]

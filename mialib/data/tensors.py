@@ -1,4 +1,4 @@
-"""Tensors where tensors are wanted: what was found instead, in words, and how to turn it."""
+"""Check that a value is a tensor; else say what was found instead and how to turn it into one."""
 
 import torch
 
@@ -6,7 +6,7 @@ _TURNS = {torch.int64: "long", torch.float32: "float", torch.float64: "double", 
 
 
 def must_be_tensor(name: str, value: object, dtype: torch.dtype | None = None, where: str = "") -> None:
-    """Nothing where `value` is a tensor (of `dtype`, where that is given).
+    """Does nothing where `value` is a tensor (of `dtype`, where that is given).
 
     name: what the caller calls the value; where: what an error begins with.
     Raises ValueError: which type was found, which is wanted, and what to pass instead.
@@ -23,5 +23,5 @@ def must_be_tensor(name: str, value: object, dtype: torch.dtype | None = None, w
 
 
 def kind_of(value: object) -> str:
-    """The name of a value's type, as one writes it after importing its library."""
+    """The name of a value's type, as written after importing its library."""
     return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")

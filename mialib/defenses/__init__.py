@@ -1,4 +1,4 @@
-"""In training (objectives, opponents, descents), or between answer and asker (log-posteriors to log-posteriors)."""
+"""Defences in training (objectives, opponents, descents) or on answers (log-posteriors to log-posteriors)."""
 
 import lazy_loader
 

@@ -4,7 +4,7 @@
     f minimises  CE(f; members) + strength * mean over members of log h(f(x), y)
 
 The opponent h is an attack network on posterior and label. It learns to tell batches of members from batches of the
-model's reserve, on which the model neither trains nor is attacked; the model is charged for what the opponent finds.
+model's reserve, on which the model neither trains nor is attacked. The model pays for what the opponent finds.
 Source: Nasr, Shokri & Houmansadr 2018, arXiv:1807.05852, algorithm 1.
 """
 
@@ -25,11 +25,11 @@ from mialib.training import Batch, Forward, Tensors, descent, mean_cross_entropy
 
 @dataclass(frozen=True)
 class AdversarialRegularization:
-    """The `opponent` of `training.fit`: its own population, one network for each model, trained along with them.
+    """The `opponent` of `training.fit`: a population of its own, one network for each model, trained along with them.
 
-    Every step of the model is a round of the game: the opponent is updated on the batch and on as many reserve
-    examples, then the model pays strength * mean log h(member). Opponents start anew in each training and are thrown
-    away after it: they never judge. The reference passes through the model in training mode, so BatchNorm's running
+    Every step of the model is a round of the game: the opponent is updated on the batch and on as many reserve examples,
+    then the model pays strength * mean log h(member). Opponents start anew in each training and are thrown away after it;
+    they never serve as attackers. The reference passes through the model in training mode, so BatchNorm's running
     statistics see it too (as in mia_prune).
 
     Args:
@@ -37,7 +37,7 @@ class AdversarialRegularization:
             to 8 under the name theta).
         num_classes: of the model; the opponent sees 2c features, posterior and one-hot label.
         network: network(features) -> module with two logits, column 1 = member. Default: mia_prune's attack MLP.
-        updates: of the opponent for each step of the model.
+        updates: updates of the opponent for each step of the model.
         lr, weight_decay: of the opponent's Adam.
 
     Raises:
@@ -87,15 +87,15 @@ class _Opponent:
 
 @dataclass(frozen=True)
 class OneUpdate(descent.Shuffling):
-    """The `descent` of mia_prune's released defence: one update of the model an epoch. An ablation, not a defence.
+    """The `descent` of mia_prune's released defence: one update of the model each epoch. An ablation, not a defence.
 
-    Its epoch takes `batches` batches for the opponent and then a single one for the model, so that a model fine-tuned
-    for 50 epochs is updated 50 times. Here the opponent learns from each of the batches, and the last one, alone,
-    moves the model.
+    Its epoch takes `batches` batches for the opponent and then a single one for the model, so a model fine-tuned for 50
+    epochs is updated 50 times. Here the opponent learns from each of the batches, and only the last one moves the
+    model.
     """
 
     batches: int = 7
-    captured: ClassVar[bool] = False  # it counts the batches that are left
+    captured: ClassVar[bool] = False  # it counts the remaining batches
 
     def begin(self, members: Tensor, batch_size: int, seeds: list[int]):
         shuffled, backward = super().begin(members, batch_size, seeds)
@@ -105,14 +105,14 @@ class OneUpdate(descent.Shuffling):
             nonlocal left
             epoch = list(islice(shuffled(), self.batches))
             if epoch[-1].shape[1] < batch_size and len(epoch) > 1:
-                epoch.pop()  # the model's one step an epoch is not to rest on a remainder
+                epoch.pop()  # the model's one step an epoch must not rest on a remainder
             left = len(epoch)
             yield from epoch
 
         def only_the_last(losses_of, params, batch):
             nonlocal left
             left -= 1
-            # without gradients the optimiser leaves the model as it is; the opponent has played all the same
+            # without gradients the optimiser leaves the model as it is; the opponent has played anyway
             return backward(losses_of, params, batch) if left == 0 else losses_of(params, batch).detach()
 
         return first_batches, only_the_last

@@ -1,12 +1,12 @@
-"""DP-SGD: clipped per-example gradients with Gaussian noise, on Poisson-drawn batches, and what they guarantee.
+"""DP-SGD: clipped per-example gradients with Gaussian noise, on Poisson-drawn batches, and the guarantee they give.
 
     g = (sum over the batch of g_i * min(1, clip / ||g_i||) + noise * clip * N(0, I)) / expected batch size
 
-The guarantee, (epsilon, delta), holds for the members of a training that used this from its first step on. Fine-tuning
-with it what was trained without it gives the members of the first training no guarantee at all: what the epsilon of
-such a fine-tuning speaks of is the fine-tuning alone. Pruning by a mask computed from private weights is
-post-processing and costs nothing. Source: Abadi et al. 2016, arXiv:1607.00133. Opacus accounts and replaces BatchNorm;
-the step is ours, since opacus refuses the parametrised layers of a pruned network, and is tested equal to opacus's.
+The guarantee, (epsilon, delta), holds for the members of a training that used this from its first step on. If a network
+was trained without it, fine-tuning with it gives the members of the first training no guarantee at all: its epsilon is
+about the fine-tuning alone. Pruning by a mask computed from private weights is post-processing and costs nothing.
+Source: Abadi et al. 2016, arXiv:1607.00133. Opacus does the accounting and replaces BatchNorm; the step is ours, since
+opacus refuses the parametrised layers of a pruned network, and is tested equal to opacus's.
 """
 
 import math
@@ -24,8 +24,8 @@ from mialib import streams
 from mialib.training import Batch, Tensors
 from mialib.training.population import skeleton
 
-# Per-example gradients kept at once, in numbers: what stays in a CPU's cache (twice as fast as what does not), half a
-# gigabyte on any accelerator.
+# Numbers of per-example gradients that are kept at once: as many as stay in a CPU's cache (twice as fast as more), half
+# a gigabyte on any accelerator.
 AT_ONCE_ON_CPU, AT_ONCE = 2**22, 2**27
 
 
@@ -33,11 +33,11 @@ AT_ONCE_ON_CPU, AT_ONCE = 2**22, 2**27
 class DPSGD:
     """The `descent` of `training.fit` that makes a training differentially private for its members.
 
-    Works with any objective that is a mean over examples, with masks (`compress`) and with any optimiser, which sees
-    the noisy gradient only. An objective that needs whole batches, such as `losses.PPB`, `losses.Mixup` or
-    `losses.RelaxLoss`, is refused: none of its gradient belongs to one example. Each example enters a batch
-    independently with probability batch_size / n, so batches differ in size; models are trained one after the other for
-    that. The noise comes from PyTorch's generator, seeded like all else here: good for an experiment, not for a
+    Works with any objective that is a mean over examples, with masks (`compress`), and with any optimiser, which sees
+    only the noisy gradient. An objective that needs whole batches, such as `losses.PPB`, `losses.Mixup` or
+    `losses.RelaxLoss`, is refused: no part of its gradient belongs to one example. Each example enters a batch
+    independently with probability batch_size / n. So batches differ in size, and models are trained one after the
+    other. The noise comes from PyTorch's generator, seeded like all else here: good enough for an experiment, not for a
     release, which needs a cryptographic one.
 
     Args:
@@ -76,7 +76,7 @@ class DPSGD:
     def begin(self, members: Tensor, batch_size: int, seeds: list[int]):
         (pool,), (seed,) = members.cpu(), seeds
         draws = streams.generator(seed, "Poisson draws")
-        # of its own: noise made of the numbers that drew the batch would say who is in it
+        # its own stream: noise made from the numbers that drew the batch would tell which examples are in it
         noise = streams.generator(seed, "DP noise", device=members.device)
         rate = sample_rate(len(pool), batch_size)
 
@@ -136,10 +136,10 @@ class Phase:
 
 
 def epsilon(phases: Iterable[Phase], delta: float) -> float:
-    """The epsilon of the (epsilon, delta) guarantee of several private trainings on the same members, one after another.
+    """The epsilon of the (epsilon, delta) guarantee of several private trainings, one after another, on the same members.
 
     Renyi accounting of the Poisson-subsampled Gaussian mechanism (Mironov et al. 2019, arXiv:1908.10530) by opacus.
-    Stopping early, or keeping the epoch that is best on reserve data, can only cost less. inf without noise.
+    Stopping early, or keeping the epoch that is best on reserve data, can only lower it. inf without noise.
 
     Raises:
         ValueError: delta outside (0, 1), no phase.
@@ -151,7 +151,7 @@ def epsilon(phases: Iterable[Phase], delta: float) -> float:
         raise ValueError("phases is empty; at least one private training is needed")
     if any(phase.noise == 0 for phase in phases):
         return math.inf
-    from opacus.accountants import RDPAccountant  # here: a second to import, for the runs that need it
+    from opacus.accountants import RDPAccountant  # here, since it takes a second to import
 
     accountant = RDPAccountant()
     accountant.history = [
@@ -162,7 +162,7 @@ def epsilon(phases: Iterable[Phase], delta: float) -> float:
         )
         for phase in phases
     ]
-    # a better order beyond opacus's could only lower an epsilon that is tiny already
+    # an order beyond opacus's could only lower an epsilon that is tiny already
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Optimal order is the (largest|smallest) alpha")
         return float(accountant.get_epsilon(delta))

@@ -1,24 +1,26 @@
-"""HAMP: less confident training, and answers whose scores are those of random inputs.
+"""HAMP: less confident training, and answers that carry the scores of random inputs.
 
 In training, with entropy H(p) = -sum_c p_c log p_c and soft labels t,
 
     L = mean over examples of KL(t || p) - strength * H(p),        H(t) = threshold * log c
 
-t gives the true class the most, and all others the same. What is served afterwards has the classes in the order of the true
-answer and the scores of an answer to random noise, so that of the true answer nothing is left but that order.
+t gives the true class the most, and all others the same. A served answer has its classes in the order of the true answer
+and the scores of an answer to random noise. So only the order is left of the true answer.
 
 Source: Chen & Pattabiraman 2024, NDSS, arXiv:2307.01610, where threshold is gamma and strength alpha; public code
-DependableSystemsLab/MIA_defense_HAMP, `location/train-hamp.py` and `location/lira-inference-defense.py`. What differs:
+DependableSystemsLab/MIA_defense_HAMP, `location/train-hamp.py` and `location/lira-inference-defense.py`. Differences:
 
-- their KL is PyTorch's default, divided by the classes too: their alpha is strength / c, and their learning rate that much
-  larger (0.5 on Location with alpha 1 or less; 0.001 on CIFAR-10 in ethz-spylab/misleading-privacy-evals `hamp.py`).
+- their KL is PyTorch's default, which also divides by the classes: their alpha is strength / c, and their learning rate
+  is that much larger (0.5 on Location with alpha 1 or less; 0.001 on CIFAR-10 in ethz-spylab/misleading-privacy-evals
+  `hamp.py`).
 - they lower the true class's share by steps of 0.01 until the threshold is passed; here it meets the threshold.
-- they draw a random input anew for each question; here an answer always gets the same one (`keyed`), from a store of such,
-  as asking again must not tell more. Of equal scores they change all to one value; here each class gets its own, and the
+- they draw a random input anew for each question; here the same answer always gets the same one (`keyed`), from a store,
+  since asking again must not tell more. They set all equal scores to one value; here each class keeps its own, and the
   predicted class stays the only largest.
 
-The label stays, and so does what is found by labels alone: an attack that asks for no more sees the undefended answers. And
-of a wrongly classified example the order says how wrong it is. Shadow models served alike are the attacker who knows it.
+The label stays, and with it everything that labels alone give away: a label-only attack sees the undefended answers. For
+a wrongly classified example the order says how wrong it is. An attacker who knows the defence has shadow models served
+alike.
 """
 
 import functools
@@ -34,12 +36,12 @@ from mialib.data import Dataset
 from mialib.defenses import keyed
 from mialib.training import Batch, Forward, Population, Tensors, pick
 
-THRESHOLD = 0.95  # the public code's
+THRESHOLD = 0.95  # as in the public code
 
 
 @dataclass(frozen=True)
 class HAMP:
-    """The training loss, which stands in the module's first lines.
+    """The training loss; the equation is in the module's first lines.
 
     Args:
         strength: weight of the entropy, in units of the KL divergence, 0 or more; 0 leaves the soft labels alone.
@@ -70,7 +72,7 @@ class HAMP:
 
 @functools.cache
 def true_share(threshold: float, classes: int) -> float:
-    """What the true class gets of a soft label whose entropy is threshold * log(classes), from 1 / classes to 1.
+    """The true class's share of a soft label whose entropy is threshold * log(classes), from 1 / classes to 1.
 
     Raises:
         ValueError: a threshold outside [0, 1), fewer than two classes.
@@ -91,9 +93,9 @@ def true_share(threshold: float, classes: int) -> float:
 
 @dataclass(frozen=True)
 class Reordered:
-    """Output defence of m networks, (m, n, c) -> (m, n, c): their scores are those of random inputs, in the answer's order.
+    """Output defence of m networks, (m, n, c) -> (m, n, c): each answer keeps its order and gets scores of a random input.
 
-    Of equal scores of an answer the first class comes first, as in its label.
+    Among equal scores of an answer the first class comes first, as in its label.
 
     Args:
         scores: (m, r, c) float64, each network's log-posteriors of r random inputs, from the largest to the smallest; the
@@ -129,7 +131,7 @@ class Reordered:
         return Reordered(self.scores[models], pick(self.keys, models))
 
     def __call__(self, log_posteriors: Tensor) -> Tensor:
-        """What is served of the answers (m, n, c) float64.
+        """The served answers, for the answers (m, n, c) float64.
 
         Raises:
             ValueError: answers of another number of networks or classes.
@@ -156,15 +158,15 @@ def fit(
     """Ask each network about random inputs of its own, and keep their scores.
 
     Args:
-        data: what kind of inputs they are. Of pictures every pixel is drawn evenly from 0 to 255; of features each lies
-            between the smallest and the largest of the data set, and is a whole number where all of them are: those of
-            Location, 0 or 1, as in the public code.
+        data: says what kind of inputs they are. For pictures every pixel is drawn evenly from 0 to 255. Each feature is
+            drawn between its smallest and largest value in the data set, as a whole number if all values are: for
+            Location 0 or 1, as in the public code.
         seeds: int64 (k,), the networks', as `Splits.seeds`.
-        key: the secret; what each network is asked, and its own key, are made of it and the network's seed.
-        count: random inputs a network. Those whose two largest scores are equal are left out.
+        key: the secret; it and a network's seed decide what that network is asked, and its own key.
+        count: random inputs for each network. Those whose two largest scores are equal are left out.
 
     Raises:
-        ValueError: not one seed a network, a key out of range, no input, or a network that answers all of them alike.
+        ValueError: not one seed a network, a key out of range, no input, or a network that answers all inputs alike.
     """
     if len(seeds) != len(population):
         raise ValueError(f"HAMP: {len(seeds)} seeds for {len(population)} networks; one each is needed")
@@ -186,7 +188,7 @@ def fit(
 
 
 def random_inputs(data: Dataset, count: int, seed: int) -> Dataset:
-    """Inputs in the range of a data set's and otherwise unlike them, see `fit`. All are labelled 0."""
+    """Inputs in the range of a data set's but otherwise unlike them, see `fit`. All are labelled 0."""
     generator = streams.generator(seed, "HAMP")
     if data.is_image:
         x = torch.randint(256, (count, *data.x.shape[1:]), generator=generator, dtype=torch.uint8)
@@ -203,7 +205,7 @@ def random_inputs(data: Dataset, count: int, seed: int) -> Dataset:
 
 
 def _row(answers: Tensor, key: int, count: int) -> Tensor:
-    """Which of `count` stored answers stands for each of these (n, c), int64 (n,)."""
+    """The number of the stored answer, of `count`, that stands for each of these (n, c), int64 (n,)."""
     return (keyed.uniform(answers, key, 1)[:, 0] * count).long().clamp(max=count - 1)
 
 

@@ -1,14 +1,13 @@
 """Randomness that belongs to an answer: the same answer and the same key always give the same numbers.
 
-An output defence that draws anew for each query is undone by asking often and taking the mean. Numbers that are a
-function of the answer and of a secret key are drawn once for all. What the function sees of an answer is its
-fingerprint, the predicted class and the log-odds of the largest posterior in steps of 0.01, so that the last bits,
-which differ between batches and devices, hardly ever change the numbers, and tiny noise on the input mostly does not.
-Answers with one fingerprint share their numbers; an asker who moves the input until the log-odds cross a step sees
-new ones.
+If an output defence draws anew for each query, asking often and taking the mean undoes it. Here the numbers are a
+function of the answer and of a secret key, so they are drawn once for all. The function sees only a fingerprint of the
+answer: the predicted class and the log-odds of the largest posterior in steps of 0.01. So the last bits, which differ
+between batches and devices, hardly ever change the numbers, and tiny noise on the input mostly does not. Answers with
+one fingerprint share their numbers; whoever moves the input until the log-odds cross a step sees new ones.
 
-This is a mixing function for experiments and no cryptography: an attacker who sees enough numbers may find the key.
-A deployment takes a keyed hash that is made for the purpose.
+This is a mixing function for experiments, not cryptography: an attacker who sees enough numbers may find the key. A
+deployment needs a keyed hash made for the purpose.
 """
 
 import torch
@@ -18,7 +17,7 @@ from mialib import streams
 from mialib.asking.posteriors import log_odds
 
 STEP = 0.01  # of the log-odds: float32 logits are rounded to about 1e-6 of their size
-LARGEST = 100.0  # log-odds beyond it are all alike, a one-hot answer's among them
+LARGEST = 100.0  # log-odds beyond it count as equal, those of a one-hot answer among them
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2^64 over the golden ratio, wrapped to int64 as all arithmetic here
 
 
@@ -58,7 +57,7 @@ def fingerprint(log_posteriors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def own_keys(key: int, seeds: Tensor) -> tuple[int, ...]:
-    """A key for each network, made of one secret and the networks' seeds; raises ValueError as `check` does."""
+    """A key for each network, made from one secret and the networks' seeds; raises ValueError as `check` does."""
     check(key)
     return tuple(streams.seed(key, "key", seed) for seed in seeds.tolist())
 
@@ -70,7 +69,7 @@ def check(key: int) -> None:
 
 
 def _absorb(state: Tensor, value: Tensor) -> Tensor:
-    """Mix a further number into a state; for one state, different numbers give different states."""
+    """Mix another number into a state; from one state, different numbers give different states."""
     return _mix(state + (value + 1) * _GOLDEN)
 
 

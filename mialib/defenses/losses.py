@@ -1,6 +1,6 @@
 """Defences that are a term in the training loss: objective(forward, params, batch, step) -> losses (k,).
 
-Shapes: k models, b examples a batch, c classes. Every model is judged by its own answers alone.
+Shapes: k models, b examples a batch, c classes. Each model's loss depends on its own answers alone.
 """
 
 import math
@@ -19,10 +19,10 @@ from mialib.training import Batch, Forward, Tensors, mean_cross_entropy
 class PPB:
     """Pair-based posterior balancing, L = CE + strength * mean over pairs of KL(p_second || p_first).
 
-    p are *ranked* posteriors (each softmax sorted in descending order, so that the class is forgotten); a
-    batch's first half is paired with its second half in the batch's random order, an odd last example is left
-    out of the penalty. The gradient flows through both sides. Yuan & Zhang 2022, public code mia_prune
-    `base_model.py`, where strength is lambda, 4 by default.
+    p are *ranked* posteriors (each softmax sorted in descending order, so that the class is forgotten). A batch's first
+    half is paired with its second half in the batch's random order; an odd last example is left out of the penalty. The
+    gradient flows through both sides. Yuan & Zhang 2022, public code mia_prune `base_model.py`, where strength is lambda,
+    4 by default.
 
     Raises:
         ValueError: a negative strength.
@@ -65,11 +65,11 @@ class LabelSmoothing:
 
 @dataclass(frozen=True)
 class RelaxLoss:
-    """Holds a model's mean cross-entropy (CE) of a batch near strength, instead of driving it to zero.
+    """Keeps a model's mean cross-entropy (CE) on a batch near strength instead of driving it to zero.
 
-    Above strength a model descends as usual. Below it, it climbs for `period` steps, L = |CE - strength|,
-    then has its posteriors flattened for `period` steps (see `flattening`), and so on. Each of the k models
-    is above or below by itself.
+    Above strength a model descends as usual. Below it, it climbs for `period` steps, L = |CE - strength|, then its
+    posteriors are flattened for `period` steps (see `flattening`), and so on. Each of the k models is above or below by
+    itself.
 
     Chen, Yu & Fritz 2022, arXiv:2207.05801, where strength is alpha. This is their public code,
     DingfanChen/RelaxLoss `source/{cifar,nonimage}/defense/relaxloss.py`. Their Algorithm 1 and appendix B.3
@@ -77,18 +77,18 @@ class RelaxLoss:
     ethz-spylab/misleading-privacy-evals, and not from the full text:
 
     - the paper counts epochs from 1, so that flattening comes first; the code counts from 0 and climbs first;
-    - the paper's soft targets are constants; the code lets the gradient flow through them;
-    - on images the paper flattens wrongly classified examples only; the code does, but has every example
-      climb in that phase too.
+    - in the paper soft targets are constants; in the code the gradient flows through them;
+    - on images the paper flattens only wrongly classified examples; so does the code, but every example also climbs
+      in that phase.
 
     Args:
         strength: mean loss to keep, in nats, 0 or more; 0 is cross-entropy. The code's configurations:
             CIFAR-10 1 (ResNet-20) or 0.4 (VGG-11), CIFAR-100 3 or 0.5, Purchase 0.8, Texas 2.5.
-        period: steps before the phases change places, 1 or more; an epoch's in the paper and its code.
-        upper: most confidence that a soft target gives the true class, in (0, 1]; the code has 1 for CIFAR,
+        period: steps until the phases alternate, 1 or more; an epoch's in the paper and its code.
+        upper: largest confidence that a soft target gives the true class, in (0, 1]; the code has 1 for CIFAR,
             0.3 for Purchase and 0.1 for Texas.
-        images: the code's rule for images (only wrong answers are flattened, every example climbs), else its
-            rule for records (all are flattened, none climbs), which is meant to go with upper well below 1.
+        images: use the code's rule for images (only wrong answers are flattened, every example climbs); else its rule
+            for records (all are flattened, none climbs), which is meant for an upper well below 1.
 
     Raises:
         ValueError: a strength, period or upper out of range, with its name.
@@ -98,8 +98,8 @@ class RelaxLoss:
     period: int
     upper: float = 1.0
     images: bool = True
-    whole_batch: ClassVar[bool] = True  # it holds the mean loss of a batch, not that of an example
-    captured: ClassVar[bool] = False  # its phases go by the number of the step
+    whole_batch: ClassVar[bool] = True  # it holds the mean loss of a batch, not the loss of an example
+    captured: ClassVar[bool] = False  # its phases depend on the number of the step
 
     def __post_init__(self):
         _require(self, "strength", self.strength >= 0, "0 or more")
@@ -122,10 +122,10 @@ class RelaxLoss:
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """Cross-entropy with posteriors instead of labels, L = mean over examples of -sum_c t_c log p_c: distillation.
+    """Cross-entropy against posteriors instead of labels, L = mean over examples of -sum_c t_c log p_c: distillation.
 
-    Each model has targets of its own, looked up by `batch.index`, so augmented inputs keep those of the example that
-    they were made of. Rows that a model never trains on are never read and may hold anything, nan too.
+    Each model has its own targets, looked up by `batch.index`, so augmented inputs keep the targets of the example they
+    were made from. Rows that a model never trains on are never read and may hold anything, even nan.
 
     Args:
         targets: (k, n, c) floating point, each row read a distribution over the classes; on the data set's device.
@@ -158,12 +158,12 @@ class Mixup:
 
         L = lam CE(f(z), y) + (1 - lam) CE(f(z), y'),    z = lam x + (1 - lam) x',    lam ~ Beta(strength, strength)
 
-    (x', y') is the batch in another order; one lam and one order a step. Zhang et al. 2018, arXiv:1710.09412, where
-    strength is alpha: 1 for CIFAR-10, 0.1 to 0.4 for ImageNet. With `mmd.MMD` as opponent it is the defence of Li, Li &
-    Ribeiro 2021, arXiv:2002.12062; that opponent is shown the batch as it is, which costs one more forward pass.
+    (x', y') is the batch in another order; each step has one lam and one order. Zhang et al. 2018, arXiv:1710.09412,
+    where strength is alpha: 1 for CIFAR-10, 0.1 to 0.4 for ImageNet. With `mmd.MMD` as opponent it is the defence of
+    Li, Li & Ribeiro 2021, arXiv:2002.12062; that opponent sees the batch unmixed, which costs one more forward pass.
 
-    lam and the order are drawn from the number of the step: models trained together and alone see the same ones, and so
-    do models of different seeds, whose batches differ anyway.
+    lam and the order are drawn from the number of the step: models get the same ones whether trained together or alone.
+    Models of different seeds get them too, but their batches differ anyway.
 
     Raises:
         ValueError: a strength that is not positive and finite.
@@ -186,7 +186,7 @@ class Mixup:
 
 
 def pair_divergence(logits: Tensor) -> Tensor:
-    """Mean over pairs of KL(second || first) of a batch's ranked posterior halves; (k, b, c) -> (k,) nats."""
+    """Mean over pairs of KL(second || first) of the ranked posteriors of a batch's halves; (k, b, c) -> (k,) nats."""
     half = logits.shape[1] // 2
     ranked = logits[:, : 2 * half].sort(dim=-1, descending=True).values.log_softmax(-1)
     first, second = ranked[:, :half], ranked[:, half:]
@@ -196,9 +196,9 @@ def pair_divergence(logits: Tensor) -> Tensor:
 def flattening(logits: Tensor, y: Tensor, upper: float) -> Tensor:
     """Cross-entropy with RelaxLoss's soft targets; logits (k, b, c) and y (k, b) -> (k, b) nats.
 
-    A target keeps the posterior p_y of the true class, at most `upper`, and shares the rest equally among the
-    other classes, so that none of them overtakes y. The gradient flows through the target too. Where y leads
-    the others, p_y below `upper` therefore grows; one above it, whose target is a constant, falls towards it.
+    A target keeps the posterior p_y of the true class, at most `upper`, and shares the rest equally among the other
+    classes, so that none of them overtakes y. The gradient flows through the target too. So where y leads the others, a
+    p_y below `upper` grows; one above it, whose target is a constant, falls towards it.
     """
     log_p = logits.log_softmax(-1)
     own = log_p.gather(-1, y[..., None]).squeeze(-1)

@@ -1,4 +1,4 @@
-"""MemGuard: noise on the answer that brings a membership classifier of the defender's own to a toss-up.
+"""MemGuard: noise on the answer that leaves the defender's own membership classifier undecided.
 
 The defender trains a classifier h (the *defence classifier*) to tell the answers to members from the answers to
 reference examples. Then, for each answer with log-posteriors z and label l = argmax z:
@@ -7,24 +7,24 @@ reference examples. Then, for each answer with log-posteriors z and label l = ar
                                + c3 |softmax(z + e) - softmax(z)|_1           h in log-odds of being a member
     phase II    reply softmax(z + e) with probability min(budget / |softmax(z + e) - softmax(z)|_1, 1), else softmax(z)
 
-Phase I goes in rounds with c3 = 0.1, 1, ..., 1e5. Each starts at z and takes steps of length 0.1 along the gradient
-until h has changed its mind and the label is l, 299 at most; the first round that fails is the last, and the noise of
-the round before is taken. So the label never changes, and the mean L1 distortion is at most the budget. The probability
-is 0 where the noise does not bring h nearer to one half. Source: Jia et al. 2019, arXiv:1909.10594; constants and
-stopping from the public code jinyuan-jia/MemGuard, `defense_framework.py` and `evaluate_nn_attack.py`.
+Phase I goes in rounds with c3 = 0.1, 1, ..., 1e5. Each round starts at z and takes steps of length 0.1 along the gradient
+until h has changed its mind and the label is l, at most 299 steps. The first round that fails is the last, and the noise
+of the round before it is taken. So the label never changes, and the mean L1 distortion is at most the budget. The
+probability is 0 if the noise does not bring h nearer to one half. Source: Jia et al. 2019, arXiv:1909.10594; constants
+and stopping from the public code jinyuan-jia/MemGuard, `defense_framework.py` and `evaluate_nn_attack.py`.
 
-As in the public code h sees posteriors in order of size, not by class. What we do otherwise:
-- h sorts the noisy answer anew at each step (the code keeps the places of the original answer while it searches), so
-  that what the search flips is what h says of the reply.
-- Log-posteriors below -20 are lifted to it before the search: 299 steps of 0.1 could not reach them, and saturated
+As in the public code, h sees posteriors in order of size, not by class. What we do otherwise:
+- h sorts the noisy answer anew at each step (the code keeps the order of the original answer while it searches), so the
+  search flips what h says of the reply itself.
+- Log-posteriors below -20 are lifted to -20 before the search: 299 steps of 0.1 could not reach them, and saturated
   answers would go unprotected. That moves posteriors by 2e-9 a class.
-- h learns by Adam, 50 epochs (the code: SGD, 400), with both classes weighing the same if their numbers differ.
+- h learns by Adam, 50 epochs (the code: SGD, 400), and both classes weigh the same even if their numbers differ.
 - Phase II draws by the answer and a secret key (`keyed`), so the same query always gets the same reply. The budget
-  holds in expectation over keys; answers that share a fingerprint (all one-hot answers of a class) share their draw.
+  holds in expectation over keys; answers with one fingerprint (all one-hot answers of a class) share their draw.
 
 The search stops just beyond one half. So h with a threshold is not brought to guessing but to the reverse: on digits
-from a balanced accuracy of 0.76 to 0.24 at budget 1. What falls to one half is its confidence. An attacker who learns
-from served answers may learn the reverse, and is the one to measure.
+from a balanced accuracy of 0.76 to 0.24 at budget 1. Only its confidence falls to one half. An attacker who learns
+from served answers may learn the reverse; measure that one.
 """
 
 import math
@@ -51,8 +51,8 @@ LABEL_WEIGHT = 10.0  # c2
 DISTORTION_WEIGHTS = (0.1, 1.0, 10.0, 1e2, 1e3, 1e4, 1e5)  # c3, round by round
 STEP, STEPS = 0.1, 299
 UNDECIDED = 4e-5  # log-odds: within 1e-5 of one half there is nothing to hide
-FLOOR = -20.0  # of the log-posteriors that noise is searched for
-ROWS, ROWS_ELSEWHERE = 1024, 4096  # answers searched for at once, on a CPU and on a device
+FLOOR = -20.0  # of the log-posteriors for which noise is searched
+ROWS, ROWS_ELSEWHERE = 1024, 4096  # answers whose noise is searched together, on a CPU and on a device
 
 # logarithms of posteriors up to a constant (n, c) -> log-odds of a member (n,)
 Score = Callable[[Tensor], Tensor]
@@ -64,7 +64,7 @@ class MemGuard:
 
     Args:
         classifiers: one defence classifier a network.
-        budget: largest mean L1 distance between posteriors served and true, from 0 (no defence) to 2.
+        budget: largest mean L1 distance between served and true posteriors, from 0 (no defence) to 2.
         keys: one secret a network, for `keyed`.
 
     Raises:
@@ -92,7 +92,7 @@ class MemGuard:
         return MemGuard(self.classifiers[models], self.budget, pick(self.keys, models))
 
     def __call__(self, log_posteriors: Tensor) -> Tensor:
-        """What is served of the answers (m, n, c) float64.
+        """The served answers, for the answers (m, n, c) float64.
 
         Raises:
             ValueError: answers of another number of networks.
@@ -111,7 +111,7 @@ class MemGuard:
             for score, answers, key in zip(self.scores(), log_posteriors.to(device), self.keys, strict=True)
             for part in answers.split(ROWS if here else ROWS_ELSEWHERE)
         ]
-        # in as many processes as joblib is set to: one network's search has nothing to do with another's
+        # in as many processes as joblib is set to: the networks' searches are independent
         run = Parallel(n_jobs=None if here else 1, return_as="generator")
         served = progress.follow(
             run(delayed(serve)(*job) for job in jobs), "MemGuard, noise", "part", len(jobs)
@@ -119,7 +119,7 @@ class MemGuard:
         return torch.cat(list(served)).view_as(log_posteriors).to(log_posteriors.device)
 
     def scores(self) -> list[Score]:
-        """What each defence classifier makes of an answer."""
+        """The score that each defence classifier gives an answer."""
         # in float64, so that the last bits of an answer do not decide which way the search goes
         return [partial(_score, module.double().requires_grad_(False)) for module in self.classifiers]
 
@@ -136,7 +136,7 @@ def fit(
 
     Args:
         budget: largest mean L1 distortion, 0 to 2; the classifiers do not depend on it.
-        key: the secret; each network's own is made of it and the network's seed.
+        key: the secret; each network's own key is made from it and the network's seed.
         cache: default: the store at its default place.
         device: where the classifiers learn and the noise is searched for.
 
@@ -175,8 +175,8 @@ def classifier(num_classes: int) -> nn.Module:
 
 
 def ranked(log_posteriors: Tensor) -> Tensor:
-    """The posteriors in descending order, (..., c); a constant added to an answer makes no difference."""
-    # stable, so that it does not depend on the company which of two equals is pushed
+    """The posteriors in descending order, (..., c); adding a constant to an answer changes nothing."""
+    # stable, so that which of two equals is pushed does not depend on the other rows
     return log_posteriors.softmax(-1).sort(dim=-1, descending=True, stable=True).values
 
 
@@ -199,9 +199,9 @@ def serve(score: Score, log_posteriors: Tensor, budget: float, key: int) -> Tens
 def noise_search(score: Score, log_posteriors: Tensor) -> Tensor:
     """Phase I: the answers with the noise that was found, z + e as log-posteriors (n, c) float64.
 
-    An answer for which none is found, or about which `score` is undecided, comes back as it was: steps of fixed length
-    can swing to and fro between the two largest classes until they are used up. Labels are kept, the first of equals
-    being the label. Takes 2 ms an answer of 10 classes on a CPU, nearly all of it in the classifier.
+    An answer comes back as it was if none is found, or if `score` is undecided about it: steps of fixed length can swing
+    between the two largest classes until they are used up. Labels are kept, the first of equals being the label. Takes
+    2 ms an answer of 10 classes on a CPU, nearly all of it in the classifier.
     """
     start = log_posteriors.clamp(min=FLOOR).log_softmax(-1)
     noisy = log_posteriors.clone()
@@ -224,7 +224,7 @@ def _round(score: Score, start: Tensor, label: Tensor, weight: float) -> tuple[T
     with torch.no_grad():
         side = score(start).sign()
     reached, moved = [rows[:0]], [start[:0]]
-    for _ in range(STEPS + 1):  # the last turn only looks where the last step has led
+    for _ in range(STEPS + 1):  # the last turn only checks where the last step has led
         if len(rows) == 0:
             break
         with torch.enable_grad():
@@ -239,13 +239,13 @@ def _round(score: Score, start: Tensor, label: Tensor, weight: float) -> tuple[T
         answer = here.log_softmax(-1)
         there = (odds * side <= 0) & (answer.argmax(-1, keepdim=True) == label)[:, 0]
         largest = gradient.abs().amax(-1)
-        left = ~there & (largest > 0)  # without a gradient there is nowhere to go
+        left = ~there & (largest > 0)  # without a gradient there is no direction
         if not bool(left.all()):
             reached.append(rows[there])
             moved.append(answer[there])
             rows, here, gradient, largest = rows[left], here[left], gradient[left], largest[left]
             posteriors, label, side = posteriors[left], label[left], side[left]
-        gradient = gradient / largest[:, None]  # first to size one: the squares of tiny numbers vanish
+        gradient = gradient / largest[:, None]  # first scaled to size one: the squares of tiny numbers vanish
         here = here - STEP * gradient / gradient.norm(dim=-1, keepdim=True)
     rows, order = torch.cat(reached).sort()
     return rows, torch.cat(moved)[order]
@@ -253,7 +253,7 @@ def _round(score: Score, start: Tensor, label: Tensor, weight: float) -> tuple[T
 
 @torch.no_grad()
 def _mixed(score: Score, answers: Tensor, noisy: Tensor, budget: float, key: int) -> Tensor:
-    """Phase II: each noisy answer or, so that the expected distortion is within the budget, the true one."""
+    """Phase II: the noisy answer or the true one, so that the expected distortion is within the budget."""
     distortion = (noisy.exp() - answers.exp()).abs().sum(-1)
     nearer = score(noisy).abs() < score(answers).abs()  # to log-odds 0, which is one half
     probability = torch.where(nearer, budget / distortion, 0.0)

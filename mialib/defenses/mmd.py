@@ -1,10 +1,10 @@
-"""A penalty on how differently a model answers its members and other examples, by maximum mean discrepancy.
+"""A penalty on how differently a model answers members and other examples, by maximum mean discrepancy (MMD).
 
     MMD^2(P, R) = mean k(p, p') + mean k(r, r') - 2 mean k(p, r),    k(a, b) = mean over s of exp(-|a - b|^2 / 2 s^2)
 
-P are the sorted posteriors of a batch of members, R those of as many reserve examples (sorted, so that the classes do
-not count). After Li, Li & Ribeiro 2021, arXiv:2002.12062, who compare class by class and add mixup; with a quantised
-forward pass it is arm L of our reconstruction of MIA-aware quantisation. The widths s are ours.
+P are the sorted posteriors of a batch of members, R those of as many reserve examples (sorted, so that classes do not
+count). After Li, Li & Ribeiro 2021, arXiv:2002.12062, who compare class by class and add mixup. With a quantised forward
+pass it is arm L of our reconstruction of MIA-aware quantisation. The widths s are ours.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class MMD:
 def squared_mmd(a: Tensor, b: Tensor, widths: tuple[float, ...]) -> Tensor:
     """MMD^2 of each of k pairs of samples, a (k, n, d) and b (k, m, d) -> (k,); 0 or more, 0 for equal samples.
 
-    The mean over all pairs, an example with itself included (the V-statistic of Gretton et al. 2012).
+    The mean over all pairs, including each example with itself (the V-statistic of Gretton et al. 2012).
     """
     variances = [width**2 for width in widths]
     return sum(

@@ -1,6 +1,6 @@
 """Defences of the answer alone: log-posteriors (..., c) float64 in, log-posteriors out. The model stays as it is.
 
-Each answer is treated on its own, the input is left as it was, and -inf may come and go.
+Each answer is treated on its own, the input is not changed, and -inf may come and go.
 """
 
 import math
@@ -16,8 +16,8 @@ from mialib.defenses import keyed
 class Rounding:
     """Posteriors rounded to `bits` bits each, round((2^bits - 1) p) / (2^bits - 1), and scaled to sum to one again.
 
-    Where all of them round to zero (many classes, few bits) nothing is said: the answer is uniform. Classes that round
-    to zero have log-posterior -inf.
+    If all of them round to zero (many classes, few bits), the answer is uniform and says nothing. Classes that round to
+    zero have log-posterior -inf.
 
     Raises:
         ValueError: bits that are no whole number from 1 to 32.
@@ -47,7 +47,7 @@ class OneHot:
 class Temperature:
     """softmax(log p / strength): flatter answers above 1, sharper ones below; the order of the classes stays.
 
-    An attacker who knows the strength undoes it, up to rounding.
+    An attacker who knows the strength can undo it, up to rounding.
 
     Raises:
         ValueError: a strength that is not positive and finite.
@@ -91,9 +91,9 @@ class TopK:
 class Noise:
     """Gaussian noise on the posteriors, clipped at 0 and scaled to sum to one again; labels may change.
 
-    The noise is a function of the answer and the key (`keyed`): the same query gets the same reply. Where every
-    posterior is clipped, the answer is uniform. Yang et al. compare with random noise of a law that we do not know;
-    this one is ours.
+    The noise is a function of the answer and the key (`keyed`): the same query gets the same reply. If every posterior is
+    clipped, the answer is uniform. Yang et al. compare with random noise whose distribution we do not know; this one is
+    ours.
 
     Args:
         strength: standard deviation of the noise, in units of the posteriors, 0 or more.

@@ -1,4 +1,4 @@
-"""The other player of a min-max game, as an `opponent` of `training.fit` uses it: a population that learns along."""
+"""The other player of a min-max game, used by an `opponent` of `training.fit`: a population that learns along."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ from mialib.training import population
 
 
 class Player:
-    """Fresh networks, one for each seed, with an Adam of their own; they start anew in each training.
+    """Fresh networks, one for each seed, with their own Adam; they start anew in each training.
 
     Args:
-        make_model: zero-argument constructor of the network.
+        make_model: constructor of the network, without arguments.
         lr, weight_decay: of Adam.
     """
 
@@ -44,7 +44,7 @@ class Player:
         self.optimiser.step()
 
     def judge(self, x: Tensor) -> Tensor:
-        """What the networks say to x (k, b, ...) in eval mode; gradients reach x, not the networks."""
+        """The networks' answers to x (k, b, ...) in eval mode; gradients reach x, not the networks."""
         frozen = {name: tensor.detach() for name, tensor in self.params.items()}
         return population.forward(self._judging, frozen, self.buffers, x)
 

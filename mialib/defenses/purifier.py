@@ -1,15 +1,15 @@
-"""The purifier: a small network G behind a classifier F that answers in its place, trained on non-members only.
+"""The purifier: a small network G that rewrites the answers of a classifier F, trained on non-members only.
 
     p = F(x), l = argmax p, q = G(p)
     G minimises  mean over D2 of  |q - p|^2 + strength * C(q, l)                        base
                                   - gamma * R(x, H(q))                                  + inversion helper H
                                   + eta * BCE(I(q, l), 1)                               + membership discriminator I
 
-R is the squared error per pixel of what the decoder H rebuilds from q, and I tells F's own answers (1) from G's (0); both
-learn along, as `opponent`s of `training.fit`. Having seen non-members only, G is to give members a non-member's answer.
-Source: Yang et al. 2020, arXiv:2005.03915, of which we know the abstract; the loss as quoted in AIJack's docstring, the
-terms of H and I from comments in the authors' public code (zyyrrr/purifier), which drop the label term beside H: keeping
-it, and all weights, are our reconstruction.
+R is the squared error per pixel of the picture that the decoder H rebuilds from q; I tells F's own answers (1) from G's
+(0). Both learn along, as `opponent`s of `training.fit`. Since G has seen only non-members, it should give members a
+non-member's answer. Source: Yang et al. 2020, arXiv:2005.03915, of which we know the abstract; the loss as quoted in
+AIJack's docstring, the terms of H and I from comments in the authors' public code (zyyrrr/purifier), which drop the label
+term beside H. Keeping it, and all weights, are our reconstruction.
 """
 
 from collections.abc import Callable
@@ -31,12 +31,12 @@ from mialib.training import Batch, Forward, Population, Recipe, Tensors, mean_cr
 from mialib.training.hooks import Capturable
 from mialib.training.population import in_batches
 
-HELD_OUT = 0.2  # share of the reference set that G does not learn from: there its label loss is measured
+HELD_OUT = 0.2  # share of the reference set that G does not learn from; its label loss is measured there
 SCHEDULE = Recipe(epochs=300, batch_size=128, lr=1e-3, weight_decay=0.0)  # ours; the paper's is unknown
 
 
 def autoencoder(num_classes: int, widths: tuple[int, ...]) -> nn.Module:
-    """Posteriors (b, c) -> logits (b, c) through hidden layers Linear-BatchNorm-ReLU of these widths.
+    """Posteriors (b, c) -> logits (b, c) through hidden layers Linear-BatchNorm-ReLU of the given widths.
 
     Widths in the authors' public code: 20, 7, 4, 7 for 10 classes and for 100; 1024, 512, 256, 128 for Purchase100;
     200 for FaceScrub530. 7, 4, 7 for CIFAR-10 in AIJack.
@@ -53,7 +53,7 @@ def mlp_with_norms(widths: tuple[int, ...], out: int) -> nn.Sequential:
 
 
 def through(networks: Population, x: Tensor) -> Tensor:
-    """What each network makes of its own rows, x (m, n, d) -> (m, n, ...) float32 on the CPU."""
+    """Each network's output for its own rows, x (m, n, d) -> (m, n, ...) float32 on the CPU."""
     x = x.float().to(networks.device)
     return torch.stack([in_batches(g, own).cpu() for g, own in zip(networks, x, strict=True)])
 
@@ -73,7 +73,7 @@ class Purifier:
 
     @property
     def label_loss(self) -> list[float]:
-        """Share of each network's held-out reference answers whose predicted class G changes, after its last epoch."""
+        """Share of each network's held-out reference answers whose predicted class G changes, after the last epoch."""
         return [1 - record["reserve_accuracy"][-1] for record in self.networks.records]
 
 
@@ -95,9 +95,9 @@ def fit(
     Args:
         widths: of G's hidden layers, see `autoencoder`.
         strength: weight of the label term (lambda), 0 or more; AIJack's default is 0.2.
-        inversion, membership: the games that G also plays.
-        start: what G begins from; default: fresh weights. A base G is made special by playing on from it, and is to be
-            compared with one that went on as long without a game.
+        inversion, membership: the further games that G plays.
+        start: networks that G begins from; default: fresh weights. To specialise a base G, play on from it, and compare
+            with one that trained equally long without a game.
     """
     if not strength >= 0:
         raise ValueError(f"purifier: strength is {strength}; it must be 0 or more (0.05 to 1 are usual)")
@@ -115,7 +115,7 @@ def fit(
         start=start and start.networks,
         cache=cache,
         what=what,
-        # alone so small that launching costs more than arithmetic: 1.5 to 2.3 times as fast on a CPU
+        # G alone is so small that launching costs more than arithmetic: 1.5 to 2.3 times as fast on a CPU
         batched=None if games else True,
     )
     return Purifier(networks)
@@ -164,10 +164,10 @@ class InversionHelper:
 
     Args:
         strength: gamma, 0 or more.
-        pictures: (n, ...) float32 in [0, 1], what each row of the reference answers was an answer to, all networks' rows
-            one after the other (`pictures`).
-        make_decoder: zero-argument constructor of H, from `decoders.make`.
-        updates: of H for each step of G; an H that has not learned yet charges for nothing.
+        pictures: (n, ...) float32 in [0, 1], the input behind each row of the reference answers, all networks' rows one
+            after the other (`pictures`).
+        make_decoder: constructor of H, without arguments, from `decoders.make`.
+        updates: updates of H for each step of G; an H that has not learned yet charges nothing.
         lr: of H's Adam.
     """
 
@@ -203,8 +203,8 @@ class MembershipDiscriminator:
     Args:
         strength: eta, 0 or more.
         num_classes: of F.
-        width: share of the network's hidden units.
-        updates: of I for each step of G.
+        width: factor on the network's hidden units.
+        updates: updates of I for each step of G.
         lr: of I's Adam.
     """
 
@@ -231,6 +231,6 @@ class MembershipDiscriminator:
 
 
 def pictures(known: Defender) -> Tensor:
-    """What the reference answers are answers to, for `InversionHelper`: (k * n, ...) float32 in [0, 1]."""
+    """The inputs behind the reference answers, for `InversionHelper`: (k * n, ...) float32 in [0, 1]."""
     inputs = known.reference.x
     return decoders.pixels(inputs.data.x, inputs.index.flatten().to(inputs.data.x.device))

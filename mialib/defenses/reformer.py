@@ -4,9 +4,10 @@
     G minimises  mean over D2 of  |q - p|^2 + strength * C(q, l) + beta * KL(N(mu, sigma^2) || N(0, 1))
 
 Source: Yang et al. 2023, arXiv:2212.00612 (abstract), and their public code zyyrrr/purifier. There the KL is a sum over
-batch and latent dimensions beside a mean over batch and classes: it outweighs the reconstruction by orders of magnitude,
-and the released network has collapsed into a table of the predicted label. Here all three terms are means over the
-examples, so that beta says what it weighs, and `Reformer.kl` and `measures.beyond_the_label` show a collapse.
+batch and latent dimensions, added to a mean over batch and classes: it outweighs the reconstruction by orders of
+magnitude, and the released network has collapsed into a table of the predicted label. Here all three terms are means
+over the examples, so beta is the weight that it says, and `Reformer.kl` and `measures.beyond_the_label` show a
+collapse.
 """
 
 from dataclasses import dataclass, replace
@@ -31,8 +32,8 @@ class CVAE(nn.Module):
     """[posteriors (b, c), noise (b, latent)] -> [logits (b, c), mu (b, latent), log sigma^2 (b, latent)].
 
     The noise, N(0, 1), is an input, so that the network itself is a function. Encoder: Linear-BatchNorm-ReLU of `widths`
-    on posteriors and one-hot label, two linear heads; decoder: a linear layer from z and label to the widest, then the
-    same widths back, and a linear layer to the classes.
+    on posteriors and one-hot label, then two linear heads. Decoder: a linear layer from z and label to the widest, then
+    the same widths back, then a linear layer to the classes.
     """
 
     def __init__(self, num_classes: int, widths: tuple[int, ...], latent: int):
@@ -61,7 +62,7 @@ class Reformer:
     """The output defence: each network's answers pass through its own CVAE, (m, n, c) -> (m, n, c).
 
     Args:
-        noise: "keyed", drawn from a hash of the answer (`keyed`), so that asking again says nothing new; "none", z = mu;
+        noise: "keyed", drawn from a hash of the answer (`keyed`), so that asking again tells nothing new; "none", z = mu;
             "fresh", new with every question, as in the public code (from torch's global stream).
         keys: of the hash, one for each network; secret.
     """
@@ -112,8 +113,8 @@ def fit(
     Args:
         widths, latent: of the network, see `cvae`.
         strength: weight of the label term (lambda), 0 or more.
-        beta: weight of the KL, 0 or more; 1 and above: a table of the label on most data.
-        key: from 0; each network's is this and its seed.
+        beta: weight of the KL, 0 or more; from 1 on most data lead to a table of the label.
+        key: from 0; each network's own key is made from it and the network's seed.
     """
     for name, value in (("strength", strength), ("beta", beta)):
         if not value >= 0:

@@ -1,12 +1,12 @@
-"""SELENA: a network that learns its members' labels only from networks that were not trained on them.
+"""SELENA: a network that learns its members' labels only through networks that were not trained on them.
 
-Each network's members are dealt to K sub-models so that each member is left out of exactly L of them. Split-AI answers
-a member with the mean posterior of the L sub-models that never saw it, which is how they answer a non-member. The
-network that is released learns these answers in place of the labels (self-distillation) and sees no label itself.
+Each network's members are dealt to K sub-models so that each member is left out of exactly L of them. For a member,
+Split-AI answers with the mean posterior of the L sub-models that never saw it, just as models answer a non-member. The
+released network learns these answers instead of the labels (self-distillation) and sees no label itself.
 
 Source: Tang et al. 2022, USENIX Security, arXiv:2110.08324; public code inspire-group/MIAdefenseSELENA. There the L
-sub-models of each member are drawn alone, so that sub-models differ in size, and the checkpoint of the distilled network
-is the one that does best on the test set; here sizes differ by one at most, and a best epoch is chosen on the reserve
+sub-models of each member are drawn independently, so sub-models differ in size, and the released checkpoint of the
+distilled network is the best on the test set. Here sizes differ by at most one, and a best epoch is chosen on the reserve
 (`Recipe.select_best`) or not at all.
 """
 
@@ -35,7 +35,7 @@ def fit(
     what: str = "SELENA",
     **options,
 ) -> Population:
-    """The distilled networks, one for each row of `split`; K sub-models are trained for each of them first.
+    """The distilled networks, one for each row of `split`; K sub-models are first trained for each of them.
 
     Sub-models and distilled networks share architecture and recipe, as in the paper. A sub-model trains on the share
     1 - L / K of the members, so all of them cost about K - L + 1 trainings a network.
@@ -55,7 +55,7 @@ def fit(
     own = sub_splits(split, sub_models, left_out)
     trained = training.fit(make_model, data, own, recipe, cache=cache, what=f"{what}, sub-models", **options)
     members = splits.indices(split.member)
-    targets = torch.full((*split.member.shape, data.num_classes), torch.nan)  # nan: nobody's business
+    targets = torch.full((*split.member.shape, data.num_classes), torch.nan)  # nan: never read
     for i, index in enumerate(members):
         block = slice(i * sub_models, (i + 1) * sub_models)
         posteriors = asking.log_posteriors(trained[block], data, index).exp()
@@ -74,11 +74,11 @@ def fit(
 
 
 def sub_splits(split: Splits, sub_models: int, left_out: int) -> Splits:
-    """Who trains the sub-models: k * K rows, those of network i being i * K to (i + 1) * K.
+    """The training sets of the sub-models: k * K rows, those of network i being i * K to (i + 1) * K.
 
-    Every member of a network is left out of exactly L of its K sub-models, whose sizes differ by one at most (not at
-    all where K divides n * L). Test and reserve examples are the network's own. A network's rows depend on its members
-    and seed only.
+    Every member of a network is left out of exactly L of its K sub-models, whose sizes differ by at most one (not at all
+    if K divides n * L). Test and reserve examples are the network's own. A network's rows depend only on its members and
+    seed.
 
     Raises:
         ValueError: fewer than two sub-models, left_out outside 1..K - 1, or so few members that a sub-model has none.
@@ -110,7 +110,7 @@ def sub_splits(split: Splits, sub_models: int, left_out: int) -> Splits:
 def split_ai(posteriors: Tensor, saw: Tensor) -> Tensor:
     """Mean posterior of the sub-models that did not train on an example: (K, n, c), saw bool (K, n) -> (n, c).
 
-    The answers of those that did are not looked at. nan where all of them did.
+    Answers of sub-models that did train on it are not read. nan if all of them did.
     """
     blind = ~saw[..., None]
     return posteriors.where(blind, 0).sum(0) / blind.sum(0)
@@ -119,10 +119,10 @@ def split_ai(posteriors: Tensor, saw: Tensor) -> Tensor:
 def _left_out(n: int, sub_models: int, left_out: int, generator: np.random.Generator) -> np.ndarray:
     """The sub-models that each of n members is left out of: int64 (n, left_out), no two alike in a row.
 
-    Members stand in random order in groups of K, and each group has a random circle of the sub-models. In a whole group
-    each member takes the same L random places, turned by one from member to member; in the last group, which may be
-    smaller, the L places after those of the member before. So each group takes all sub-models equally often, the last
-    one up to one.
+    Members stand in random order in groups of K, and each group puts the sub-models in a random circle. In a whole group
+    each member takes the same L random places, turned by one from member to member. In the last group, which may be
+    smaller, a member takes the L places after those of the member before. So each group takes all sub-models equally
+    often, the last one up to one.
     """
     groups = -(-n // sub_models)
     circles, patterns = (

@@ -1,14 +1,14 @@
-"""Model stacking: no network that answers has seen more than a third of the members, and none answers alone.
+"""Model stacking: no network has seen more than a third of the members, and none answers alone.
 
-Each network's members are cut into three parts. Two networks of the first level learn one part each; a combiner, which
-sees only the two posteriors, learns from the third. An answer is the combiner's:
+Each network's members are cut into three parts. Two first-level networks learn one part each. A combiner, which sees only
+their two posteriors, learns from the third. The answer is the combiner's:
 
     p = softmax g([softmax f1(x), softmax f2(x)])
 
-Source: Salem et al. 2019, arXiv:1806.01246, who take a neural network and a random forest as the first level and
-logistic regression as the combiner (recalled, not checked against the paper); Yang et al. cut their training set D1 into
-three equal parts for it (public code zyyrrr/purifier). Here both first-level networks have the architecture that is
-defended, and g has one hidden layer of 64.
+Source: Salem et al. 2019, arXiv:1806.01246, who use a neural network and a random forest as the first level and logistic
+regression as the combiner (recalled, not checked against the paper). Yang et al. cut their training set D1 into three
+equal parts for it (public code zyyrrr/purifier). Here both first-level networks have the defended architecture, and g has
+one hidden layer of 64.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from mialib.models.layers import initialise, mlp
 from mialib.store import Store
 from mialib.training import Population, Recipe, Tensors
 
-# Ours; neither paper's is known to us. With lr 1e-3 it is not done: 65 % right on digits, not 84 % (100 members).
+# Ours; neither paper's is known to us. With lr 1e-3 it has not converged: 65 % right on digits, not 84 % (100 members).
 COMBINER = Recipe(epochs=100, batch_size=32, lr=1e-2, weight_decay=5e-4)
 
 
@@ -58,10 +58,10 @@ def fit(
 ) -> Population:
     """Train one `Stacked` for each row of `split`, first level and combiner one after the other.
 
-    A network's record is that of its combiner's training, with those of the first level under "first" and "second".
+    A network's record is that of its combiner's training; those of the first level are in it as "first" and "second".
 
     Args:
-        combiner_recipe: default: `COMBINER`. The combiners have no reserve to choose a best epoch on.
+        combiner_recipe: default: `COMBINER`. The combiners have no reserve for choosing a best epoch.
         options: of `training.fit`, for the first level (objective, augment, watch and the like).
 
     Raises:
@@ -93,8 +93,8 @@ def fit(
 def thirds(split: Splits) -> Tensor:
     """The members of first network, second network and combiner: bool (3, k, n), disjoint, together all members.
 
-    A random cut that depends on a network's members and seed only. First and second are equally large; the combiner's
-    part differs from them by one at most.
+    The cut is random and depends only on a network's members and seed. First and second are equally large; the combiner's
+    part differs from them by at most one.
 
     Raises:
         ValueError: fewer than three members, or different numbers of members.
@@ -113,14 +113,14 @@ def thirds(split: Splits) -> Tensor:
 
 
 def _seeds(split: Splits, parts: tuple[int, ...]) -> Tensor:
-    """int64 (len(parts) * k,): of initial weights and batch order, one part's after the other's."""
+    """int64 (len(parts) * k,): seeds of initial weights and batch order, one part's after the other's."""
     return torch.tensor(
         [seed for part in parts for seed in streams.seeds(split.seeds.tolist(), "stacking", part)]
     )
 
 
 def _together(make_stacked: partial, levels: dict[str, Population]) -> Population:
-    """The population of the stacked networks, whose tensors are those of the levels under the levels' names."""
+    """The population of the stacked networks; each level gives its tensors, under the level's name."""
 
     def named(kind: str) -> Tensors:
         return {

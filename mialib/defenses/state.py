@@ -1,8 +1,8 @@
-"""What a defender who guards k networks knows of them, to build an output defence from.
+"""What the defender of k networks knows of them and builds an output defence from.
 
-An output defence with state is built by `fit(defender, ...)` and serves afterwards: serve(log_posteriors (m, n, c)
-float64) -> (m, n, c), -inf allowed. It holds one state a network and is indexed by network (`training.pick`), so that
-it stands before targets and shadow models alike (`study.Study.arm`).
+An output defence with state is built by `fit(defender, ...)` and then serves: serve(log_posteriors (m, n, c) float64)
+-> (m, n, c), -inf allowed. It holds one state a network and is indexed by network (`training.pick`), so it can stand
+before targets and shadow models alike (`study.Study.arm`).
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from mialib.training import Population, pick
 
 @dataclass(frozen=True)
 class Defender:
-    """The answers of k networks to what each one's defender holds.
+    """The answers of k networks to the examples that each one's defender holds.
 
     Args:
         members: Views (k, n1, c) of each network's training set, D1 in Yang et al. 2020.
@@ -62,10 +62,10 @@ def rows(answers: Views, seeds: Tensor, held_out: float = 0.0) -> tuple[Dataset,
 
 
 def learned_from(split: Splits, held_out: float) -> Tensor:
-    """Which examples the output defence of each network learned from: its reserve without what `rows` holds out.
+    """Which examples each network's output defence learned from: its reserve without the part that `rows` holds out.
 
     Args:
-        split: that of the `defender`; held_out: as of `rows`, `purifier.HELD_OUT` for purifiers and reformers.
+        split: that of the `defender`; held_out: as in `rows`, `purifier.HELD_OUT` for purifiers and reformers.
 
     Returns:
         bool (k, n examples). For `splits.as_members`.
@@ -89,7 +89,7 @@ def _learned(n: int, seeds: Tensor, held_out: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Chain:
-    """Output defences one after the other, each with or without a state a network: a defence itself."""
+    """Output defences one after the other, with or without a state for each network; a defence itself."""
 
     defenses: tuple
 
@@ -104,7 +104,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Each:
-    """An output defence for each network, as those whose secret key is not to be shared: (m, n, c) -> (m, n, c)."""
+    """One output defence for each network, for those whose secret key must not be shared: (m, n, c) -> (m, n, c)."""
 
     defenses: tuple
 

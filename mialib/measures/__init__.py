@@ -1,4 +1,4 @@
-"""Numbers and their intervals: how well an attack does, what its decisions are worth, how far answers spread."""
+"""Numbers and their intervals: how well an attack does, how good its decisions are, how far answers spread."""
 
 import lazy_loader
 

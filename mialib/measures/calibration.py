@@ -1,4 +1,4 @@
-"""How far a model's posteriors can be believed: it judges a model, not an attack."""
+"""How far a model's posteriors can be believed. This judges a model, not an attack."""
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from mialib.asking.posteriors import checked
 def calibration_error(log_posteriors: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Expected calibration error, 0..1: how far the largest posteriors are from the share of right answers.
 
-    |accuracy - mean confidence| of each of `bins` equal-width bins of the largest posterior, weighted with
-    the bin's share of the examples; a bin holds its upper end. Guo et al. 2017, arXiv:1706.04599, section 2.
+    |accuracy - mean confidence| of each of `bins` equal-width bins of the largest posterior, weighted by the bin's share
+    of the examples; a bin includes its upper end. Guo et al. 2017, arXiv:1706.04599, section 2.
 
-    A mean of absolute values is above 0 by chance alone, and the more so the fewer examples there are: read it beside
+    A mean of absolute values is above 0 by chance alone, and more so with fewer examples: read it beside
     `calibration_error_by_chance`.
 
     Args:
@@ -28,11 +28,11 @@ def calibration_error(log_posteriors: Tensor, labels: Tensor, bins: int = 15) ->
 
 
 def calibration_error_by_chance(log_posteriors: Tensor, bins: int = 15) -> float:
-    """What `calibration_error` is on average if the posteriors are true: every label drawn from its own. 0..1.
+    """The average `calibration_error` if the posteriors are true, that is, if labels are drawn from them. 0..1.
 
-    The number of right answers in a bin is then a sum of independent draws, each right with its confidence. The mean
-    of |number - sum of confidences| is computed from that sum's whole distribution: exact, nothing is drawn. It takes
-    50 ms for 10,000 examples. Labels have no part in it. On 10 classes, log-posteriors log_softmax(2 N(0, 1)), it is
+    The number of right answers in a bin is then a sum of independent draws, each right with its confidence. The mean of
+    |number - sum of confidences| is computed from the whole distribution of that sum: it is exact, nothing is drawn. It
+    takes 50 ms for 10,000 examples and uses no labels. On 10 classes, with log-posteriors log_softmax(2 N(0, 1)), it is
     0.17 at n = 50, 0.12 at 100 and 0.04 at 1,000.
 
     Args:
@@ -57,7 +57,7 @@ def _number_right(chances: np.ndarray) -> np.ndarray:
 
 
 def _bin(confidence: Tensor, bins: int) -> Tensor:
-    """The bin of each largest posterior (n,), from 0; a bin holds its upper end."""
+    """The bin of each largest posterior (n,), from 0; a bin includes its upper end."""
     inner = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype, device=confidence.device)[1:-1]
     return torch.bucketize(confidence, inner)
 

@@ -1,7 +1,7 @@
-"""What published changes of an attack say about the rates that were not published.
+"""What the published changes of an attack's figures say about rates that were not published.
 
-On candidates of which half are members three numbers hang on two rates: accuracy = (1 + TPR - FPR) / 2, and the F1 of
-the members = 2 TPR / (1 + TPR + FPR). So changes of accuracy, TPR and F1 leave one number free, the FPR before.
+If half of the candidates are members, accuracy and F1 follow from two rates: accuracy = (1 + TPR - FPR) / 2, and the F1
+of the members = 2 TPR / (1 + TPR + FPR). So changes of accuracy, TPR and F1 leave one number free, the FPR before.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 
 class Rates(NamedTuple):
-    """Of one attack, half of whose candidates are members; `Rates.of` makes them."""
+    """Rates of one attack, half of whose candidates are members; `Rates.of` makes them."""
 
     fpr: float
     tpr: float

@@ -1,13 +1,13 @@
-"""What the attacker's decisions are worth: rates, precision, recall and F1, with intervals.
+"""How good the attacker's decisions are: rates, precision, recall and F1, with intervals.
 
 The conventions are those of `metrics`: `member` (n,) with 1 = member, `margin` (n,), and margin > 0 is the
 decision "member"; the result is an `Estimate` in 0..1 with the 95% interval over examples; what cannot be
 resolved is nan; bad input raises ValueError. Members are the positive class, except in the names that end in
 `_nonmember`.
 
-Shares have the interval of `intervals.share`, the denominator taken as fixed. Those of precision and F1 vary, while the
-numbers of members and non-members are fixed: these intervals are too wide rather than too narrow. Precision
-and F1 depend on the base rate: compare them only between candidates with the same share of members.
+Shares have the interval of `intervals.share`, with the denominator taken as fixed. For precision and F1 it varies, while
+the numbers of members and non-members are fixed: these intervals are too wide rather than too narrow. Precision and F1
+depend on the base rate: compare them only between candidates with the same share of members.
 """
 
 import numpy as np
@@ -29,28 +29,28 @@ def fpr(member, margin) -> Estimate:
 
 
 def advantage(member, margin) -> Estimate:
-    """TPR - FPR, in -1..1 (Youden's J): 2 * balanced accuracy - 1, and so are the ends of its interval."""
+    """TPR - FPR, in -1..1 (Youden's J): 2 * balanced accuracy - 1, and so for the ends of its interval."""
     return Estimate(*(2 * part - 1 for part in metrics.balanced_accuracy(member, margin)))
 
 
 def precision(member, margin) -> Estimate:
-    """Share of members among those called members; nan where nobody is."""
+    """Share of members among those called members; nan if none is."""
     tp, _, fp, _ = _counts(member, margin)
     return metrics.share(tp, tp + fp)
 
 
 def f1(member, margin) -> Estimate:
-    """Harmonic mean of the precision and the recall of members; 0 where nobody is called a member.
+    """Harmonic mean of the precision and the recall of members; 0 if none is called a member.
 
-    Interval: F1 = 2 s / (1 + s), where s is the share of true positives among all but the true negatives; its interval gives
-    the ends, as in Lam, Gopal & Qian 2023, arXiv:2309.14621, who take Wilson's.
+    Interval: F1 = 2 s / (1 + s), where s is the share of true positives among all but the true negatives. The interval
+    of s gives the ends, as in Lam, Gopal & Qian 2023, arXiv:2309.14621, who take Wilson's.
     """
     tp, fn, fp, _ = _counts(member, margin)
     return _f1(tp, fn + fp)
 
 
 def precision_nonmember(member, margin) -> Estimate:
-    """Share of non-members among those called non-members; nan where nobody is."""
+    """Share of non-members among those called non-members; nan if none is."""
     _, fn, _, tn = _counts(member, margin)
     return metrics.share(tn, tn + fn)
 
@@ -68,19 +68,19 @@ def f1_nonmember(member, margin) -> Estimate:
 
 
 def precision_at_recall(member, margin, recall: float) -> Estimate:
-    """Precision at the threshold where just the share `recall`, in (0, 1], of the members is called members.
+    """Precision at the threshold where exactly the share `recall`, in (0, 1], of the members is called members.
 
-    The decision margin > 0 plays no part: only the ranking counts. Where margins tie at the threshold, the
-    same share of the tied members and non-members is called (a straight piece of the ROC), so that their
-    order does not matter and constant margins give the base rate. The threshold is found on these very
-    examples, right at a member, which flatters where a handful are to be found. The interval knows it: that of the
-    false-positive rate at the threshold (`intervals.rate_at_quantile`), turned into precision.
+    The decision margin > 0 plays no part; only the ranking counts. Where margins tie at the threshold, the same share of
+    the tied members and non-members is called members (a straight piece of the ROC), so that their order does not matter
+    and constant margins give the base rate. The threshold is chosen on these very examples, exactly at a member, which
+    flatters the value where only a handful of members are to be found. The interval allows for that: it is the interval
+    of the false-positive rate at the threshold (`intervals.rate_at_quantile`), turned into precision.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall}; it must be in (0, 1]")
     members, others = metrics.groups(member, margin)
     false, true = metrics.roc(member, margin)
-    # the first point that finds as many; 1e-9, since 3 * 0.1 of ten members are three and not a bit more
+    # the first point that finds that many; 1e-9, since 3 * 0.1 of ten members are three and not a bit more
     i = np.searchsorted(true, max(recall - 1e-9, 0.0), side="right")
     share = min((recall - true[i - 1]) / (true[i] - true[i - 1]), 1.0)
     hits = recall * len(members)

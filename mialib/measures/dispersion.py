@@ -1,4 +1,4 @@
-"""What answers look like, and what an output defence did to them: dispersion, distortion, label loss.
+"""How answers look and what an output defence does to them: dispersion, distortion, label loss.
 
 Answers are log-posteriors (..., n, c) float64, -inf allowed; each figure is one number for the n of them, (...,) float64.
 """
@@ -35,9 +35,9 @@ def normalised_entropy(log_posteriors: Tensor) -> Tensor:
 
 
 def beyond_the_label(log_posteriors: Tensor) -> Tensor:
-    """Mean L1 distance of answers from the mean answer of their predicted class; at most 2.
+    """Mean L1 distance of answers from the mean answer for their predicted class; at most 2.
 
-    0 for a table of the predicted label, as one-hot answers or those of a collapsed reformer.
+    It is 0 where an answer depends only on the predicted label, as with one-hot answers or a collapsed reformer.
     """
     p = log_posteriors.exp()
     return (p - _class_means(p)).abs().sum(-1).mean(-1)

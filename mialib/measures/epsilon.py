@@ -1,22 +1,23 @@
-"""Audited epsilons: by what attackers found out, a training is not (epsilon, delta)-private for any smaller epsilon.
+"""Audited epsilons: given what attackers found out, a training is not (epsilon, delta)-private for any smaller epsilon.
 
-A lower bound, wrong in at most a share `level` of audits (one-sided). It says nothing from above: an attack that finds
-nothing proves no privacy. What it is compared with is the epsilon of an accountant, for adding or taking away one example,
-of the training that the canaries were members of. Two ways to it:
+The result is a lower bound, wrong in at most a share `level` of audits (one-sided). It is no upper bound: an attack that
+finds nothing proves no privacy. Compare it with an accountant's epsilon, for adding or removing one example, of the
+training that the canaries were members of. There are two ways to it:
 
-- one run: many canaries, each a member of one model by an independent fair coin, and r guesses of who is one, v of them
-  right; on the others the auditor abstains. An epsilon is refuted where so many right guesses are too unlikely,
+- one run: many canaries, each a member of one model by an independent fair coin. The auditor makes r guesses whether a
+  canary is a member, v of them right, and abstains on the others. An epsilon is refuted if that many right guesses are
+  too unlikely,
 
       P[B >= v] + 2 m delta max over i = 1..v of P[v > B >= v - i] / i < level,      B ~ Binomial(r, e^eps / (1 + e^eps))
 
-  Source: Steinke, Nasr & Jagielski 2023, arXiv:2305.08846. How many guesses are made is decided without the coins.
-- many models: one canary, and in how many of the models that have it (hits) and have it not (alarms) its signal exceeds a
-  threshold that was fixed on other models. A trial is a model: several canaries of one model share its luck. With the ends of
-  Clopper & Pearson's intervals, each at level / 2,
+  Source: Steinke, Nasr & Jagielski 2023, arXiv:2305.08846. The number of guesses is fixed without looking at the coins.
+- many models: one canary. Count in how many models that have it (hits), and in how many that lack it (alarms), its signal
+  exceeds a threshold that was fixed on other models. A trial is a model: several canaries of one model would share its
+  luck. With the ends of Clopper & Pearson's intervals, each at level / 2,
 
       eps >= log((TPR_low - delta) / FPR_high),      eps >= log((1 - FPR_high - delta) / (1 - TPR_low))
 
-  the second by the same two ends, so that both hold at once. Source: Jagielski, Ullman & Oprea 2020, arXiv:2006.07709.
+  the second from the same two ends, so that both hold at once. Source: Jagielski, Ullman & Oprea 2020, arXiv:2006.07709.
 """
 
 import math
@@ -30,11 +31,11 @@ from scipy import optimize, special, stats
 from mialib.measures import metrics
 
 LEVEL = 0.05
-SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the canaries that are guessed about, the surest first
+SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)  # of the canaries, the surest first: how many guesses are made
 
 
 class Guesses(NamedTuple):
-    """How many guesses were made, how many of them are right, and about how many canaries one could have been made."""
+    """The number of guesses made, how many of them are right, and the number of canaries to guess about."""
 
     made: int
     right: int
@@ -42,7 +43,7 @@ class Guesses(NamedTuple):
 
 
 class ManyModels(NamedTuple):
-    """bound: of epsilon. canary, threshold: which one is watched, and the signal above which a model is said to have it."""
+    """bound: of epsilon. canary, threshold: the canary that is watched, and the signal above which a model is a hit."""
 
     bound: float
     canary: int
@@ -50,13 +51,13 @@ class ManyModels(NamedTuple):
 
 
 def guess(member, margin, made: int) -> Guesses:
-    """The surest guesses: the candidates with the largest margins are members, as many with the smallest are not.
+    """The surest guesses: the candidates with the largest margins are members, equally many with the smallest are not.
 
-    Of an odd number one more is called a member. Margins count by their order alone; of equal ones the first come first,
-    which says nothing where candidates are shuffled.
+    If `made` is odd, one more is called a member. Margins count by their order alone. Of equal margins the first come
+    first, which says nothing where candidates are shuffled.
 
     Args:
-        member: bool (m,), whose coin fell so; margin: float (m,), larger = more likely a member.
+        member: bool (m,), which canaries are members; margin: float (m,), larger = more likely a member.
         made: the number of guesses, from 0 to m.
 
     Raises:
@@ -71,7 +72,7 @@ def guess(member, margin, made: int) -> Guesses:
 
 
 def p_value(guesses: Guesses, epsilon: float, delta: float = 0.0) -> float:
-    """The most that so many right guesses or more can be likely, where the training is (epsilon, delta)-private.
+    """The largest probability of that many right guesses or more, if the training is (epsilon, delta)-private.
 
     Raises:
         ValueError: numbers of guesses that do not fit, a negative epsilon, a delta outside [0, 1].
@@ -105,11 +106,11 @@ def one_run(guesses: Guesses, delta: float = 0.0, level: float = LEVEL) -> float
 def of_one_run(
     member, margin, shares: Sequence[float] = SHARES, delta: float = 0.0, level: float = LEVEL
 ) -> float:
-    """The largest bound over several numbers of guesses, each at the level divided by how many these are (Bonferroni).
+    """The largest bound over several numbers of guesses, each at the level divided by how many there are (Bonferroni).
 
     Args:
         member: bool (m,), the coins; margin: float (m,).
-        shares: of the canaries that are guessed about, each in (0, 1].
+        shares: shares of the canaries to make guesses about, each in (0, 1].
 
     Raises:
         ValueError: a share out of range or none; what `guess` and `one_run` refuse.
@@ -124,9 +125,9 @@ def of_one_run(
 def many_models(
     hits: int, members: int, alarms: int, others: int, delta: float = 0.0, level: float = LEVEL
 ) -> float:
-    """The bound from models: `hits` of the `members` that have the canary, and `alarms` of the `others`, exceed the threshold.
+    """The bound from models: `hits` of the `members` (with the canary) and `alarms` of the `others` exceed the threshold.
 
-    0 where nothing is refuted, as without a model on one of the sides.
+    It is 0 if nothing is refuted, for example if one of the sides has no model.
 
     Raises:
         ValueError: more hits than models, a delta outside [0, 1], a level outside (0, 1).
@@ -134,18 +135,18 @@ def many_models(
     _whole("members", members, 0)
     _whole("others", others, 0)
     _whole("hits", hits, 0, members, "the number of models that have the canary")
-    _whole("alarms", alarms, 0, others, "the number of models that have it not")
+    _whole("alarms", alarms, 0, others, "the number of models that lack it")
     _check_delta(delta)
     _check_level(level)
     return float(_many_models(np.array(hits), members, np.array(alarms), others, delta, level))
 
 
 def of_many_models(signal, member, delta: float = 0.0, level: float = LEVEL) -> ManyModels:
-    """The bound for that canary, at that threshold, which the first half of the models would choose, on the second half.
+    """The bound on the second half of the models, for the canary and the threshold that the first half chooses.
 
     Args:
         signal: float (k, m), of k models on m canaries, larger = more likely a member (`signals.confidence`).
-        member: bool (k, m), which models have them.
+        member: bool (k, m), which models have which canaries.
 
     Raises:
         ValueError: shapes that differ, fewer than 4 models, nan, a delta outside [0, 1], a level outside (0, 1), or a first
@@ -191,7 +192,7 @@ def _chosen(signal: np.ndarray, member: np.ndarray, delta: float, level: float) 
 
 
 def _many_models(hits, members, alarms, others, delta: float, level: float):
-    """The module's second bound, of arrays."""
+    """The module's second bound, for arrays."""
     tail = level / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         low = np.where(hits > 0, stats.beta.ppf(tail, hits, members - hits + 1), 0.0)
@@ -202,7 +203,7 @@ def _many_models(hits, members, alarms, others, delta: float, level: float):
 
 def _p_value(guesses: Guesses, epsilon: float, delta: float) -> float:
     made, right, canaries = guesses
-    # in terms of wrong guesses, whose probability keeps its digits where that of right ones is all but 1
+    # in terms of wrong guesses: their probability keeps its digits where that of right ones is almost 1
     wrong, rate = made - right, float(special.expit(-epsilon))
     enough = stats.binom.cdf(wrong, made, rate)
     if not delta or not right:

@@ -1,7 +1,7 @@
-"""Intervals where the textbook's fail: few examples, an area near 1, a rate at a threshold that the same examples chose.
+"""Intervals where the textbook's fail: few examples, an area near 1, a rate at a threshold chosen on the same examples.
 
-All are functions of counts and order alone, deterministic, and take milliseconds at 10,000 examples. `tests/coverage.py` has the
-table of how often they hold the truth.
+All are deterministic functions of counts and order alone, and take milliseconds at 10,000 examples. The table in
+`tests/coverage.py` says how often they hold the truth.
 """
 
 import math
@@ -16,10 +16,10 @@ _EXACT = 1e-12  # far below the last digit that is printed
 
 
 def share(hits: float, n: float) -> tuple[float, float]:
-    """The ends of the interval of a probability that `hits` of n > 0 speak for: Agresti & Coull 1998.
+    """The ends of the interval of a probability, estimated from `hits` of n > 0 trials: Agresti & Coull 1998.
 
-    Wilson's interval, made symmetric around its middle. Wilson's own holds the truth in 84 % only where it lies near 0 or 1, at
-    any n; this one in 93 % and more from 25 examples on, conservative near 0 and 1. Counts need not be whole.
+    Wilson's interval, made symmetric around its middle. Wilson's own holds the truth in only 84 % where it lies near 0
+    or 1, at any n; this one in 93 % and more from 25 examples on, conservative near 0 and 1. Counts need not be whole.
     """
     of = n + _Z**2
     middle = (hits + _Z**2 / 2) / of
@@ -41,9 +41,10 @@ def mean_of_shares(hits: tuple[float, float], n: tuple[float, float]) -> tuple[f
 def area(value: float, variance: float, n: int) -> tuple[float, float]:
     """The ends of the interval of an area under the ROC curve, on the scale of its log-odds.
 
-    By the delta method, with the quantile of Student's t for as few as the smaller group has: near 1 a symmetric interval is
-    cut off above and too short below, and with 1.96 standard errors 25 tied examples a group hold the truth in 92 %. Where the groups are apart there is no variance to estimate: then Clopper and Pearson's bound for n successes in n
-    trials, the worst case, in which one group has a single margin.
+    By the delta method, with the quantile of Student's t for the size of the smaller group. Near 1 a symmetric interval
+    is cut off above and too short below, and with 1.96 standard errors 25 tied examples a group hold the truth in 92 %.
+    Where the groups do not overlap there is no variance to estimate. Then the bound is Clopper and Pearson's for n
+    successes in n trials: the worst case, in which one group has a single margin.
 
     Args:
         value, variance: in [0, 1], and its estimated variance; nan gives nan.
@@ -62,18 +63,18 @@ def area(value: float, variance: float, n: int) -> tuple[float, float]:
 def rate_at_quantile(
     scores: np.ndarray, reference: np.ndarray, share: float, *, share_ties: bool = False
 ) -> tuple[float, float]:
-    """The ends of the interval of P(score > t), where t is the threshold that the share of the reference exceeds.
+    """The ends of the interval of P(score > t), where t is the threshold that the share `share` of the reference exceeds.
 
-    t is not known. How many of the reference examples exceed it is: K ~ Binomial(n, share), whatever their distribution. So t
-    lies between the K-th and the (K + 1)-th largest, and the count of scores above it between two counts. The interval mixes,
-    over K, Jeffreys' intervals of these: the lower end takes the lower count, the upper end the upper one. Conservative where
-    share * n is small, since then K = 0 is likely, which says nothing from below.
+    t is not known. But the number of reference examples above it is K ~ Binomial(n, share), whatever their
+    distribution. So t lies between the K-th and the (K + 1)-th largest, and the count of scores above it between two
+    counts. The interval mixes, over K, Jeffreys' intervals of these: the lower end takes the lower count, the upper end
+    the upper one. It is conservative where share * n is small, since then K = 0 is likely, which gives no lower bound.
 
     Args:
         scores, reference: (m,) and (n,), real or infinite.
         share: in (0, 1).
-        share_ties: what ties with t counts in part, as much of the scores as of the reference: a straight piece of the ROC.
-            Else none of it.
+        share_ties: scores that tie with t count in part, in the same share as the tied reference examples: a straight
+            piece of the ROC. Else they do not count.
     """
     m, n = len(scores), len(reference)
     first, last = stats.binom.ppf([1e-9, 1 - 1e-9], n, share).astype(int)
@@ -87,7 +88,7 @@ def rate_at_quantile(
 
 
 def _above(scores: np.ndarray, reference: np.ndarray, k: np.ndarray, share_ties: bool) -> np.ndarray:
-    """How many scores exceed the k-th largest of the reference, both in rising order; none for k = 0, all beyond the last."""
+    """How many scores exceed the k-th largest of the reference (both rising): none for k = 0, all beyond the last."""
     m, n = len(scores), len(reference)
     at = reference[n - np.clip(k, 1, n)]
     found = (m - np.searchsorted(scores, at, side="right")).astype(float)
@@ -95,13 +96,13 @@ def _above(scores: np.ndarray, reference: np.ndarray, k: np.ndarray, share_ties:
         (first, last), (left, right) = (
             [np.searchsorted(one, at, side=side) for side in ("left", "right")] for one in (scores, reference)
         )
-        place = k - (n - right)  # of the k-th among those of the reference that tie with it, from 1
+        place = k - (n - right)  # place of the k-th among the reference examples that tie with it, from 1
         found += (last - first) * place / (right - left)
     return np.where(k == 0, 0.0, np.where(k > n, float(m), found))
 
 
 def _quantile(weight: np.ndarray, hits: np.ndarray, m: int, level: float) -> float:
-    """Of the mixture of Beta(hits + 1/2, m - hits + 1/2)."""
+    """A quantile of the mixture of Beta(hits + 1/2, m - hits + 1/2)."""
 
     def lacking(share):
         return weight @ special.betainc(hits + 0.5, m - hits + 0.5, share) - level

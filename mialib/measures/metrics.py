@@ -1,10 +1,10 @@
-"""How well an attack tells members from non-members, with intervals; `decisions` has more of the same kind.
+"""How well an attack tells members from non-members, with intervals; `decisions` has further measures.
 
 Every measure of an attack takes `member` (n,), bool or 0/1 with 1 = member, and `margin` (n,), real numbers
 or +-inf where larger means more likely a member and > 0 is the attacker's decision; numpy arrays or tensors.
-Rates are 0..1. Every interval is 95%: over examples for one target model, over targets in `over_targets`;
-these are different things. What cannot be resolved is nan. Bad input (unequal lengths, nan margins, one group
-empty) raises ValueError. Inputs are never changed.
+Rates are 0..1. Every interval is 95%: over examples for one target model, over targets in `over_targets`; these are
+different things. A value that cannot be resolved is nan. Bad input (unequal lengths, nan margins, one group empty) raises
+ValueError. Inputs are never changed.
 """
 
 import functools
@@ -19,12 +19,12 @@ from torch import Tensor
 from mialib.measures import intervals
 from mialib.measures.intervals import CONFIDENCE
 
-PAIRED = ("auc", "balanced_accuracy")  # what `paired_difference` knows
+PAIRED = ("auc", "balanced_accuracy")  # metrics that `paired_difference` knows
 _Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 
 
 class Estimate(NamedTuple):
-    """A value and the ends of its 95% interval; nan where there is none."""
+    """A value and the ends of its 95% interval; nan if there is none."""
 
     value: float
     low: float = math.nan
@@ -32,11 +32,11 @@ class Estimate(NamedTuple):
 
 
 class WithTest(Estimate):
-    """An `Estimate` that brings its test along.
+    """An `Estimate` together with its test.
 
-    p: boundary -> two-sided p-value, 0..1, of "the true value is the boundary": at most 0.05 just where the interval excludes
-        the boundary, nan where the test says nothing about it. None: the test is not known.
-    paired: what a difference is paired by, "target" as a rule; "example" of one target; "" where nothing is subtracted.
+    p: boundary -> two-sided p-value, 0..1, of "the true value is the boundary": at most 0.05 exactly if the interval
+        excludes the boundary, nan if the test says nothing about it. None: the test is not known.
+    paired: what a difference is paired by, usually "target"; "example" within one target; "" if nothing is subtracted.
     """
 
     p: Callable[[float], float] | None
@@ -76,9 +76,9 @@ def balanced_accuracy(member, margin) -> Estimate:
 def tpr_at_fpr(member, margin, max_fpr: float) -> Estimate:
     """Largest true-positive rate at a false-positive rate of at most `max_fpr`, in (0, 1].
 
-    nan where so small a rate cannot be resolved: fewer than 1 / max_fpr non-members, or bare decisions (all
-    margins +-1, or just two distinct values). The threshold is found on these very examples. The interval knows it
-    (`intervals.rate_at_quantile`); the value does not, and is too high on average where max_fpr * n_nonmembers is a
+    nan if that rate cannot be resolved: fewer than 1 / max_fpr non-members, or bare decisions (all margins +-1, or only
+    two distinct values). The threshold is chosen on these very examples. The interval allows for that
+    (`intervals.rate_at_quantile`). The value does not, and is too high on average where max_fpr * n_nonmembers is a
     handful: 0.133 for a true 0.092 with 100 non-members at 1 %.
     """
     if not 0 < max_fpr <= 1:
@@ -88,8 +88,8 @@ def tpr_at_fpr(member, margin, max_fpr: float) -> Estimate:
     if allowed < 1 or _bare_decisions(members, nonmembers):
         return Estimate(math.nan)
     if allowed >= len(nonmembers):
-        return Estimate(1.0, 1.0, 1.0)  # everybody may be called a member
-    # Only what lies above the (allowed + 1)-th largest non-member can be called a member; its ties cannot.
+        return Estimate(1.0, 1.0, 1.0)  # every example may be called a member
+    # Only margins above the (allowed + 1)-th largest non-member can be called members; its ties cannot.
     threshold = np.sort(nonmembers)[-(allowed + 1)]
     value = float((members > threshold).mean())
     low, high = intervals.rate_at_quantile(members, nonmembers, max_fpr)
@@ -111,15 +111,16 @@ def roc(member, margin) -> tuple[np.ndarray, np.ndarray]:
 def paired_difference(member, margin_a, margin_b, metric: str) -> Estimate:
     """`metric` ("auc" or "balanced_accuracy") of a minus that of b, for two margins of the same candidates.
 
-    Margins are (n,), or (trainings, n) of attack networks, whose mean counts. The interval uses the pairing: DeLong's covariance for the AUC, and for balanced accuracy the variance of
-    the per-example difference of correctness among members and among non-members; normal approximation,
-    clipped to [-1, 1]. Equal margins give exactly 0 with no width.
+    Margins are (n,), or (trainings, n) of attack networks, in which case the mean of their metrics counts. The interval
+    uses the pairing: DeLong's covariance for the AUC; for balanced accuracy the variance of the per-example difference
+    of correctness among members and among non-members. Normal approximation, clipped to [-1, 1]. Equal margins give
+    exactly 0 with no width.
     """
     if metric not in PAIRED:
         raise ValueError(f"metric is {metric!r}; it must be {' or '.join(map(repr, PAIRED))}")
     of_each = {"auc": _placements, "balanced_accuracy": _right}
-    # of each example what it adds to the metric, so that the variances of the differences hold the covariances: var(a - b)
-    # of the placements is DeLong's var(a) + var(b) - 2 cov(a, b)
+    # each example's contribution to the metric, so that the variances of the differences hold the covariances: of the
+    # placements var(a - b) is DeLong's var(a) + var(b) - 2 cov(a, b)
     a, b = (
         [
             np.mean(side, axis=0)
@@ -137,9 +138,9 @@ def paired_difference(member, margin_a, margin_b, metric: str) -> Estimate:
 
 
 def over_targets(values, confidence: float = CONFIDENCE) -> WithTest:
-    """Mean over targets (n,) with Student's t interval, nan for one target; all is nan if any value is.
+    """Mean over targets (n,) with Student's t interval, which is nan for one target; all is nan if any value is.
 
-    confidence: of the interval, in (0, 1); the p-value that it brings along does not depend on it.
+    confidence: of the interval, in (0, 1); the p-value does not depend on it.
     """
     values = vector("values", values)
     if len(values) == 0:
@@ -153,25 +154,25 @@ def over_targets(values, confidence: float = CONFIDENCE) -> WithTest:
     return WithTest.of(Estimate(mean, mean - half, mean + half), p)
 
 
-@functools.cache  # the same few again and again
+@functools.cache  # the same few values again and again
 def _quantile(share: float, degrees: int) -> float:
     return float(stats.t.ppf(share, degrees))
 
 
 def _student(mean: float, error: float, degrees: int, boundary: float) -> float:
-    """Two-sided p-value of "the true mean is `boundary`"; without any spread 1 at the mean and 0 elsewhere."""
+    """Two-sided p-value of "the true mean is `boundary`"; if there is no spread, 1 at the mean and 0 elsewhere."""
     if error == 0.0:
         return float(mean == boundary)
     return float(2 * stats.t.sf(abs(mean - boundary) / error, degrees))
 
 
 def minimum_detectable(differences) -> Estimate:
-    """True mean difference that such differences (n,), one for each target, would show four times in five.
+    """The true mean difference that differences with the spread of these (n,), one a target, would show four times in five.
 
-    At the two-sided 5 % level of Student's t. The spread of the differences is itself estimated from n of them: the value
-    keeps its word on average over that estimate as well (with three targets it is 1.6 times, with five 1.3 times what a known
-    spread would need; Bloom 1995 takes it as known). The ends are what it would be if the spread were known to be at the ends
-    of its own 95 % interval. nan with fewer than two targets. Report it beside a difference that was not found.
+    At the two-sided 5 % level of Student's t. The spread is itself estimated from n differences, and the value holds on
+    average over that estimate too: with three targets it is 1.6 times, with five 1.3 times what a known spread would need
+    (Bloom 1995 takes it as known). The ends are the values for a known spread at the ends of its own 95 % interval. nan
+    with fewer than two targets. Report it beside a difference that was not found.
     """
     differences = vector("differences", differences)
     n = len(differences)
@@ -185,9 +186,9 @@ def minimum_detectable(differences) -> Estimate:
 
 @functools.cache
 def _detectable(n: int, power: float = 0.8) -> tuple[float, float]:
-    """True difference, in standard errors, that is found with this power: of a known spread, and of one estimated from n."""
+    """True difference, in standard errors, found with this power: for a known spread, and for one estimated from n."""
     critical = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
-    # the estimated spread over the true one, at 500 equally likely places
+    # estimated spread / true spread, at 500 equally likely places
     ratio = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, n - 1) / (n - 1))
 
     def lacking(times, ratio):
@@ -197,10 +198,11 @@ def _detectable(n: int, power: float = 0.8) -> tuple[float, float]:
 
 
 def rises(steps) -> bool:
-    """Whether a quantity falls from none of its steps (k, targets), k > 1, to the next by more than chance would have it.
+    """Whether a quantity never falls from one of its steps (k, targets), k > 1, to the next by more than chance explains.
 
-    By chance one of the steps is called a fall in 2.5 % of runs: each paired difference is tested on one side at that level
-    divided by their number. For one target chance is not known, and any fall counts.
+    By chance alone some step is called a fall in 2.5 % of runs: each paired difference is tested on one side at that
+    level divided by their number. For one target chance is not known, and any fall counts. divided by their number. For
+    one target chance is not known, and any fall counts.
     """
     falls = -np.diff(np.asarray(steps, dtype=np.float64), axis=0)
     confidence = 1 - (1 - CONFIDENCE) / len(falls)
@@ -248,7 +250,7 @@ def groups(member, margin) -> tuple[np.ndarray, np.ndarray]:
     return margin[member == 1], margin[member == 0]
 
 
-# What every attack gets in the results table: name -> measure(member, margin) -> Estimate
+# The measures of every attack in the results table: name -> measure(member, margin) -> Estimate
 STANDARD = {
     "balanced_accuracy": balanced_accuracy,
     "auc": auc,

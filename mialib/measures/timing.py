@@ -1,4 +1,4 @@
-"""How long work takes on this machine: the best of several tries, since whatever disturbs a try makes it longer."""
+"""How long work takes on this machine: the best of several tries, since disturbances only make a try longer."""
 
 import time
 from collections.abc import Callable, Mapping

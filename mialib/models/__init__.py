@@ -1,4 +1,4 @@
-"""Every architecture, as plain `nn.Module`s: classifiers, the networks that attack them, decoders that redraw inputs."""
+"""Every architecture, as plain `nn.Module`s: classifiers, networks that attack them, decoders that redraw their inputs."""
 
 import lazy_loader
 

@@ -91,7 +91,7 @@ class Samia(nn.Module):
 
 
 class Projection(nn.Linear):
-    """A linear layer that `initialise` leaves alone: it goes by class names, and so attention keeps its own weights."""
+    """A linear layer that `initialise` leaves alone, since it goes by class names: attention keeps its own weights."""
 
 
 class EncoderLayer(nn.Module):

@@ -39,14 +39,14 @@ NAMES = (*SMALLEST_IMAGE, "columnfc")
 
 
 def make(name: str, dataset: Dataset) -> partial:
-    """A zero-argument constructor of classifier `name` for `dataset`.
+    """A constructor without arguments of classifier `name` for `dataset`.
 
-    name: one of `NAMES`, or of one's own "module:function" (`data.own` says where it is looked for), a function
+    name: one of `NAMES`, or your own "module:function" (`data.own` says where it is looked for), a function
         (shape, num_classes) that gives the network for inputs of `shape`, (c, h, w) or (d,).
 
     The result is a partial with keyword arguments only, so that it pickles and its description (name and arguments) can
     be hashed. Raises ValueError for an unknown name (with the nearest valid one), for features given to an image network
-    or images to `columnfc`, for images too small for the architecture, and for a network of one's own that does not
+    or images to `columnfc`, for images too small for the architecture, and for a network of your own that does not
     answer such inputs with `num_classes` logits.
     """
     if ":" in name:
@@ -279,7 +279,7 @@ _CLASSIFIERS = {
 
 
 def _out_of_place(model: nn.Module) -> nn.Module:
-    """torchvision's ReLUs work in place, which backward hooks (opacus's, for one) refuse."""
+    """torchvision's ReLUs work in place, which backward hooks (opacus's, for example) refuse."""
     for layer in model.modules():
         if isinstance(layer, nn.ReLU | nn.ReLU6):
             layer.inplace = False

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mialib.models.layers import initialise, mlp
 
-# Transposed convolutions, by the pixels a side of the picture: 4x4 kernels, (filters, stride, padding) of all but the
-# last layer, which has one filter a channel and stride 2. The first makes 4x4 pixels of one.
+# Transposed convolutions, by the picture's pixels a side. All have 4x4 kernels; (filters, stride, padding) of every layer
+# but the last, which has one filter a channel and stride 2. The first makes 4x4 pixels of one.
 _LAYERS = {
     8: ((512, 1, 0),),
     28: ((512, 1, 0), (256, 1, 0), (128, 2, 1)),
@@ -21,13 +21,13 @@ _LAYERS = {
     64: ((1024, 1, 0), (512, 2, 1), (256, 2, 1), (128, 2, 1)),
 }
 _HIDDEN = (512, 1024)
-FLOOR = -50.0  # log-posteriors below it count as it, as in the released code, which adds 50 to them
+FLOOR = -50.0  # lower log-posteriors count as this value, as in the released code, which adds 50 to them
 
 
 def make(shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> partial:
-    """A zero-argument constructor of the decoder of answers over `num_classes` classes to inputs of `shape`.
+    """A constructor without arguments of the decoder: from answers over `num_classes` classes to inputs of `shape`.
 
-    The result is a partial with keyword arguments only, as of `models.make`.
+    The result is a partial with keyword arguments only, as from `models.make`.
 
     Args:
         shape: (channels, side, side) of pictures with 1 or 3 channels and 8, 28, 32 or 64 pixels a side, or (d,) of
@@ -57,7 +57,7 @@ def make(shape: tuple[int, ...], num_classes: int, width: float = 1.0) -> partia
 def features(log_posteriors: Tensor, keep: int | None = None) -> Tensor:
     """What a decoder reads: log-posteriors (..., c), -inf allowed, from -50 to 0 mapped to 0 to 1; float32 (..., c).
 
-    keep: the number of largest ones that are kept, the others are 0; None keeps all. Ties go either way.
+    keep: how many of the largest are kept; the others become 0. None keeps all. Ties go either way.
     Raises ValueError for `keep` outside 1..c.
 
     The released code cuts at -1000 and adds 50, which feeds inputs of size 1000 to the decoder where posteriors
@@ -74,8 +74,8 @@ def features(log_posteriors: Tensor, keep: int | None = None) -> Tensor:
 
 
 def pixels(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of a data set's inputs as decoders draw them, float32: pictures uint8 (n, c, h, w) in [0, 1], or features as
-    they are, (n, d)."""
+    """Rows of a data set's inputs as decoders draw them, float32: pictures uint8 (n, c, h, w) scaled to [0, 1], features
+    (n, d) as they are."""
     chosen = x[index].float()
     return chosen / 255 if x.ndim == 4 else chosen
 
@@ -88,8 +88,8 @@ def squared_error(drawn: Tensor, truth: Tensor) -> Tensor:
 def convolutional(channels: int, side: int, num_classes: int, width: float = 1.0) -> nn.Module:
     """Transposed convolutions 512-256-128-channels, 1024 before them at 64x64, and 512-channels alone at 8x8.
 
-    4x4 kernels, BatchNorm and tanh after all but the last layer; each layer doubles the side, but at 28x28 the second
-    makes 7 of 4. Source: Yang et al. 2019, arXiv:1902.08552, and its released code (64x64); released code of Yang et
+    4x4 kernels, BatchNorm and tanh after every layer but the last. Each layer doubles the side; only at 28x28 the second
+    turns 4 into 7. Source: Yang et al. 2019, arXiv:1902.08552, and its released code (64x64); released code of Yang et
     al. 2023 (32x32). At 28x28 and 8x8 it is ours.
     """
     layers: list[nn.Module] = [nn.Unflatten(1, (num_classes, 1, 1))]

@@ -1,4 +1,4 @@
-"""What all networks are made of: how weights begin, multi-layer perceptrons, a fast dropout."""
+"""Parts of all networks: initial weights, multi-layer perceptrons, a fast dropout."""
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 def initialise(module: nn.Module) -> nn.Module:
     """Xavier-normal weights for every Conv* and Linear layer, zero biases, norms 1 / 0; in place, and returned.
 
-    Source: Yuan & Zhang 2022, released code (`utils.py`), which selects layers by class name just so.
+    Source: Yuan & Zhang 2022, released code (`utils.py`), which also selects layers by class name.
     """
     for layer in module.modules():
         kind = type(layer).__name__
         if getattr(layer, "weight", None) is None:
-            continue  # also containers with such a name, as torchvision's Conv2dNormActivation
+            continue  # also containers with such a name, for example torchvision's Conv2dNormActivation
         if kind.startswith("Conv") or kind == "Linear":
             nn.init.xavier_normal_(layer.weight)
             if layer.bias is not None:
@@ -35,17 +35,17 @@ def mlp(widths: tuple[int, ...], dropouts: tuple[float, ...]) -> nn.Sequential:
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout by the faster `dropout` below."""
+    """nn.Dropout with the faster `dropout` below."""
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else x
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """`x` with a share `p` (to 2**-16) of its values set to 0 and the others scaled up so that the mean stays.
+    """`x` with a share `p` (to 2**-16) of its values set to 0; the others are scaled up so that the mean stays.
 
-    Drawing one random number a value takes two fifths of a training step on a CPU, so there one 64-bit draw decides
-    about four values. Elsewhere this is `F.dropout`.
+    Drawing one random number for each value takes two fifths of a training step on a CPU. So there one 64-bit draw
+    decides about four values. Elsewhere this is `F.dropout`.
     """
     if p in (0.0, 1.0) or x.device.type != "cpu":
         return F.dropout(x, p)

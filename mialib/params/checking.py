@@ -1,6 +1,6 @@
-"""Parameters of a notebook, checked before any work is done: all that is wrong is said at once.
+"""Parameters of a notebook, checked before any work is done: all that is wrong is reported at once.
 
-A notebook calls `check(globals(), arms="ABC")` after its parameters cell, and names there the words that only it has.
+A notebook calls `check(globals(), arms="ABC")` after its parameters cell; the call names the words that only it has.
 `mialib run` reads a YAML file against both first.
 """
 
@@ -31,13 +31,13 @@ class Refused(ValueError):
 
 
 def check(namespace: Mapping[str, Any], **words: Collection[str]) -> dict[str, Any]:
-    """The parameters that a notebook declared with annotations, validated; against data and machine too, and the places
-    where it will write.
+    """The parameters that a notebook declares with annotations, validated, also against data, machine and the places where
+    it will write.
 
     Args:
         namespace: the notebook's `globals()`; the names annotated in its parameters cell are its parameters.
-        words: of parameters that only this notebook has, each a list of some of these words: arms="ABC". They are
-            read off the notebook by `words_of`, so they must be written out.
+        words: for parameters that only this notebook has, each a list of some of these words: arms="ABC". `words_of`
+            reads them from the notebook, so they must be written out.
 
     Returns:
         name -> value, to be stored with the results.
@@ -56,7 +56,7 @@ def check(namespace: Mapping[str, Any], **words: Collection[str]) -> dict[str, A
 
 
 def validate(values: Mapping[str, Any], where: str, words: Words | None = None) -> dict[str, Any]:
-    """`values` if every one is in the vocabulary and in range, and if they go together, whatever data and machine.
+    """`values` if each is in the vocabulary and in range, and if they go together; data and machine are not looked at.
 
     Args:
         where: named in the error; words: as for `check`.
@@ -79,12 +79,12 @@ def read(
     """The parameters in a YAML file, checked together with the defaults of the notebook that they are for.
 
     Args:
-        fitting: against the data, where they are at hand, and the machine too, see `fits`.
+        fitting: check them against the data, where these are at hand, and the machine too, see `fits`.
         instead: sound values that count instead of the file's.
 
     Raises:
         FileNotFoundError: the file or its notebook is missing.
-        Refused: naming all that is wrong with the file: how it is written, a name that the notebook does not declare
+        Refused: all that is wrong with the file: how it is written, a name that the notebook does not declare
             (with the nearest one), a value out of range.
     """
     path, notebook = Path(path), Path(notebook)
@@ -136,7 +136,7 @@ def words_of(notebook: Path) -> dict[str, Collection[str]]:
 
 
 def _wrong(values: Mapping[str, Any], words: Words, unfit: Stage) -> list[str]:
-    """All that is wrong with `values`. Each stage looks at what the stages before it found sound."""
+    """All that is wrong with `values`. Each stage looks at the values that the stages before it found sound."""
     found: list[str] = []
     sound, names = dict(values), values.keys()
     for stage in (lambda sound, names: vocabulary.problems(sound, words), relations.problems, unfit):

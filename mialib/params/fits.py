@@ -1,7 +1,7 @@
-"""Whether parameters fit the data, the network and the machine: what would fail only after hours is said at once.
+"""Whether parameters fit the data, the network and the machine: failures that would take hours are reported at once.
 
-Data that are not at hand are not looked at, and nothing is downloaded; the notebook says what does not fit once it has
-loaded them.
+Data that are not at hand are not looked at, and nothing is downloaded; the notebook reports what does not fit after
+loading them.
 """
 
 import math
@@ -21,33 +21,33 @@ from mialib.training.population import skeleton
 Values = Mapping[str, Any]
 Problem = tuple[str, str]  # the parameter to change, and what is wrong
 
-# bytes that SAMIA's attention takes for a pair of classes of an example and a head in training, where little else is
-# kept: measured at 300 classes on a CPU; and its batch times its heads
+# bytes of SAMIA's attention in training, for a pair of classes of an example and a head; it keeps little else: measured
+# at 300 classes on a CPU; and its batch times its heads
 _A_PAIR, _BATCH_AND_HEADS = 25, 128 * 4
 _SIZES = {"dataset", "data_root", "subset", "image_side", "seed", "n_train", "n_reserve", "private_classes"}
-_AUXILIARY = 0.2  # share of the examples that the attacker has where no classes are private; see `data.apart`
+_AUXILIARY = 0.2  # share of the examples that the attacker has if no classes are private; see `data.apart`
 
 
 def problems(values: Values, names: Collection[str]) -> dict[str, list[str]]:
-    """What of `values`, in range and fit for each other, does not fit: name of a parameter -> problems.
+    """Which of `values`, in range and fit for each other, do not fit: name of a parameter -> problems.
 
-    Data sets and networks of one's own are made, so their modules are imported.
+    Your own data sets and networks are made, so their modules are imported.
 
     Args:
-        names: all parameters of the notebook, those too that are not sound and so not among the values. Where one of
-            them is a size, the data are not looked at.
+        names: all parameters of the notebook, including those that are not sound and so not among the values. If one of
+            those is a size, the data are not looked at.
     """
     found: dict[str, list[str]] = {}
     compared = not (_SIZES & set(names)) - values.keys()
     for rule in (machine.problems, _of_data) if compared else (machine.problems,):
-        # a device that is not there has no memory to compare with
+        # a missing device has no memory to compare with
         for name, problem in rule({one: value for one, value in values.items() if one not in found}):
             found.setdefault(name, []).append(problem)
     return found
 
 
 def apart(values: Values, names: Collection[str]) -> dict[str, list[str]]:
-    """`problems`, found by another process where code of one's own is run: two files may name two modules alike."""
+    """`problems`, found by another process if code of your own is run: two files may name two modules alike."""
     mine = [name for name in ("dataset", "model") if _is_own(str(values.get(name, "")))]
     if not mine:
         return problems(values, names)
@@ -109,12 +109,12 @@ def _of_classes(values: Values, pool: Dataset) -> Iterator[Problem]:
 
 
 def _split(values: Values, pool: Dataset) -> tuple[Splits | None, list[Problem]]:
-    """Who is a member of the first networks, as the notebook cuts the data; and why it cannot."""
+    """The members of the first networks, as the notebook cuts the data; and why it cannot be cut."""
     n, n_train = len(pool), values.get("n_train")
     try:
         if "private_classes" in values:
             private = values["private_classes"]
-            # examples that are alike stay together, so that a random share is not exact
+            # equal examples stay together, so a random share is not exact
             n = math.ceil((1.01 - _AUXILIARY) * n) if private is None else int((pool.y < private).sum())
             return splits.d1_d2_d3(n, n_train, values["n_reserve"], n_train, 0), []
         if "reserve_share" in values:
@@ -162,7 +162,7 @@ def _of_network(values: Values, pool: Dataset, classes: int) -> Iterator[Problem
     name = values.get("model")
     if name is None:
         return
-    with torch.random.fork_rng(devices=[]):  # a notebook draws the same whether it was checked or not
+    with torch.random.fork_rng(devices=[]):  # a notebook draws the same, checked or not
         found = list(_of_untrained(values, pool, classes, name))
     yield from found
 
@@ -180,7 +180,7 @@ def _of_untrained(values: Values, pool: Dataset, classes: int, name: str) -> Ite
 
 
 def _of_memory(values: Values, pool: Dataset, size: int) -> Iterator[Problem]:
-    """What is kept at once must find room; what is counted here is less than what a notebook keeps.
+    """Whether what is kept at once has room; the count here is less than what a notebook keeps.
 
     Args:
         size: parameters of a network.
@@ -222,11 +222,11 @@ def _of_memory(values: Values, pool: Dataset, size: int) -> Iterator[Problem]:
 
 
 def _errors(address: str) -> tuple[type[BaseException], ...]:
-    """What may go wrong with a data set or a network; in code of one's own, everything."""
+    """What may go wrong with a data set or a network; with your own code, everything."""
     return (Exception, SystemExit) if _is_own(address) else (ValueError, OSError, RuntimeError)
 
 
 def _said(error: BaseException) -> str:
-    """An error on one line; with its kind where it is none of ours."""
+    """An error on one line; with its kind if it is none of ours."""
     said = " ".join(str(error).split()) or "no reason given"
     return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}"

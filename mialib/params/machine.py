@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-PROCESSES_A_CORE = 4  # more of them wait for each other; machines with few cores are given 16
+PROCESSES_A_CORE = 4  # more would only wait for each other; machines with few cores are allowed 16
 # where Linux says what a container may use, by version 2 and 1 of its control groups
 _LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
 
 
 def problems(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What of `values`, each in range by itself, this machine cannot do: (name of the parameter, problem)."""
+    """Which of `values`, each in range by itself, this machine cannot do: (name of the parameter, problem)."""
     chosen = None
     if "device" in values:
         try:
@@ -48,7 +48,7 @@ def device(name: str) -> str:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether networks can be trained in bf16 there; True where PyTorch does not say."""
+    """Whether networks can be trained in bf16 there; True if PyTorch does not say."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported()
     asked = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
@@ -56,7 +56,7 @@ def has_bf16(device: str) -> bool:
 
 
 def memory(device: str = "cpu") -> int | None:
-    """Bytes that the machine, the container that this runs in, or the CUDA device has in all; None where nobody says."""
+    """Bytes of memory of the machine, of the container that this runs in, or of the CUDA device; None if unknown."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     found = []

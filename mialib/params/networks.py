@@ -1,4 +1,4 @@
-"""Whether a network lets itself be pruned, cut, quantised, trained in private and inverted as the notebook is about to.
+"""Whether a network can be pruned, cut, quantised, trained in private and inverted as the notebook is about to do it.
 
 Each step is tried on an untrained network, where it would fail only after the training.
 """
@@ -22,16 +22,16 @@ Values = Mapping[str, Any]
 def problems(
     values: Values, make_model: Callable[[], nn.Module], shape: tuple[int, ...], classes: int, own: bool
 ) -> Iterator[tuple[str, str]]:
-    """What cannot be done: (name of the parameter that asks for it, problem).
+    """The steps that cannot be done: (name of the parameter that asks for it, problem).
 
     Args:
-        shape: of an input; classes: that there are answers for.
-        own: it is a network of the user's, of which nothing is known: it is exported too, which takes seconds.
+        shape: of an input; classes: number of classes.
+        own: it is a network of the user's own, of which nothing is known: it is exported too, which takes seconds.
     """
     steps = [*_pruned(values, make_model), *_changed(values, make_model, shape, classes)]
     if own and values.get("deploy"):
         steps.append(("deploy", partial(_export, make_model, shape)))
-    expected = Exception if own else ValueError  # code of one's own may fail in any way
+    expected = Exception if own else ValueError  # your own code may fail in any way
     for name, step in steps:
         try:
             step()
@@ -41,7 +41,7 @@ def problems(
 
 def _pruned(values: Values, make_model: Callable[[], nn.Module]) -> Iterator[tuple[str, Callable]]:
     levels = [*values.get("sparsities", ()), values.get("sparsity", 0.0)]
-    at_most = max(levels)  # what it leaves, fewer leave too
+    at_most = max(levels)  # whatever it leaves, smaller levels leave too
     for pruner in values.get("pruners", ()):
         yield "pruners", partial(pruning.check, make_model, [(pruner, at_most)])
     if "pruner" in values:

@@ -1,18 +1,18 @@
-"""What parameters may be beside each other, whatever the data: each rule reads several that are in range by themselves."""
+"""Which parameters go together, whatever the data: each rule reads several that are in range by themselves."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 Values = Mapping[str, Any]
-LARGEST_PULL = 1e6  # of ADMM: beyond it the loss is the penalty alone, and soon no number in float32
+LARGEST_PULL = 1e6  # of ADMM; beyond it the loss is only the penalty, and soon no number in float32
 
 
 def problems(values: Values, names: Collection[str]) -> dict[str, list[str]]:
-    """What does not fit together: name of the parameter to change -> problems, of those only that have some.
+    """Parameters that do not go together: name of the parameter to change -> problems, only for those that have some.
 
     Args:
         values: some or all parameters of a notebook, each in range by itself. A rule looks at those that are there.
-        names: all parameters of the notebook, those too that are not in range: they say which notebook it is.
+        names: all parameters of the notebook, including those that are not in range: they tell which notebook it is.
     """
     found: dict[str, list[str]] = {}
     for rule in _RULES:
@@ -71,7 +71,7 @@ def _chosen(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]
 
 
 def _first(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]:
-    # the notebook of purification, which has `stacking`, leaves rivals out; the others look at the first strength
+    # the notebook of purification, which has `stacking`, can leave rivals out; the others use the first strength
     if values.get("adversarial_strengths") == [] and "stacking" not in names:
         yield "adversarial_strengths", "adversarial_strengths is []: the first of them is looked at; name one"
 
@@ -86,7 +86,7 @@ def _sub_models(values: Values, names: Collection[str]) -> Iterator[tuple[str, s
 
 
 def _halves(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Models that come in pairs, of which one each can be attacked by all others: the notebook of canaries has them."""
+    """Models that come in pairs, one of which can be attacked by all others: only the notebook of canaries has them."""
     k, targets = values.get("n_models"), values.get("n_targets")
     if "reserve_share" not in names or k is None:
         return
@@ -102,7 +102,7 @@ def _halves(values: Values, names: Collection[str]) -> Iterator[tuple[str, str]]
         )
 
 
-# of each arm the parameter that holds what is tried
+# for each arm the parameter that holds the values it tries
 _TRIED = {
     "PPB": "ppb_strengths",
     "RelaxLoss": "relax_strengths",

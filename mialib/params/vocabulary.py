@@ -1,8 +1,8 @@
-"""What each parameter may be, by itself.
+"""The valid values of each parameter, by itself.
 
 A name means the same in every notebook: small vocabularies (of the run, data, training, pruning ...) make up one,
-`Vocabulary`. Words that only one notebook has (the arms of a comparison) stay with it, see `checking.check`. A bound stands
-where what lies beyond it cannot end well: it is no number in float32, or fills any memory.
+`Vocabulary`. Words that only one notebook has (the arms of a comparison) stay with it, see `checking.check`. A bound
+stands where values beyond it cannot end well: they are no numbers in float32, or fill any memory.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # of pydantic's choice before Python 3.12
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from mialib.attacks import blindmi
 from mialib.compression import pruning, quantization, schemes
@@ -21,10 +21,10 @@ from mialib.data.loaders import LOADERS
 from mialib.models import classifiers
 from mialib.training.precision import PRECISIONS
 
-# BlindMI needs so many candidates, half of which are members
+# BlindMI needs that many candidates, half of which are members
 FEWEST_MEMBERS = blindmi.BlindMIDiff().probes // 2
 FEWEST_CLASSES = 3  # Top3-NN looks at three posteriors
-# words for null, of which none is the name of a data root
+# words for null, none of which is the name of a data root
 NOTHING = ("", "None", "none", "NONE", "null", "Null", "NULL", "nil", "~")
 
 _RUN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -56,7 +56,7 @@ def _different(values: list) -> list:
 
 
 def _of(names: Collection[str], *forms: str) -> AfterValidator:
-    """One of the names, or an address of one's own in one of the forms."""
+    """One of the names, or an address of your own in one of the forms."""
 
     def check(value: str) -> str:
         if value in names:
@@ -66,7 +66,7 @@ def _of(names: Collection[str], *forms: str) -> AfterValidator:
             raise ValueError(f"unknown{nearest(value, names)}; valid are {', '.join((*names, *forms))}")
         try:
             own.check(value)
-        except (OSError, RuntimeError) as error:  # a path that no system takes, or the home of nobody
+        except (OSError, RuntimeError) as error:  # a path that no system takes, or the home of no user
             raise ValueError(str(error)) from None
         return value
 
@@ -74,13 +74,13 @@ def _of(names: Collection[str], *forms: str) -> AfterValidator:
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Networks = Annotated[int, Field(ge=1, le=10_000)]  # that are kept at once
+Networks = Annotated[int, Field(ge=1, le=10_000)]  # kept at once
 Examples = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Level = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # a sparsity
 Strength = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]  # of learning
+Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]  # learning rate
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
-Budget = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # a share that may be nothing
+Budget = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]  # a share that may be 0
 Density = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]  # share of weights kept
 Compression = Annotated[float, Field(gt=1, le=1e6, allow_inf_nan=False)]  # all weights / kept weights
 Width = Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)]  # a network's, against the published one
@@ -90,14 +90,14 @@ Widths = Annotated[list[Units], Field(min_length=1, max_length=32)]  # of hidden
 Different = AfterValidator(_different)
 Some = Field(min_length=1)
 Strengths = Annotated[list[Strength], Different]
-Tried = Annotated[list[Strength], Some, Different]  # strengths, of which one is chosen
+Tried = Annotated[list[Strength], Some, Different]  # strengths, one of which is chosen
 Optimizer = Literal["adam", "sgd"]
 Pruner = Literal[pruning.METHODS]
 Bits = Literal[quantization.WIDTHS]
 
 
 class Run(TypedDict, total=False):
-    """What the run is called, and where it runs."""
+    """The name of the run, and where it runs."""
 
     run: Annotated[str, AfterValidator(_run)]
     precision: Literal[PRECISIONS]
@@ -107,7 +107,7 @@ class Run(TypedDict, total=False):
 
 
 class Data(TypedDict, total=False):
-    """What is learned from, and by how many."""
+    """The data, and how many examples and networks use it."""
 
     dataset: Annotated[str, _of(LOADERS, "folder:PATH", "module:function")]
     data_root: Annotated[str, AfterValidator(_folder)] | None
@@ -142,7 +142,7 @@ class Training(TypedDict, total=False):
 
 
 class Pruning(TypedDict, total=False):
-    """Which weights go, and how."""
+    """Which weights are pruned, and how."""
 
     pruner: Pruner
     pruners: Annotated[list[Pruner], Some, Different]
@@ -160,7 +160,7 @@ class Pruning(TypedDict, total=False):
 
 
 class Quantization(TypedDict, total=False):
-    """Bit-widths, and how networks get to them."""
+    """Bit-widths, and the ways in which networks get them."""
 
     bits: Annotated[list[Bits], Field(min_length=2), Different]
     headline_bits: Bits
@@ -194,7 +194,7 @@ class Defenses(TypedDict, total=False):
 
 
 class Purification(TypedDict, total=False):
-    """Defences of the answer, and the games that train them."""
+    """Defences of the answers, and the games that train them."""
 
     purifier_widths: Widths
     purifier_epochs: Count
@@ -235,7 +235,7 @@ class Attacks(TypedDict, total=False):
 
 
 class Vocabulary(Run, Data, Training, Pruning, Quantization, Defenses, Purification, Attacks, total=False):
-    """What each parameter may be. A notebook declares which of them it has, with its defaults."""
+    """The valid values of each parameter. A notebook declares which of them it has, with its defaults."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
@@ -247,10 +247,10 @@ _SHOWN.maxlist, _SHOWN.maxlevel = 8, 3
 
 
 def problems(values: Mapping[str, Any], words: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
-    """What is wrong with each of `values` by itself: name -> problems, of those only that have some.
+    """What is wrong with each of `values` by itself: name -> problems, only for those that have some.
 
     Args:
-        words: of parameters that only one notebook has, each a list of some of these words.
+        words: for parameters that only one notebook has, each a list of some of these words.
     """
     found = _found(_VOCABULARY, {name: value for name, value in values.items() if name not in words})
     for name in words.keys() & values.keys():
@@ -266,7 +266,7 @@ def nearest(name: str, valid: Collection[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it stands in a message: on one line, and not longer than a line."""
+    """A value as a message shows it: on one line, and not longer than a line."""
     return _SHOWN.repr(value)
 
 

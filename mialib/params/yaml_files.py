@@ -1,6 +1,6 @@
-"""Parameter files as people write them: YAML that reads numbers as everybody does, and says what cannot be meant.
+"""Parameter files as people write them: YAML that reads numbers as people do, and reports what cannot be meant.
 
-Beside YAML 1.1, which PyYAML reads: `1e-4` is a number, `010` is ten and `1:30` a text. A name that stands twice, `None`,
+Unlike YAML 1.1, which PyYAML reads: `1e-4` is a number, `010` is ten and `1:30` a text. A name that occurs twice, `None`,
 and files in UTF-16 or Latin-1 are refused, each by name.
 """
 
@@ -22,7 +22,7 @@ _MARKS = {
 
 
 def read(path: Path) -> tuple[dict[Any, Any], list[str]]:
-    """What stands in a file, and what is wrong with how it stands there; each problem on one line, without the path.
+    """The content of a file, and what is wrong with how it is written; each problem on one line, without the path.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[dict[Any, Any], list[str]]:
         raise ValueError(f"it is not valid YAML: {_where(error)}") from None
     except RecursionError:
         raise ValueError("it is not valid YAML: lists within lists without end") from None
-    except ValueError as error:  # a number of thousands of digits, for one
+    except ValueError as error:  # for example a number of thousands of digits
         raise ValueError(f"it is not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
         values = {}
@@ -47,7 +47,7 @@ def read(path: Path) -> tuple[dict[Any, Any], list[str]]:
 
 
 def check_file(path: Path) -> None:
-    """Raises FileNotFoundError or ValueError, without the path, for a path that is no file to be read."""
+    """Raises FileNotFoundError or ValueError, without the path, for a path that is not a readable file."""
     try:
         if path.is_symlink() and not path.exists():
             raise FileNotFoundError(f"it is a link to {path.readlink()}, which does not exist")
@@ -60,7 +60,7 @@ def check_file(path: Path) -> None:
         size = path.stat().st_size
     except FileNotFoundError:
         raise
-    except OSError as error:  # a name that no system takes, a folder that may not be entered
+    except OSError as error:  # a name that no system takes, or a folder that must not be entered
         raise ValueError(f"it cannot be read: {error.strerror}") from None
     if size > LARGEST:
         raise ValueError(f"it has {size} bytes; a parameter file has at most {LARGEST}")
@@ -92,7 +92,7 @@ def _where(error: yaml.YAMLError) -> str:
 
 
 class _Reader(yaml.SafeLoader):
-    """PyYAML's safe loader with the numbers of YAML 1.2, which notes in `problems` what cannot be meant."""
+    """PyYAML's safe loader with the numbers of YAML 1.2; notes in `problems` what cannot be meant."""
 
     yaml_implicit_resolvers: dict = {}
 

@@ -1,4 +1,4 @@
-"""Who is compared, and attacked by whom: observations, the attacks on them, tidy rows and how they are read."""
+"""What is compared, and attacked by whom: arms, the attacks on them, tidy rows and how they are read."""
 
 import lazy_loader
 

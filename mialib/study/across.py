@@ -1,4 +1,4 @@
-"""Across the arms of a study: fair rivals, how far two are apart, and what goes with what over all networks."""
+"""Across the arms of a study: fair rivals, how far two arms are apart, which quantities go together over all networks."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
@@ -12,7 +12,7 @@ from mialib.study.study import Study
 
 
 def near(study: Study, arm: Arm, others: Iterable[Arm], slack: float) -> list[Arm]:
-    """The others that are about as accurate as an arm: a claim to be better has to hold against every one of them.
+    """The others that are about as accurate as an arm: whoever claims to be better must beat every one of them.
 
     slack: how far mean test accuracies may lie apart, a share.
     """
@@ -23,9 +23,9 @@ def near(study: Study, arm: Arm, others: Iterable[Arm], slack: float) -> list[Ar
 def rival(
     study: Study, arm: Arm, others: Iterable[Arm], leak: Mapping[Arm, np.ndarray], slack: float
 ) -> Arm | None:
-    """Of the others `near` an arm the one that leaks least; None if there is none.
+    """The one of the others `near` an arm that leaks least; None if there is none.
 
-    It is chosen on what it is compared by: a description, no ground for a verdict.
+    It is chosen by the quantity it is compared by: a description, no ground for a verdict.
 
     Args:
         leak: of each of the others, (targets,).
@@ -37,9 +37,9 @@ def rival(
 def share_lost(
     study: Study, before: Arm, after: Arm, metric: str, attack: str, chance: float = 0.5
 ) -> np.ndarray:
-    """Which share of what an attack finds above chance before is gone after, (targets,).
+    """The share of what an attack finds above chance before that is gone after, (targets,).
 
-    1 where all is gone, below 0 where it finds more than before, infinite or nan where there was nothing to lose.
+    1 where all is gone, below 0 where it finds more than before, infinite or nan if there was nothing to lose.
     """
     had, kept = (study.values(arm, metric, attack) - chance for arm in (before, after))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -60,7 +60,7 @@ def rank_correlations(
 ) -> dict[str, np.ndarray]:
     """Spearman's correlation of one quantity with each of the others over arms, target by target: name -> (targets,).
 
-    Arms that are alike in all of these quantities are one network under two names, and count once.
+    Arms that agree in all these quantities are one network under two names, and count once.
 
     Args:
         of, others: of each arm (targets,). Arms are those of `of`.
@@ -80,10 +80,10 @@ def rank_correlations(
 def judged(
     study: Study, who: Arm | Attacker, attack: str, measure: Callable[..., Estimate], **attacker
 ) -> np.ndarray:
-    """A measure of an attack that has no rows, (targets,) float64: the mean over its trainings.
+    """A measure of an attack that is not in the rows, (targets,) float64: the mean over its trainings.
 
     Args:
-        measure: measure(member, margin) -> Estimate, as those of `measures.decisions`.
+        measure: measure(member, margin) -> Estimate, like those of `measures.decisions`.
         attacker: believing, knowing, as in `Study.attack`.
     """
     who = study.attacker(who, **attacker)

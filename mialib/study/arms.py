@@ -1,4 +1,4 @@
-"""Arms: what a study compares. Their answers are asked for at first use, and kept until they are forgotten."""
+"""Arms: the things a study compares. Their answers are asked for at first use and kept until they are forgotten."""
 
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
@@ -15,12 +15,12 @@ from mialib.study.roles import Roles
 from mialib.training import Population, pick
 from mialib.training.hooks import OutputDefense
 
-# one single-model Views for each target; the Views of all shadows, None where there are none
+# one single-model Views for each target; the Views of all shadows, None if there are none
 Sides = tuple[list[Views], Views | None]
 
 
 class Answers:
-    """What targets and shadows answered: made at first use, kept until `forget`.
+    """The answers of targets and shadows: made at first use, kept until `forget`.
 
     sensitive: whether the sensitivity can be had.
     versions: how many other versions of each model answer beside it.
@@ -43,7 +43,7 @@ class Answers:
         )
 
     def views(self, sensitive: bool = False) -> Sides:
-        """One single-model Views for each target, and the Views of all shadows; with their sensitivity if it is wanted."""
+        """One single-model Views for each target, and the Views of all shadows; with their sensitivity if wanted."""
         if self._kept is None:
             self._kept = self._make()
         if sensitive and self._kept[0][0].sensitivity is None:
@@ -57,25 +57,25 @@ class Answers:
         ]
 
     def public(self, roles: Roles) -> list[Views]:
-        """What is seen of each target on examples that are known not to be its members, `Roles.public`."""
+        """The views of each target on examples that are known not to be its members, `Roles.public`."""
         if self._public is None:
             self._public = self._make_public(roles)
         return self._public
 
     def remember(self) -> None:
-        """From here on, answers to further questions are kept: others will ask the same of the same models."""
+        """From here on, keep the answers to further questions: others will ask the same of the same models."""
 
     def forget(self) -> None:
-        """Frees the answers; they are asked for again at the next use."""
+        """Free the answers; they are asked for again at the next use."""
         self._kept = self._public = None
 
 
 class Given(Answers):
-    """Answers that are there already.
+    """Answers that already exist.
 
     Args:
         targets: one single-model Views for each target, on its own shuffled candidates.
-        shadows: Views of all shadow models; None, or the Views of no model, where there are none.
+        shadows: Views of all shadow models; None, or the Views of no model, if there are none.
     """
 
     def __init__(self, targets: list[Views], shadows: Views | None = None):
@@ -93,9 +93,9 @@ class Asked(Answers):
     """Answers of networks, each asked about its own candidates.
 
     Args:
-        networks: one for each model of the roles, in their order, or of the targets alone, which then have no shadows.
-            `compression.int8_networks` will do as well.
-        other_members: they were trained on others than the split's members.
+        networks: one for each model of the roles, in their order, or only for the targets, which then have no shadows.
+            `compression.int8_networks` works too.
+        other_members: they were trained on other members than the split's.
     """
 
     sensitive = True
@@ -128,7 +128,7 @@ class Asked(Answers):
         self._memory: list[dict] | None = None
 
     def _make(self) -> Sides:
-        # all at once: the models share out the processes
+        # all at once: the models share the processes
         index = self.roles.index[self.models]
         seen = asking.ask(self.networks, self.roles.data, index, sensitive=False, probes=True)
         self._seen = replace(seen, query=Door(self.networks, self._memory))
@@ -149,8 +149,8 @@ class Asked(Answers):
     def _make_public(self, roles: Roles) -> list[Views]:
         if self.other_members:
             raise ValueError(
-                "these networks were trained on others than the split's members, so that nobody knows whom they have not "
-                "learned: leave attacks that need public examples out of this study's suites"
+                "these networks were trained on other members than the split's, so it is not known which examples they "
+                "have not learned: leave attacks that need public examples out of this study's suites"
             )
         return super()._make_public(roles)
 
@@ -169,7 +169,8 @@ class Asked(Answers):
 class Served(Answers):
     """Answers behind an output defence, log-posteriors (m, n, c) -> (m, n, c), indexed by model if it holds a state each.
 
-    The shadows answer through it too, each through its own. Questions of the attacker's own are answered alike.
+    The shadows answer through it too, each through its own. Questions about the attacker's own inputs are answered
+    likewise.
     """
 
     def __init__(self, before: Answers, defense: OutputDefense, roles: Roles):
@@ -191,7 +192,7 @@ class Served(Answers):
 
 
 class Averaged(Answers):
-    """`averaging.averaged` answers: the attacker asks often, and treats the shadows as it treats the target."""
+    """`averaging.averaged` answers: the attacker asks often, the shadows as often as the target."""
 
     def __init__(self, before: Answers, queries: int, epsilon: float, seed: int = 0):
         super().__init__()
@@ -212,7 +213,7 @@ class Averaged(Answers):
 
 
 class Borrowed(Answers):
-    """The targets of one, the shadows of another: a deployed network has no imitations of its own."""
+    """The targets of one arm, the shadows of another: a deployed network has no imitations of its own."""
 
     def __init__(self, targets: Answers, shadows: Answers):
         super().__init__()
@@ -231,7 +232,7 @@ class Borrowed(Answers):
 
 
 def _asked_openly(target: Views, data: Dataset, index: Tensor) -> Views:
-    """What a target answers at its door to rows of a data set, int64 (1, r)."""
+    """A target's answers at its door to rows of a data set, int64 (1, r)."""
     needs_door(target, "target")
     x = asking.Inputs(data, index)
     return Views(target.query(x[0][None]).double(), data.y.cpu()[index], x=x, query=target.query)
@@ -240,8 +241,8 @@ def _asked_openly(target: Views, data: Dataset, index: Tensor) -> Views:
 class Versions(Answers):
     """Answers of one version of each model, with those of others beside them: the original beside the compressed one.
 
-    The sensitivity, and the door to questions of the attacker's own, are those of the first version. There are shadows
-    where all versions have some.
+    The sensitivity, and the door for questions about the attacker's own inputs, are those of the first version. There are
+    shadows if all versions have some.
     """
 
     def __init__(self, first: Answers, others: Sequence[Answers]):
@@ -257,7 +258,7 @@ class Versions(Answers):
 
     def remember(self) -> None:
         self.first.remember()
-        self._kept = None  # with the door of before
+        self._kept = None  # with the old door
 
     def _joined(self, first: Sides) -> Sides:
         targets, shadows = zip(first, *(one.views() for one in self.others), strict=True)
@@ -268,15 +269,15 @@ class Versions(Answers):
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that a study compares. Two arms of a study are the same if their keys are.
+    """One of the things a study compares. Two arms of a study are the same if their keys are.
 
     Args:
-        key, label: its name in code, and that in tables and pictures.
+        key, label: its name in code, and its name in tables and pictures.
         columns: what its rows say of it, in the vocabulary of the results table.
-        roles: who is attacked on what, and who teaches; answers: what these models say.
-        networks: the networks under attack; None where only their answers are known.
-        adversary: what the attacker who knows it is called: "adaptive" where something is defended, else None.
-        before: the arm whose answers it serves; None where they are its own.
+        roles: which models are attacked, on which examples, and which models teach; answers: what these models say.
+        networks: the networks under attack; None if only their answers are known.
+        adversary: the name for an attacker who knows it: "adaptive" if something is defended, else None.
+        before: the arm whose answers it serves; None if they are its own.
         keeps_labels: it serves the same labels as that arm.
     """
 
@@ -294,7 +295,7 @@ class Arm:
         return f"arm {self.label!r}"
 
     def targets(self, sensitive: bool = False, public: bool = False) -> list[Views]:
-        """What is seen of each target, on its own shuffled candidates; with what is public if it is wanted."""
+        """The views of each target, on its own shuffled candidates; with public examples if wanted."""
         targets = self.answers.views(sensitive)[0]
         if not public:
             return targets
@@ -302,10 +303,10 @@ class Arm:
         return [replace(one, public=known) for one, known in pairs]
 
     def shadows(self, sensitive: bool = False) -> Views:
-        """What is seen of all shadow models, each on its own candidates.
+        """The views of all shadow models, each on its own candidates.
 
         Raises:
-            ValueError: it has none.
+            ValueError: the arm has none.
         """
         shadows = self.answers.views(sensitive)[1]
         if shadows is None:
@@ -322,11 +323,11 @@ class Arm:
 
     @property
     def log_posteriors(self) -> Tensor:
-        """What the targets answer, (targets, n, c) float64."""
+        """The targets' answers, (targets, n, c) float64."""
         return torch.cat([one.log_posteriors for one in self.targets()])
 
     def answer(self, data: Dataset, index: Tensor) -> Tensor:
-        """What the targets answer to other examples than their candidates: log-posteriors (targets, n, c) float64.
+        """The targets' answers to examples other than their candidates: log-posteriors (targets, n, c) float64.
 
         Args:
             index: int64 (n,) into a data set, or (targets, n), each target's own.
@@ -336,7 +337,7 @@ class Arm:
         return torch.cat([one.query(data.inputs(own).cpu()[None]) for one, own in asked])
 
     def signal(self, what: str) -> list[Tensor]:
-        """What pictures show of each target's candidates, (n,) each.
+        """The quantity that pictures show for each target's candidates, (n,) each.
 
         Args:
             what: "log-odds" of the true class, its "confidence" or its "sensitivity", or the log-odds of the "largest"
@@ -352,9 +353,9 @@ class Arm:
 
     @property
     def by_label(self) -> "Arm":
-        """Whoever sees labels only sees this arm."""
+        """The arm that an attacker who sees only labels sees."""
         return self.before if self.keeps_labels and self.before is not None else self
 
     def forget(self) -> None:
-        """Frees the answers; they are asked for again at the next use."""
+        """Free the answers; they are asked for again at the next use."""
         self.answers.forget()

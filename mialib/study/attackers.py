@@ -1,4 +1,4 @@
-"""Attackers of an arm: what they believe in, what they know, what they see and learn from; and what comes of it."""
+"""Attackers of an arm: what they believe, know, see and learn from; and the margins and rows of their attacks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ KNOWING = ("shadows", "half")
 
 
 class Lesson(NamedTuple):
-    """What an attacker learns from, and the targets that are attacked with it.
+    """The material that an attacker learns from, and the targets that are attacked with it.
 
-    key: equal for two lessons that teach the same, so that it is learned once.
+    key: equal for two lessons that teach the same, so that they are learned once.
     """
 
     key: tuple
@@ -34,14 +34,14 @@ class Lesson(NamedTuple):
 
 @dataclass(frozen=True)
 class Attacker:
-    """Who attacks an arm.
+    """An attacker of an arm.
 
     Args:
-        believed: the arm whose shadow models they train, or whose answers they think that they are given: the arm itself
-            for one who knows it.
+        believed: the arm whose shadow models they train, or whose answers they think they get: for an attacker who knows
+            the arm, the arm itself.
         knowing: "shadows": they train shadow models; "half": they are given half of a target's members and non-members
-            (Nasr, Shokri & Houmansadr 2018), learn from the target's answers to these and are scored on the others. A
-            table that mixes the numbers of both means nothing.
+            (Nasr, Shokri & Houmansadr 2018), learn from the target's answers to these and are scored on the others. The
+            numbers of both cannot be compared in one table.
     """
 
     arm: Arm
@@ -49,12 +49,14 @@ class Attacker:
     knowing: str = "shadows"
 
     def __str__(self) -> str:
-        believing = "" if self.believed == self.arm else f" by who believes in {self.believed.label!r}"
+        believing = (
+            "" if self.believed == self.arm else f" by an attacker who believes in {self.believed.label!r}"
+        )
         return f"arm {self.arm.label!r} attacked{believing}, knowing {self.knowing}"
 
     @property
     def columns(self) -> dict:
-        """What their rows say: those of the arm, and who attacks it."""
+        """The columns of their rows: those of the arm, and of the attacker."""
         columns = dict(self.arm.columns)
         if self.knowing == "half":
             columns |= {"protocol": "known_half", "knowledge": "known_members"}
@@ -78,14 +80,14 @@ class Attacker:
         return labels.gather(1, self._scored) if self.knowing == "half" else labels
 
     def n_shadows(self, target: int) -> int:
-        """How many shadow models they learn from; 0 for who knows members of the target instead."""
+        """The number of shadow models they learn from; 0 if they know members of the target instead."""
         roles = self.arm.roles
         if self.knowing == "half":
             return 0
         return len(roles.shadows if roles.teachers is None else roles.teachers[target])
 
     def lessons(self, needs: frozenset[str] = frozenset()) -> list[Lesson]:
-        """One for all targets, or one for each that has shadows of its own; only what an attack needs is asked for."""
+        """One lesson for all targets, or one for each that has its own shadows; asks only for what an attack needs."""
         sensitive, roles = "sensitivity" in needs, self.arm.roles
         arm, believed = (one.by_label if "labels" in needs else one for one in (self.arm, self.believed))
         targets = arm.targets(sensitive, "public" in needs)
@@ -115,13 +117,13 @@ class Attacker:
 
 
 def _compressed(arm: Arm) -> tuple[str, float | None]:
-    """How an arm is compressed; a control, where nothing was removed or rounded, is not."""
+    """How an arm is compressed; a control, in which nothing was removed or rounded, is not."""
     compression, level = arm.columns["compression"], arm.columns["level"]
     return ("none", None) if is_control(level) else (compression, level)
 
 
 def needs(attack: Attack[Views]) -> frozenset[str]:
-    """What an attack declares that it needs beside posteriors and labels, see `training.hooks.NEEDS`."""
+    """What an attack declares that it needs besides posteriors and labels, see `training.hooks.NEEDS`."""
     return attack.needs if isinstance(attack, DemandingAttack) else frozenset()
 
 
@@ -130,9 +132,9 @@ def check(
     suite: Mapping[str, Attack[Views]],
     known: Mapping[tuple[Attacker, str], Attack[Views]] = MappingProxyType({}),
 ) -> None:
-    """Raises ValueError, before any model is asked, where an arm cannot give what an attack needs.
+    """Raises ValueError, before any model is asked, if an arm cannot give what an attack needs.
 
-    Or where an attack of that name, `known`, was another one.
+    Or if an earlier attack of that name, in `known`, was a different one.
     """
     for one in attackers:
         if one.knowing == "half":
@@ -189,11 +191,11 @@ def _check_half(attacker: Attacker) -> None:
 def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> dict[str, dict]:
     """Train all attack networks that are not yet in the store, each once.
 
-    Over as many processes as joblib is set to, each as a task of its own; in a single process, or where an attack's
-    networks learn as one population (`training.hooks.PopulationAttack`), all that an attack needs at once.
+    They run in as many processes as joblib is set to, each as its own task. In a single process, or if an attack's
+    networks learn as one population (`training.hooks.PopulationAttack`), all that an attack needs are trained at once.
 
     Returns:
-        For each attack what was learned in this process, by lesson; what others learned is in the store.
+        For each attack, what was learned in this process, by lesson; what other processes learned is in the store.
     """
     networks = {name: one for name, one in suite.items() if isinstance(one, NetworkAttack)}
     lessons = {name: _once(attackers, needs(one)) for name, one in networks.items()}
@@ -229,7 +231,7 @@ def _fit_all(attack: NetworkAttack[Views], taught: list[tuple[Views, Tensor]]) -
 
 
 def _once(attackers: Sequence[Attacker], wanted: frozenset[str]) -> dict[tuple, Lesson]:
-    """All lessons by what they teach, so that each is there once."""
+    """All lessons by what they teach, each once."""
     return {lesson.key: lesson for one in attackers for lesson in one.lessons(wanted)}
 
 
@@ -237,7 +239,7 @@ def margins(attacker: Attacker, attack: Attack[Views], learned: dict) -> Tensor:
     """Margins of one attack, float64 (targets, trainings, n).
 
     Args:
-        learned: what was learned from shadows, by lesson, `train` to begin with: it serves other targets and attackers too.
+        learned: what was learned from shadows, by lesson, at first by `train`; it serves other targets and attackers too.
     """
     found = []
     for key, targets, shadows, member in attacker.lessons(needs(attack)):
@@ -260,9 +262,9 @@ def rows(
     """A row for each target, training and measure of an attack; or for each target, class and measure.
 
     Args:
-        margins: (targets, trainings, n). By class the trainings' mean is judged.
+        margins: (targets, trainings, n). By class, the trainings' mean is judged.
         measures: name in the table -> measure(member, margin) -> Estimate.
-        columns: what the rows say besides.
+        columns: further columns of the rows.
     """
     found, columns = [], attacker.columns | named(columns) | {"attack": name}
     for target, (member, trainings) in enumerate(zip(attacker.member.numpy(), margins.numpy(), strict=True)):
@@ -280,7 +282,7 @@ def rows(
 def paired_rows(
     a: Attacker, b: Attacker, name: str, margins: tuple[Tensor, Tensor], metric: str
 ) -> list[dict]:
-    """Rows of a's metric minus b's, of each target and training, over its paired examples: see `Study.paired`."""
+    """Rows of a's metric minus b's, for each target and training, over its paired examples: see `Study.paired`."""
     found = []
     variant = ", ".join(part for part in (a.columns.get("variant"), f"minus {b.arm.key}") if part)
     for target, (member, *both) in enumerate(zip(a.member.numpy(), *margins, strict=True)):

@@ -1,4 +1,4 @@
-"""What an allocation of bit-widths leaks and how accurate it is, on shadow models: what `compression.bit_search` asks for."""
+"""How much an allocation of bit-widths leaks and how accurate it is, on shadow models: asked by `compression.bit_search`."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,14 +27,14 @@ def measured_on_shadows(
     augment: Augment | None = None,
     cache: Store | None = None,
 ) -> Callable[[Mapping[str, float]], Measured]:
-    """A `measure` of `bit_search.search`, which asks nothing twice (`bit_search.remembered`).
+    """A `measure` for `bit_search.search` that asks nothing twice (`bit_search.remembered`).
 
     Shadow models are fine-tuned with DoReFa weights of these widths. The leak is the advantage of one cheap attack,
-    modified entropy with the one threshold that is best for them, on their own members and test examples; the accuracy
-    is that on their reserve, averaged over them. Targets have no part in it.
+    modified entropy with the single threshold that is best for them, on their own members and test examples. The
+    accuracy is that on their reserve, averaged over them. Targets have no part in it.
 
     Args:
-        split, start: of the shadow models alone; `start` is what they are fine-tuned from.
+        split, start: of the shadow models alone; fine-tuning begins from `start`.
         recipe: of the fine-tuning.
         cache: where the two numbers are kept; default: the store at its default place.
     """
@@ -47,7 +47,9 @@ def measured_on_shadows(
 
 def _leak_and_accuracy(make_model, data, split, start, recipe, augment, widths) -> tuple[float, float]:
     scheme = Scheme(Quantizer("dorefa", widths))
-    with tempfile.TemporaryDirectory() as folder:  # thousands of networks, of which two numbers are kept
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # thousands of networks, of each of which two numbers are kept
         tried = schemes.aware(
             make_model,
             data,

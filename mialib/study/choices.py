@@ -1,4 +1,4 @@
-"""Choices made on reserve data, or on how well the members are fitted: never on test examples, or on what attacks say."""
+"""Choices made on reserve data, or by how well the members are fitted: never on test examples or attack results."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ def best(
         options: of `training.fit`. Everything that is tried is cached.
 
     Returns:
-        The recipe, and the mean accuracy of each in their order.
+        The recipe, and the mean accuracies of all recipes in their order.
 
     Raises:
         ValueError: no recipe, or a model without reserve examples.
@@ -45,7 +45,7 @@ def reserve_accuracy(population: Population, data: Dataset, split: Splits) -> fl
     """Share of its own reserve examples that a model classifies correctly, 0 to 1, on average over the models.
 
     Args:
-        split: that of the models; more rows than models are allowed, the first ones count.
+        split: that of the models; it may have more rows than models, of which the first count.
     """
     return float(asking.accuracy(population, data, split.reserve).mean())
 
@@ -53,20 +53,20 @@ def reserve_accuracy(population: Population, data: Dataset, split: Splits) -> fl
 def epochs_to_reach(population: Population, accuracy: float, window: int = 1, of: str = "reserve") -> int:
     """The number of epochs after which models trained like these reach an accuracy on their reserve examples.
 
-    The first epoch at which their accuracy, averaged over the models, is at least `accuracy`; the best epoch if none
-    is. Of models that keep their best epoch, the best accuracy so far counts: what is kept was chosen for being high,
-    and `accuracy` must be of models that were chosen so too. One model's curve is too noisy to stop it at: the first
-    epoch that reaches a level is a lucky one.
+    That is the first epoch at which their accuracy, averaged over the models, is at least `accuracy`; the best epoch if
+    none is. For models that keep their best epoch, the best accuracy so far counts: the kept epoch was chosen for being
+    high, and `accuracy` must come from models chosen that way too. One model's curve is too noisy to stop it by: the
+    first epoch that reaches a level is a lucky one.
 
     Args:
-        population: trained with `watch=("reserve",)` or for their best epoch; all of them either way.
-        window: an epoch stands for the mean of that many around it. With few models and few reserve examples their
-            mean, too, reaches a level early by luck.
-        of: "member" for accuracy on the members instead of that on the reserve; trained with `watch=("member",)`.
+        population: trained with `watch=("reserve",)` or for their best epoch; all of them alike.
+        window: an epoch stands for the mean of that many around it. With few models and few reserve examples even their
+            mean reaches a level early by luck.
+        of: "member" for accuracy on the members instead of the reserve; trained with `watch=("member",)`.
     """
     curves = pd.DataFrame([pd.Series(record[f"{of}_accuracy"]) for record in population.records])
     if "best_epoch" in population.records[0]:
-        curves = curves.cummax(axis=1).ffill(axis=1)  # a model that has stopped keeps what it has
+        curves = curves.cummax(axis=1).ffill(axis=1)  # a model that has stopped keeps its last value
     mean = curves.mean().rolling(window, center=True, min_periods=1).mean().to_numpy()
     return next((e for e, value in enumerate(mean) if value >= accuracy), int(mean.argmax())) + 1
 
@@ -87,8 +87,8 @@ def epochs_to_match(
 def operating_point(study: Study, arms: Sequence[Arm], base: Arm, slack: float) -> Arm:
     """The strongest of a defence's arms that costs at most `slack` of the base's reserve accuracy.
 
-    Arms are ordered by their `defense_strength`. If every one costs more, the one that costs least. Neither members, test
-    examples nor attacks have a say in it.
+    Arms are ordered by their `defense_strength`. If all cost more, the one that costs least is taken. Members, test
+    examples and attacks have no say in it.
 
     Raises:
         ValueError: the reserve accuracy of an arm was not measured, or cannot be resolved.
@@ -104,7 +104,7 @@ def operating_point(study: Study, arms: Sequence[Arm], base: Arm, slack: float) 
 def affordable(
     tried: Mapping[float, Population], base: Population, *, data: Dataset, split: Splits, slack: float
 ) -> float:
-    """`operating_point` before there is a study: the strength to train all models at, by what it costs a few of them.
+    """`operating_point` before there is a study: the strength at which to train all models, by what it costs a few of them.
 
     Args:
         tried: strength -> models trained at it; base: the same models without the defence.
@@ -143,7 +143,7 @@ class LabelBudget:
     tried: list[tuple] = field(default_factory=list)
 
     def allows(self, one: Purifier) -> bool:
-        """Whether it changes no more labels than that, mean over networks."""
+        """Whether it changes at most that share of labels, on average over networks."""
         return _label_loss(one) <= self.budget
 
     def choose(
@@ -153,10 +153,10 @@ class LabelBudget:
         candidates: Mapping[float, Purifier],
         prefer: Callable[[Iterable[float]], float],
     ) -> float:
-        """The strength that `prefer` (min or max) takes of those within the budget; if none is, of those that change fewest.
+        """The strength that `prefer` (min or max) picks within the budget; if none is, among those with the fewest changes.
 
         Args:
-            name, weight: what the table calls the purifier, and the weight that was varied.
+            name, weight: the names in the table of the purifier and of the weight that was varied.
             candidates: strength -> purifier.
 
         Raises:
@@ -172,7 +172,7 @@ class LabelBudget:
         return best
 
     def note(self, name: str, weight: str, strength, one: Purifier, chosen: str = "<-") -> None:
-        """A line of the table for a purifier among which there was no choice."""
+        """A row of the table for a purifier that was not chosen among several."""
         self.tried.append((name, weight, strength, _label_loss(one), self.allows(one), chosen))
 
     @property

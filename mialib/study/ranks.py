@@ -1,7 +1,7 @@
-"""Margins as dense ranks with the rank of zero: all that an interval needs, in a byte or two for each candidate.
+"""Margins as dense ranks with the rank of zero: enough for every interval, in a byte or two for each candidate.
 
-AUC, ROC, rates at a threshold and balanced accuracy depend on the order of the margins and on which are above zero only. So
-an interval that is mended later can be computed for stored runs, without training.
+AUC, ROC, rates at a threshold and balanced accuracy depend only on the order of the margins and on which are above
+zero. So an interval that is corrected later can be computed for stored runs without training.
 """
 
 import zlib
@@ -17,20 +17,20 @@ LARGEST = 150_000  # bytes of a run, compressed
 
 
 def _dense(margins: np.ndarray) -> tuple[np.ndarray, int]:
-    """Ranks of margins (n,), from 0 and alike for equal ones, and the rank of zero: a margin is above 0 where rank >= that."""
+    """Ranks of margins (n,), from 0, equal for equal ones; and the rank of zero: a margin is above 0 if its rank >= that."""
     values, ranks = np.unique(margins, return_inverse=True)
     return ranks.astype(np.min_scalar_type(len(values))), int((values <= 0).sum())
 
 
 def dense_ranks(study: Study, attacked: Iterable[tuple[Arm | Attacker, str]]) -> dict[str, np.ndarray]:
-    """Ranks of the margins of some attackers' attacks, with the membership that they are judged by; names to arrays.
+    """Ranks of the margins of some attackers' attacks, with the membership they are judged by: name -> array.
 
-    Of "pruned | samia" (key of the arm, name of the attack; "pruned <- original | samia, half" where the attacker believes
-    in another arm, or knows half): "... ranks" (targets, trainings, n), "... zero" (targets, trainings), and "... member"
-    bool (targets, n).
+    Names begin with "pruned | samia" (key of the arm, name of the attack) or "pruned <- original | samia, half" (the
+    attacker believes in another arm; knows half). They end in "... ranks" (targets, trainings, n), "... zero" (targets,
+    trainings) and "... member" bool (targets, n).
 
     Args:
-        attacked: the most wanted first. What would take more than `LARGEST` bytes is left out, and named in "left out".
+        attacked: the most wanted first. Whatever exceeds `LARGEST` bytes is left out and named in "left out".
     """
     kept, left_out, size = {}, [], 0
     for who, attack in attacked:

@@ -1,4 +1,4 @@
-"""Reading rows: one number a target or a class, differences and how they are paired, agreement between classes."""
+"""Reading rows: one number for each target or class, differences and how they are paired, agreement between classes."""
 
 import functools
 import math
@@ -17,8 +17,8 @@ from mialib.study.attackers import Attacker
 class Difference(WithTest):
     """A difference that knows how it is paired.
 
-    paired: by "target" (interval over targets) or by "example" (of one target); "itself" where a setting was compared with
-        itself: it is 0 whatever is true, and no claim is judged by it.
+    paired: by "target" (interval over targets) or by "example" (of one target); "itself" if a setting was compared with
+        itself: the difference is 0 whatever is true, and no claim is judged by it.
     """
 
     @classmethod
@@ -36,7 +36,7 @@ class Difference(WithTest):
 class Strongest(NamedTuple):
     """The strongest attack.
 
-    who, attack: who ran it, and its name.
+    who, attack: the attacker, and the name of the attack.
     values: float64 (targets,).
     """
 
@@ -46,13 +46,13 @@ class Strongest(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The attack, and what the attacker is called if there is something to know."""
+        """The attack, and the attacker's name if it matters."""
         adversary = self.who.columns["adversary"]
         return f"{self.attack}, {adversary}" if adversary else self.attack
 
 
 def strongest(found: Mapping[tuple[Attacker, str], np.ndarray], what: str) -> Strongest:
-    """That with the highest mean; what is not resolved on every target comes last.
+    """The attack with the highest mean; attacks that are not resolved on every target come last.
 
     Raises:
         ValueError: there is none; `what` names it.
@@ -64,7 +64,7 @@ def strongest(found: Mapping[tuple[Attacker, str], np.ndarray], what: str) -> St
 
 
 def by_target(rows: Sequence[dict]) -> np.ndarray:
-    """The value of each target in the order of their numbers, (targets,) float64: the mean over its trainings.
+    """The value of each target, in the order of their numbers, (targets,) float64: the mean over its trainings.
 
     nan if one of them is not resolved, since the mean of the rest would flatter.
 
@@ -93,15 +93,16 @@ def agreement(per_class: np.ndarray, other: np.ndarray | None = None) -> WithTes
     """Do targets agree on which classes leak? Correlation of each target's classes (t, c) with the others' mean, averaged.
 
     With `other` (t, c), a second quantity: each target's classes by the first with the others' mean by the second.
-    Classes that some target could not measure are left out. nan below three targets, where both correlations are one.
+    Classes that some target could not measure are left out. nan below three targets, where both correlations are the
+    same.
 
-    The correlations share their data, so that no interval over them holds (Student's t is wrong in 18 % of noise). What chance
-    reaches is drawn instead, in two ways, both quantities of a class alike: the classes of each target are permuted, or
-    their deviations from the target's median change sign. The first is exact where the classes of a target that agrees with
-    nobody are exchangeable; where some are measured on few examples they are not, and it alone is wrong in up to 25 % a side.
-    The second is exact where such deviations are symmetric, however wide each of them is. An end is the value less what the
-    highest, or the lowest, 2.5 % reach in either way, kept within -1..1: 0 is outside where both decide at 2.5 % a side. The
-    ends say how far chance carries, not how well the targets agree.
+    The correlations share their data, so no interval over them holds (Student's t is wrong in 18 % of noise). Instead
+    the range of chance is drawn, in two ways, with both quantities of a class treated alike: the classes of each target
+    are permuted, or their deviations from the target's median change sign. The first is exact if the classes of a
+    target that agrees with none are exchangeable. If some are measured on few examples they are not, and it alone is
+    wrong in up to 25 % a side. The second is exact if the deviations are symmetric, however wide each of them is. An
+    end is the value minus what the highest, or the lowest, 2.5 % reach in either way, kept within -1..1: 0 is outside
+    if both decide at 2.5 % a side. The ends say how far chance carries, not how well the targets agree.
     """
     value = round(float(correlations(per_class, other).mean()), 12) if len(per_class) >= 3 else math.nan
     if math.isnan(value):
@@ -125,7 +126,9 @@ def _by_chance(per_class: np.ndarray, other: np.ndarray) -> np.ndarray:
     permuted = (np.take_along_axis(one[None], order, axis=-1) for one in both)
     flipped = ((one - np.median(one, axis=1, keepdims=True)) * signs for one in both)
     found = [_correlation(one, two.sum(1, keepdims=True) - two).mean(1) for one, two in (permuted, flipped)]
-    return np.sort(np.nan_to_num(found, nan=0.0).round(12))  # equal ones must tie, however they were added
+    return np.sort(
+        np.nan_to_num(found, nan=0.0).round(12)
+    )  # equal ones must tie, in whatever order they were added
 
 
 @functools.lru_cache(8)
@@ -137,7 +140,7 @@ def _draws(targets: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _two_sided(value: float, by_chance: np.ndarray, boundary: float) -> float:
-    """Two-sided p-value of "only chance agrees", the larger of the two; nan for any other boundary than 0."""
+    """Two-sided p-value of "only chance agrees", the larger of the two; nan for any boundary but 0."""
     if boundary != 0:
         return math.nan
     tails = np.minimum((by_chance >= value).sum(1), (by_chance <= value).sum(1))
@@ -145,7 +148,7 @@ def _two_sided(value: float, by_chance: np.ndarray, boundary: float) -> float:
 
 
 def correlations(per_class: np.ndarray, other: np.ndarray | None = None) -> np.ndarray:
-    """The correlations of `agreement`, (targets,); they share data, so that their spread gives no interval."""
+    """The correlations of `agreement`, (targets,); they share data, so their spread gives no interval."""
     other = per_class if other is None else other
     measured = ~(np.isnan(per_class) | np.isnan(other)).any(0)
     other = other[:, measured]
@@ -153,7 +156,7 @@ def correlations(per_class: np.ndarray, other: np.ndarray | None = None) -> np.n
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's, over the last axis; nan where one does not vary."""
+    """Pearson's correlation over the last axis; nan where one side does not vary."""
     a, b = (one - one.mean(-1, keepdims=True) for one in (a, b))
     with np.errstate(divide="ignore", invalid="ignore"):
         return (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))

@@ -1,4 +1,4 @@
-"""Who is attacked on what, and which models attackers may learn from: fixed for all arms of a study."""
+"""Which models are attacked, on what, and which ones attackers may learn from: fixed for all arms of a study."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from mialib.data import Dataset, Splits, splits
 
 @dataclass(frozen=True)
 class Roles:
-    """The parts that k models play.
+    """The parts that k models play in attacks.
 
     Args:
-        data, split, seed: the examples, who is a member of which model, and what the candidates' order derives from.
+        data, split, seed: the examples, which are members of which model, and the seed of the candidates' order.
         index: int64 (k, n), the candidates of each model, rows of the data set.
         member: bool (k, n), which of them are members. The attacks never get that of a target.
-        truth: bool (targets, n), who counts as a member where a target's attackers are scored: who is one, but in a null
-            control.
+        truth: bool (targets, n), which candidates count as members where a target's attackers are scored: those that are,
+            except in a null control.
         targets, shadows: numbers of the models that are attacked, and of those that attackers learn from.
-        teachers: of each target the positions among `shadows` that its own attacker learns from; None: one attacker
+        teachers: for each target, the positions among `shadows` that its own attacker learns from; None: one attacker
             learns from all of them, for all targets.
     """
 
@@ -42,7 +42,7 @@ class Roles:
 
     @cached_property
     def known(self) -> Tensor:
-        """Bool (targets, n): those of a target's candidates whose membership an attacker of `known_half` is given."""
+        """Bool (targets, n): the candidates of a target whose membership is given to an attacker who knows half."""
         of, index = self.split[self.targets], self.index[self.targets]
         asked = torch.zeros_like(of.member).scatter(1, index, True)
         of = Splits(of.member & asked, asked & ~of.member, of.reserve & ~asked, of.seeds)
@@ -51,9 +51,9 @@ class Roles:
     def public(self, target: int) -> Tensor:
         """Examples that the attacker of target number `target` knows not to be its members, and is not scored on: (1, r).
 
-        All others of the data set: its reserve, under `target_shadow` also the shadows' half, and what nobody uses. What a
-        defence learned from the reserve, it answers as it answers nobody else. Of random halves there is no other: a canary
-        that is in none of the target's sets is not known to be so.
+        They are all others of the data set: its reserve, under `target_shadow` also the shadows' half, and unused
+        examples. A defence that learned from the reserve answers it unlike any other example. With random halves there
+        are no others: a canary that is in none of the target's sets is not known to be a non-member.
         """
         model, split = self.targets[target], self.split
         known = ~(split.member[model] | split.test[model]) if self.teachers is None else split.reserve[model]
@@ -71,8 +71,8 @@ def made(
     """The roles of one of the functions below.
 
     Raises:
-        ValueError: candidates that are no mask of the examples, or named where the protocol has its own, or not named where
-            it has none.
+        ValueError: candidates that are no mask of the examples; candidates that are given although the protocol has its
+            own; or none given where it needs them.
     """
     if candidates is None and protocol is not by_coins:
         return protocol(data, split, n_targets, seed)
@@ -105,7 +105,7 @@ def apart(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
     """`targets_first`, where targets and shadows share no example, as in `splits.target_shadow`.
 
     Raises:
-        ValueError: they share some, as where `n_targets` is not the split's.
+        ValueError: they share some, for example because `n_targets` is not the split's.
     """
     made = targets_first(data, split, n_targets, seed)
     candidates = split.member | split.test
@@ -122,16 +122,16 @@ def apart(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
 def one_of_each_pair(
     data: Dataset, split: Splits, n_targets: int, seed: int, candidates: Tensor | None = None
 ) -> Roles:
-    """Random halves: the first model of each of the first `n_targets` pairs is a target, all have the same candidates.
+    """Random halves: the first model of each of the first `n_targets` pairs is a target; all have the same candidates.
 
-    A target is attacked with the models of all other pairs. The other model of its own pair is left out: its membership
-    is the target's, turned round, and so the number of the remaining models that have a candidate as a member would say
-    whether the target has. Without the pair that number is the same for all. This is what LiRA needs.
+    A target is attacked with the models of all other pairs. Its own pair's other model is left out. That one's
+    membership is the reverse of the target's, so the number of remaining models that have a candidate as a member would
+    reveal whether the target has. Without the pair that number is the same for all. This is what LiRA needs.
 
     Args:
-        split: of `splits.random_halves`. The candidates' order depends on their number and on `seed` only.
-        candidates: bool (examples,), who is attacked; default: all that are in no reserve. Where there are canaries, all
-            others: `canaries.mislabelled` splits these in halves, and not the canaries.
+        split: of `splits.random_halves`. The candidates' order depends only on their number and on `seed`.
+        candidates: bool (examples,), which are attacked; default: all that are in no reserve. If there are canaries,
+            give all others: `canaries.mislabelled` splits the others in halves, not the canaries.
 
     Raises:
         ValueError: fewer than two pairs, more targets than pairs, models whose reserves differ, or pairs that do
@@ -149,8 +149,8 @@ def one_of_each_pair(
     covered, paired = member | test, (member[0::2] == test[1::2]) & (test[0::2] == member[1::2])
     if not (covered == covered[0]).all() or not paired.all():
         raise ValueError(
-            "every pair of random halves covers the same candidates, each one's members being the other's test "
-            "examples, and these models' do not: take splits.random_halves, and where canaries are in it, "
+            "in random halves every pair covers the same candidates, the members of one being the test examples of the "
+            "other, and these pairs do not: take splits.random_halves, and where canaries are in it, "
             "Study(..., candidates=~canaries.chosen)"
         )
     index = splits.candidates(split[:1], seed, candidates)[0][0]
@@ -163,21 +163,21 @@ def one_of_each_pair(
 def by_coins(data: Dataset, split: Splits, n_targets: int, seed: int, candidates: Tensor) -> Roles:
     """Canaries, each a member of each model by a coin: `canaries.mislabelled`; all models have the same candidates.
 
-    The targets are those of `one_of_each_pair`. A target is attacked with all other models, since their coins say nothing
-    of the target's; a model that has just the canaries that the target has not (a pair's other, where coins are drawn in
-    pairs) is left out, for the reason that stands there.
+    The targets are those of `one_of_each_pair`. A target is attacked with all other models, since their coins say
+    nothing about the target's. Left out is a model that has exactly the canaries that the target lacks (the pair's
+    other, where coins are drawn in pairs), for the reason given there.
 
     Args:
-        candidates: bool (examples,), who is a canary.
+        candidates: bool (examples,), which are canaries.
 
     Raises:
-        ValueError: fewer than two models, more targets than every second model, no canary, one in a reserve or test set, or
-            a target that has all of them or none.
+        ValueError: fewer than two models, more targets than half of the models, no canary, a canary in a reserve or test
+            set, or a target that has all of them or none.
     """
     k = len(split)
     if k < 2 or not 1 <= n_targets <= (k + 1) // 2:
         raise ValueError(
-            f"every second model can be a target, so that 2 models or more and 1 to {(k + 1) // 2} targets are needed, "
+            f"every second model can be a target, so 2 models or more and 1 to {(k + 1) // 2} targets are needed, "
             f"found {k} models and {n_targets} targets"
         )
     index = candidates.nonzero()[:, 0]
@@ -201,7 +201,7 @@ def by_coins(data: Dataset, split: Splits, n_targets: int, seed: int, candidates
 
 
 def check_same_targets(a: Roles, b: Roles) -> None:
-    """Raises ValueError for roles of different targets: a difference between them would not be one of arms."""
+    """Raises ValueError for roles with different targets: a difference between them would not be one of arms."""
     parts = [
         (one.split.seeds[one.targets], one.index[one.targets], one.member[one.targets], one.truth)
         for one in (a, b)

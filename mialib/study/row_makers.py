@@ -1,5 +1,5 @@
-"""From an arm to tidy rows that need no margins: utility, divergence, calibration, dispersion, distortion, cost, what an
-inversion rebuilt, who leaks most; and of margins an audited epsilon. `Study.measure` takes them.
+"""From an arm to tidy rows that need no margins: utility, divergence, calibration, dispersion, distortion, cost, inversion,
+the most vulnerable; and, from margins, an audited epsilon. `Study.measure` takes these functions.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from mialib.training import Population
 
 
 def utility(arm: Arm) -> list[dict]:
-    """Rows on each target itself: epochs trained, accuracies, gap (train - test), non-zero weights, bytes."""
+    """Rows about each target itself: epochs trained, accuracies, gap (train - test), non-zero weights, bytes."""
     targets, data = arm.networks, arm.roles.data
     split = arm.roles.split[arm.roles.targets]
     train, test, reserve = (
@@ -65,11 +65,11 @@ def divergence(arm: Arm) -> list[dict]:
 
 
 def calibration(arm: Arm) -> list[dict]:
-    """Rows on how far each target's posteriors can be believed, from what was observed: no new queries.
+    """Rows on how far each target's posteriors can be believed, from its observed answers: no new queries.
 
-    calibration_error is that on the non-members among the candidates, calibration_error_by_chance what it would be on
-    average if the same posteriors were true; member_loss and test_loss are the mean
-    cross-entropies in nats of members and of non-members, an example's being at most `posteriors.LIMIT`.
+    calibration_error is taken on the non-members among the candidates; calibration_error_by_chance is its average if
+    the same posteriors were true; member_loss and test_loss are the mean cross-entropies in nats of members and of
+    non-members, with at most `posteriors.LIMIT` for each example.
     """
     rows = []
     for i, (target, member) in enumerate(zip(arm.targets(), arm.member, strict=True)):
@@ -86,9 +86,9 @@ def calibration(arm: Arm) -> list[dict]:
 
 
 def accuracy(arm: Arm) -> list[dict]:
-    """Rows on each target's answers as they were observed: test_accuracy and generalization_gap, without new queries.
+    """Rows on each target's observed answers: test_accuracy and generalization_gap, without new queries.
 
-    For what `utility` cannot ask, as networks behind an output defence; of equal posteriors the first class counts.
+    For arms that `utility` cannot ask, such as networks behind an output defence; of equal posteriors the first counts.
     """
     rows = []
     for i, (target, member) in enumerate(zip(arm.targets(), arm.member, strict=True)):
@@ -101,7 +101,7 @@ def accuracy(arm: Arm) -> list[dict]:
 def dispersion(arm: Arm) -> list[dict]:
     """Rows on how far each target's answers spread (`measures.spread`), of members (member_entropy, ...) and of others.
 
-    With beyond_the_label, what an answer says that its predicted class does not.
+    With beyond_the_label, how much an answer says that its predicted class does not.
     """
     rows = []
     for i, side, mask in _sides(arm):
@@ -113,10 +113,10 @@ def dispersion(arm: Arm) -> list[dict]:
 
 
 def distortion(arm: Arm) -> list[dict]:
-    """Rows on what the output defence before an arm did to each target's answers: mean L1 distortion and label loss, by side.
+    """Rows on how the output defence before an arm changes each target's answers: mean L1 distortion, label loss.
 
     Raises:
-        ValueError: nothing stands before it.
+        ValueError: no defence stands before it.
     """
     if arm.before is None:
         raise ValueError(f"{arm} serves its own answers; distortion is that of an output defence")
@@ -129,9 +129,9 @@ def distortion(arm: Arm) -> list[dict]:
 
 
 def cost(arm: Arm) -> list[dict]:
-    """Rows on what is served to strangers: all examples that are neither members nor in the reserve of a target.
+    """Rows on what strangers are served: all examples that are neither members nor in the reserve of a target.
 
-    rest_accuracy; of what stands behind an output defence also rest_label_loss and rest_distortion (mean L1).
+    rest_accuracy; behind an output defence also rest_label_loss and rest_distortion (mean L1).
     """
     data, roles = arm.roles.data, arm.roles
     split = roles.split[roles.targets]
@@ -147,13 +147,13 @@ def cost(arm: Arm) -> list[dict]:
 
 
 def rebuilt(arm: Arm, drawn: Tensor, truth: Tensor, classifier: Population) -> list[dict]:
-    """Rows on what an inversion attack drew: mean error per pixel, share named, and of pictures similarity and PSNR.
+    """Rows on the pictures of an inversion attack: mean error per pixel, share recognised; for pictures similarity and PSNR.
 
-    Of members (member_inversion_error, ...) and of others (test_inversion_error, ...), each target by itself.
+    Of members (member_inversion_error, ...) and of others (test_inversion_error, ...), for each target on its own.
 
     Args:
         drawn, truth: (targets, n, ...) in [0, 1], in the order of each target's candidates.
-        classifier: the independent one that names what was drawn, see `inversion.named`.
+        classifier: the independent one that recognises the pictures, see `inversion.named`.
     """
     rows, data = [], arm.roles.data
     of = {"inversion_error": squared_error(drawn, truth)}
@@ -168,20 +168,20 @@ def rebuilt(arm: Arm, drawn: Tensor, truth: Tensor, classifier: Population) -> l
 
 
 def epsilon_lower(arm: Arm, margins: Tensor, delta: float = 0.0, level: float = epsilon.LEVEL) -> list[dict]:
-    """Rows on what epsilon at least each target's training has, by an attack's guesses about its canaries: epsilon_lower.
+    """Rows on the least epsilon that each target's training can have, from guesses about its canaries: epsilon_lower.
 
-    They stand beside the accountant's, which `Study.note` notes as epsilon. `measures.epsilon.of_one_run` of each target; the
-    trainings of an attack network count as one attack, by their mean margins. Say whose doing it is:
+    They stand beside the accountant's, which `Study.note` notes as epsilon. From `measures.epsilon.of_one_run` for each
+    target; the trainings of an attack network count as one attack, by their mean margins. Name the attack:
 
         study.measure(partial(epsilon_lower, margins=study.margins(arm, "lira_online")), arm, attack="lira_online")
 
     Args:
         margins: (targets, trainings, n), `Study.margins` of the arm.
-        delta: of the (epsilon, delta) that the accountant speaks of.
+        delta: of the accountant's (epsilon, delta).
         level: how often a bound may be wrong.
 
     Raises:
-        ValueError: candidates that are no canaries, members of each model by independent coins; what `of_one_run` refuses.
+        ValueError: candidates that are not canaries, members by independent coins; what `of_one_run` refuses.
     """
     _check_canaries(arm)
     bounds = [
@@ -192,13 +192,13 @@ def epsilon_lower(arm: Arm, margins: Tensor, delta: float = 0.0, level: float = 
 
 
 def epsilon_lower_of_many(arm: Arm, delta: float = 0.0, level: float = epsilon.LEVEL) -> list[dict]:
-    """Rows on the same by one canary in many models, targets and shadows: epsilon_lower_of_many, of the recipe.
+    """Rows on the same from one canary in many models, targets and shadows: epsilon_lower_of_many, about the recipe.
 
-    `measures.epsilon.of_many_models` of the log-odds. It speaks of the way in which all of them are trained, and so every
+    From `measures.epsilon.of_many_models` of the log-odds. It is about the way in which all of them are trained, so every
     target has the same row.
 
     Raises:
-        ValueError: as of `epsilon_lower`.
+        ValueError: as in `epsilon_lower`.
     """
     _check_canaries(arm)
     bound = epsilon.of_many_models(*population_signal(arm), delta=delta, level=level).bound
@@ -208,9 +208,10 @@ def epsilon_lower_of_many(arm: Arm, delta: float = 0.0, level: float = epsilon.L
 
 
 def vulnerable(arm: Arm, share: float = 0.01) -> list[dict]:
-    """Rows on whom the average hides: leak_of_worst_0.01, the part of all leak that the worst 1 % of the candidates carry.
+    """Rows on the examples that the average hides: leak_of_worst_0.01, the share of all leak that the worst 1 % carry.
 
-    `measures.vulnerability.worst_share` of the log-odds of all models, targets and shadows; every target has the same row.
+    From `measures.vulnerability.worst_share` of the log-odds of all models, targets and shadows; every target has the
+    same row.
 
     Raises:
         ValueError: models that were not asked about the same candidates; what `worst_share` refuses.
@@ -224,7 +225,7 @@ def vulnerable(arm: Arm, share: float = 0.01) -> list[dict]:
 
 
 def population_signal(arm: Arm) -> tuple[Tensor, Tensor]:
-    """What all models of a study say of its candidates, and who is a member of which: what `measures.vulnerability` takes.
+    """The signal of all models of a study on its candidates, and their members: the arguments of `measures.vulnerability`.
 
     Returns:
         The log-odds of the true class, float64 (k, n), and bool (k, n).
@@ -250,7 +251,7 @@ def _check_canaries(arm: Arm) -> None:
 
 
 def _sides(arm: Arm) -> Iterator[tuple[int, str, Tensor]]:
-    """For each target its members, then the others: its number, what their metrics' names begin with, bool (n,)."""
+    """For each target its members, then the others: its number, the start of their metrics' names, bool (n,)."""
     for i, member in enumerate(arm.member):
         yield i, "member_", member
         yield i, "test_", ~member

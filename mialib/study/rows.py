@@ -1,10 +1,9 @@
 """Tidy rows, one a measurement, for all notebooks: made, selected and averaged.
 
-A row is a dict with exactly the keys in `COLUMNS`; None = does not apply, or cannot be resolved. `low` and
-`high` are the 95% interval over the examples of one target, `low_seeds` and `high_seeds` that over targets in
-an aggregate (`target` and `seed` None). `compression` is "none" for the original model. `level` is a sparsity
-below 1 if it prunes, a bit-width from 1 if it quantises; 0.0 and 32 are the controls: the same fine-tuning,
-nothing removed or rounded.
+A row is a dict with exactly the keys in `COLUMNS`; None = does not apply, or cannot be resolved. `low` and `high` are the
+95% interval over the examples of one target; `low_seeds` and `high_seeds` are that over targets, in an aggregate
+(`target` and `seed` None). `compression` is "none" for the original model. `level` is a sparsity below 1 if it prunes,
+a bit-width from 1 if it quantises; 0.0 and 32 are the controls: the same fine-tuning, with nothing removed or rounded.
 """
 
 import difflib
@@ -30,7 +29,7 @@ TEXTS = frozenset(
 )
 MEASURED = ("value", "low", "high", "low_seeds", "high_seeds")
 _COUNTS = ("n_members", "n_nonmembers")
-# where the rows of a setting may differ: all other columns make up the setting
+# columns in which the rows of one setting may differ: all others make up the setting
 WITHIN_A_SETTING = {"target", "seed", *MEASURED, *_COUNTS}
 
 
@@ -86,11 +85,11 @@ def class_rows(member, margin, labels, num_classes: int, measures: Mapping, **co
 def aggregate(rows: list[dict]) -> list[dict]:
     """Each setting's mean over the seeds of a target, then over targets; in order of first appearance.
 
-    A setting is every column but those of `WITHIN_A_SETTING`. The numbers of members and non-members, which
-    differ between targets by chance, are kept where all agree, else None. `low_seeds` and
-    `high_seeds` are Student's t interval over the targets' means, None for one target. One unresolved value
-    makes the whole aggregate None, since the mean of the rest would flatter. Raises ValueError when two rows
-    measure the same thing, as after appending them twice.
+    A setting is every column except those of `WITHIN_A_SETTING`. The numbers of members and non-members, which differ
+    between targets by chance, are kept if all agree, else None. `low_seeds` and `high_seeds` are Student's t interval
+    over the targets' means, None for one target. One unresolved value makes the whole aggregate None, since the mean of
+    the rest would flatter. Raises ValueError if two rows measure the same thing, for example after appending them
+    twice.
     """
     groups: dict[tuple, list[dict]] = {}
     for item in rows:

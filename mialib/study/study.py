@@ -1,4 +1,4 @@
-"""The study: who is compared, attacked by whom on the same candidates, and what comes of it, as tidy rows.
+"""The study: arms are compared, attacked on the same candidates, and the results come out as tidy rows.
 
     study = Study(pool, split, n_targets, seed=seed, model="small_cnn")
     original = study.arm("original", population)
@@ -7,9 +7,9 @@
     study.attack(suite)
     study.difference(pruned, original, "auc", attack="samia")
 
-A study trains no targets, chooses nothing, draws and saves nothing and judges no claim. Other candidates or another
-membership (random halves, the reserve in the members' place, redrawn membership as a null control) are another study.
-So are the canaries in the same networks:
+A study does not train targets, choose, draw, save or judge claims. Other candidates or another membership (random halves,
+the reserve instead of the members, redrawn membership as a null control) are another study. So are the canaries in the
+same networks:
 
     average = Study(data, split, n_targets, candidates=~chosen, protocol="random_halves")
     worst = Study(data, split, n_targets, candidates=chosen, protocol="canaries")
@@ -35,7 +35,7 @@ from mialib.training import Population
 from mialib.training.hooks import Attack, OutputDefense
 
 Who = Arm | Attacker
-# who is a target, by protocol; "own": members of one's own choice
+# how targets are chosen, by protocol; "own": members of your own choice
 PROTOCOLS = {
     "target_shadow": roles.apart,
     "random_halves": roles.one_of_each_pair,
@@ -50,18 +50,18 @@ class Study:
     """Arms on the candidates of one split, their attackers, and the rows of both.
 
     Args:
-        pool, split: the data, and who is a member of which model.
-        n_targets: the first so many models are attacked; under the protocols "random_halves" and "canaries" one of
-            each pair.
-        seed: the order of the candidates derives from it.
-        member: bool (targets, n), who counts as a member of the targets; default: who is one. The attacks never get it,
-            so that a null control may redraw it.
-        candidates: bool (examples,), who is attacked, under the protocols "random_halves" and "canaries" (see the roles of
-            these); default: all that can be.
+        pool, split: the data, and which examples are members of which model.
+        n_targets: the first `n_targets` models are attacked; under the protocols "random_halves" and "canaries" one model
+            of each of the first pairs.
+        seed: of the candidates' order.
+        member: bool (targets, n), which candidates count as members of the targets; default: those that are. The attacks
+            never get it, so a null control may redraw it.
+        candidates: bool (examples,), which examples are attacked, under the protocols "random_halves" and "canaries" (see
+            the roles of these); default: all that can be.
         columns: of all rows: model, protocol (one of `PROTOCOLS`), ... Default: the pool's name, "target_shadow", "shadow",
             and "none" for compression and defense.
 
-    `arms` has all arms by their keys, `rows` all rows, `member` who is one: bool (targets, n).
+    `arms` has all arms by their keys, `rows` all rows, `member` the targets' members: bool (targets, n).
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Study:
         self.roles = made if member is None else replace(made, truth=member)
         self.arms: dict[str, Arm] = {}
         self._rows: list[tuple[Who, dict]] = []
-        # by who, attack, metric, and whether it is of each class
+        # by attacker, attack, metric, and whether it is of each class
         self._index: dict[tuple[Who, str | None, str, bool], list[dict]] = defaultdict(list)
         self._margins: dict[tuple[Attacker, str], tuple[Attack[Views], Tensor]] = {}
 
@@ -103,7 +103,7 @@ class Study:
 
     @property
     def member(self) -> Tensor:
-        """Who counts as a member of the targets, bool (targets, n)."""
+        """Which candidates count as members of the targets, bool (targets, n)."""
         return self.roles.truth
 
     @property
@@ -125,20 +125,21 @@ class Study:
         other_members: bool = False,
         **columns,
     ) -> Arm:
-        """One of the things that are compared. Where no column tells it from another arm, its key is its `variant`.
+        """Add one of the things that are compared. Where no column tells it from another arm, its key is its `variant`.
 
         Args:
             key, label: its name in code, and in tables and pictures (default: the key).
-            source: networks for all models of the split, or for the targets alone; answers that are there already; or
-                another arm, whose answers, asked once, and columns it shares.
+            source: networks for all models of the split, or for the targets alone; answers that already exist; or another
+                arm, whose answers, asked once, and columns it shares.
             behind: an output defence before targets and shadows, indexed by model if it holds one state a model.
-            shadows: the arm whose shadows stand in for those that it lacks.
-            beside: arms whose answers attackers see too, who hold several versions of each model; shadows likewise.
-            defends: whether what it does is a defence, so that an attacker who knows it is called adaptive, and one
-                who does not unaware. Default: where its columns name a defence.
-            keeps_labels: what stands before it changes no label, so that who sees labels alone sees `source`.
-            other_members: the networks were trained on others than the split's members, as where the reserve stands in
-                the members' place.
+            shadows: the arm whose shadows it uses if it has none.
+            beside: arms whose answers the attackers see too, because they hold several versions of each model; shadows
+                likewise.
+            defends: whether it is a defence, so that an attacker who knows it is called adaptive, and one who does not
+                unaware. Default: whether its columns name a defence.
+            keeps_labels: its defence changes no label, so that an attacker who sees only labels sees `source`.
+            other_members: the networks were trained on other members than the split's, for example with the reserve
+                instead of the members.
             columns: compression (str), level (number), defense (str), defense_strength (number), variant (str), ...
 
         Raises:
@@ -175,7 +176,7 @@ class Study:
     def attacker(
         self, who: Who, believing: Arm | Mapping[Arm, Arm] | None = None, knowing: str = "shadows"
     ) -> Attacker:
-        """Who attacks an arm: they know it, or believe in another (see `Attacker`); an attacker is passed through."""
+        """The attacker of an arm, who knows it or believes in another (see `Attacker`); an attacker is returned as it is."""
         if isinstance(who, Attacker):
             return who
         if not isinstance(who, Arm):
@@ -201,21 +202,21 @@ class Study:
         by_class: bool = False,
         **columns,
     ) -> None:
-        """Every attack of the suite on every arm; a row for each target, training and measure.
+        """Run every attack of the suite on every arm; a row for each target, training and measure.
 
         Attack networks are trained first, all together and each once, and cached one by one: an interrupted run goes on
-        with the first one that is missing. What was attacked before is not attacked again, measured before not again.
+        with the first missing one. What was attacked or measured before is not attacked or measured again.
 
         Args:
             suite: name -> attack, as `attacks.suites` and `threshold.ATTACKS` have them.
             arms: one or several; default: all.
-            believing: the arm that attackers believe in, or for each arm its own; None: they know what they attack. Who
-                believes in an arm and meets it is left out: they know it.
+            believing: the arm that attackers believe in, or one for each arm; None: they know what they attack. An
+                attacker who believes in an arm and attacks that arm is left out: they know it.
             knowing: "shadows" or "half", see `Attacker`.
             measures: name in the table -> measure(member, margin) -> Estimate; `measures.decisions` has more. The
                 caller names one with a parameter: {"precision_at_recall_0.5": partial(precision_at_recall, recall=0.5)}.
-            by_class: also within each class, the trainings' mean margins of its members against those of its others.
-            columns: what the rows say besides.
+            by_class: also within each class: the trainings' mean margins, members of the class against its non-members.
+            columns: further columns of the rows.
 
         Raises:
             ValueError: an arm cannot give what an attack needs; two attacks of one name.
@@ -245,10 +246,10 @@ class Study:
         attack: str | None = None,
         believing: Arm | None = None,
     ) -> None:
-        """Rows without margins, rows_of(arm) -> rows as those of `row_makers`: accuracy, distortion, what was rebuilt.
+        """Rows without margins, rows_of(arm) -> rows, like those of `row_makers`: accuracy, distortion, inversion.
 
         Args:
-            attack, believing: whose doing it is, if an attacker's.
+            attack, believing: the attack, and what its attacker believes, if an attacker is behind it.
         """
         for arm in self._chosen(arms):
             who = self.attacker(arm, believing) if attack else arm
@@ -272,12 +273,12 @@ class Study:
             self._add(a, attackers.paired_rows(a, b, name, pair, metric))
 
     def attackers(self, arm: Arm, knowing: str = "shadows") -> list[Attacker]:
-        """Who attacked an arm: first the one who knows it, then those who believe in another."""
+        """The attackers of an arm: first the one who knows it, then those who believe in another."""
         met = dict.fromkeys(one for one, _ in self._margins if (one.arm, one.knowing) == (arm, knowing))
         return sorted(met, key=lambda one: one.believed != arm)
 
     def attacks(self, who: Who) -> list[str]:
-        """The attacks that were run by an attacker; of an arm, by the one who knows it."""
+        """The attacks that an attacker ran; for an arm, those of the attacker who knows it."""
         who = self.attacker(who)
         return [name for one, name in self._margins if one == who]
 
@@ -294,12 +295,12 @@ class Study:
     def values(
         self, who: Who, metric: str, attack: str | None = None, *, by_class: bool = False, **attacker
     ) -> np.ndarray:
-        """What was measured of each target, (targets,) float64, or of each class of each, (targets, classes).
+        """The measured value of each target, (targets,) float64, or of each class of each target, (targets, classes).
 
         Trainings of an attack network are averaged, so that a target counts once; nan where one is not resolved.
 
         Args:
-            attack: None for what needs no attacker.
+            attack: None for a metric that needs no attacker.
             attacker: believing, knowing, as in `attack`.
 
         Raises:
@@ -336,13 +337,13 @@ class Study:
 
         Args:
             a, b: arms, or attackers who differ in what they believe or know.
-            of: the study that b is of, if it is another: one of the same targets.
-            pair: "target": mean and interval over the targets; "example": of one target over its paired examples,
-                for "auc" and "balanced_accuracy" of an attack. Default: by example of a single target where that can be,
+            of: the study that b belongs to, if it is another one; it must have the same targets.
+            pair: "target": mean and interval over the targets; "example": for one target over its paired examples, for
+                "auc" and "balanced_accuracy" of an attack. Default: by example for a single target if that is possible,
                 else by target. An arm (or attacker) and itself: 0, paired by "itself".
 
         Raises:
-            ValueError: the studies have other targets; a pairing that cannot be had.
+            ValueError: the studies have different targets; a pairing that is not possible.
         """
         other = of or self
         roles.check_same_targets(self.roles, other.roles)
@@ -373,11 +374,11 @@ class Study:
     ) -> Strongest:
         """The attack with the highest mean over targets, and its value on each target.
 
-        It is chosen on what it is scored on: a description, no ground for a verdict.
+        It is chosen by the quantity it is scored on: a description, no ground for a verdict.
 
         Args:
-            attacks: among these; default: among all that were run.
-            unaware: also among the attackers who believe in another arm: one who knows a defence may ignore it.
+            attacks: choose among these; default: among all that were run.
+            unaware: also among attackers who believe in another arm, since an attacker who knows a defence may ignore it.
         """
         who = self.attacker(who, **attacker)
         found = self._tried(who, metric, attacks, unaware)
@@ -392,7 +393,7 @@ class Study:
         unaware: bool = False,
         **attacker,
     ) -> list[np.ndarray]:
-        """What every attack finds, a list of (targets,): the candidates of `strongest`, for `measures.extremes` to compare.
+        """The values of every attack, a list of (targets,): the candidates of `strongest`, for `measures.extremes`.
 
         Attacks that are not resolved on every target are left out.
         """
@@ -400,7 +401,7 @@ class Study:
         return [values for values in found.values() if not np.isnan(values).any()]
 
     def select(self, arms: Arm | Iterable[Arm] | None = None, **where) -> list[dict]:
-        """The rows of these arms whose columns equal `where`, or are in it for a list."""
+        """The rows of these arms whose columns equal `where` (or are in it, for a list)."""
         chosen = set(self._chosen(arms))
         return select([row for who, row in self._rows if _arm(who) in chosen], **where)
 
@@ -419,7 +420,7 @@ class Study:
         return list(self.arms.values() if arms is None else arms)
 
     def _who(self, who: Who, attack: str | None, **attacker) -> Who:
-        """The attacker where there is an attack, else the arm: rows belong to one or the other."""
+        """The attacker if there is an attack, else the arm: rows belong to one or the other."""
         return _arm(who) if attack is None else self.attacker(who, **attacker)
 
     def _add(self, who: Who, rows: list[dict]) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FlipAndShift:
-    """Mirrored with probability one half, and moved by up to `padding` pixels in both directions.
+    """Mirror each picture with probability one half, and move it by up to `padding` pixels in both directions.
 
-    The usual augmentation of CIFAR (He et al. 2016, arXiv:1512.03385, section 4.2). What moves in is 0: the mean
+    The usual augmentation of CIFAR (He et al. 2016, arXiv:1512.03385, section 4.2). Pixels that move in are 0: the mean
     colour, since the pictures are normalised already.
 
     Raises:
@@ -47,7 +47,7 @@ class FlipAndShift:
 
 @dataclass(frozen=True)
 class Blurred:
-    """Made coarser by one of `factors`, each as often: averaged over that many pixels a side, and drawn smooth again.
+    """Make pictures coarser by one of `factors`, all equally likely: average that many pixels a side, then smooth.
 
     A classifier that learns from such pictures can name what a decoder draws, which lacks the detail of a photograph.
 
@@ -67,7 +67,7 @@ class Blurred:
         n, device = len(pictures), generator.device
         which = torch.randint(len(self.factors), (n,), generator=generator, device=device).to(x.device)
         blurred = pictures
-        # every factor of every picture: to look who gets which, the host would wait for the device
+        # every factor of every picture: to see which picture gets which, the host would wait for the device
         for i, factor in enumerate(self.factors):
             if factor > 1:
                 coarse = F.avg_pool2d(pictures, min(factor, *x.shape[-2:]))

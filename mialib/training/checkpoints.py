@@ -1,4 +1,4 @@
-"""The best epoch of each model on reserve data, and patience. All of it stays on the models' device until it is asked for."""
+"""The best epoch of each model on reserve data, and patience. All of it stays on the models' device until it is read."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from mialib.training.recipe import Recipe
 class Checkpoints:
     """Best checkpoint on reserve data and patience, for each of k models; inert unless recipe.select_best.
 
-    stopped: bool (k,), whose patience is over.
+    stopped: bool (k,), models whose patience is over.
     """
 
     k: int
@@ -33,7 +33,7 @@ class Checkpoints:
             self.buffers = {name: t.clone() for name, t in self.buffers.items()}
 
     def update(self, epoch: int, accuracy: Tensor, params: Tensors, buffers: Tensors) -> None:
-        """Keep what is better than all before: accuracy (k,) after epoch number `epoch`, with these weights."""
+        """Keep the weights of models that beat all their earlier epochs: accuracy (k,) after epoch number `epoch`."""
         better = (accuracy > self.accuracy) & ~self.stopped
         self.accuracy = torch.where(better, accuracy, self.accuracy)
         self.epoch = torch.where(better, epoch, self.epoch)
@@ -44,14 +44,14 @@ class Checkpoints:
         for kept, current in ((self.params, params), (self.buffers, buffers)):
             for name, tensor in current.items():
                 rows = better.view(-1, *[1] * (tensor.ndim - 1))
-                # for all models alike, without a look at who is better: the host need not wait for the answer
+                # for all models alike, without a look at which are better: so the host need not wait for the answer
                 kept[name] = torch.where(rows, tensor.detach(), kept[name])
 
     def weights(self, params: Tensors, buffers: Tensors) -> tuple[Tensors, Tensors]:
         return (self.params, self.buffers) if self.recipe.select_best else (params, buffers)
 
     def records(self) -> list[dict]:
-        """For each model the epoch that was kept and the curve that it was chosen by."""
+        """For each model, the epoch that was kept and the curve that chose it."""
         if not self.curve:
             return [{} for _ in range(self.k)]
         curves = torch.stack(self.curve, 1).tolist()

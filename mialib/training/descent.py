@@ -1,4 +1,4 @@
-"""How batches are drawn and gradients computed; DP-SGD (`mialib.defenses.differential_privacy`) is another way."""
+"""How batches are drawn and gradients computed; `mialib.defenses.differential_privacy` (DP-SGD) is another way."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Shuffling:
     alone: ClassVar[bool] = False
 
     def check(self, make_model: Callable[[], nn.Module]) -> None:
-        """Every architecture will do."""
+        """Accept every architecture."""
 
     def begin(
         self, members: Tensor, batch_size: int, seeds: list[int]
@@ -39,5 +39,5 @@ def _shuffled(members: Tensor, batch_size: int, generators: list[torch.Generator
 
 def _plain_gradient(losses: Losses, params: Tensors, batch: Batch) -> Tensor:
     of_models = losses(params, batch)
-    of_models.sum().backward()  # the models share no parameter, so the sum's gradient is each one's own
+    of_models.sum().backward()  # the models share no parameter, so each one's part of the sum's gradient is its own
     return of_models

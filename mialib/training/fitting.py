@@ -1,4 +1,4 @@
-"""Train populations: what is cached is loaded, what is missing is trained in shards and stored model by model.
+"""Train populations: cached models are loaded, missing ones are trained in shards and stored model by model.
 
 The loop itself is in `loop.py`; this file decides which models need it and where they run.
 """
@@ -33,10 +33,10 @@ from mialib.training.objectives import cross_entropy
 from mialib.training.population import Population, pick
 from mialib.training.recipe import Recipe
 
-# whatever is trained goes through it; what it reaches is part of each model's key
+# all training goes through these; the code that they reach is part of each model's key
 _CODE = (loop.train, Dataset, Splits, Recipe)
 Entry = tuple[dict[str, torch.Tensor], dict]  # what the store keeps of a model: its tensors, and its record
-# where something stands here, what `fit` is asked for goes there and not into training: (order, cache, watch, what, batched)
+# if set, requests to `fit` go to it instead of into training: (order, cache, watch, what, batched)
 INSTEAD: ContextVar[Callable[..., Population] | None] = ContextVar("instead of training", default=None)
 
 
@@ -62,9 +62,9 @@ def fit(
     """Train one model for each row of `split`; models already in the cache are loaded, not trained.
 
     Args:
-        objective, compress, constraint, opponent, descent, augment: the hooks, whose shapes stand in `hooks`. What
-            `compress` makes of the parameters is baked into the result. Default of `descent`: `descent.Shuffling()`.
-            Those that hold one state a model are indexed by model (`population.pick`).
+        objective, compress, constraint, opponent, descent, augment: the hooks; `hooks` gives their shapes. `compress` is
+            baked into the resulting parameters. Default of `descent`: `descent.Shuffling()`. Hooks that hold one state a
+            model are indexed by model (`population.pick`).
         watch: names of sets ("member", "test", "reserve") on which each epoch's accuracy is noted in the records, as
             `member_accuracy` and so on. The weights are the same either way; a cached model whose record lacks one
             of these curves is trained once more.
@@ -74,19 +74,19 @@ def fit(
         batched: all models at once under vmap, or one after the other (in as many processes as
             `joblib.parallel_config(n_jobs=...)` allows); default: the engine's choice.
         graphs: steps as CUDA graphs (`graphs`), on CUDA only; default: not, until that has been measured. Hooks that
-            cannot be captured run as they are written. The weights are the same to rounding and cached as the same.
+            cannot be captured run as they are written. The weights are the same to rounding, under the same cache keys.
 
     Returns:
         The trained models on the data's device, in eval-ready form.
 
     Raises:
-        ValueError: TF32 or graphs on a CPU, sizes that do not fit, a start of another architecture, best-checkpoint
-            selection or an opponent without reserve examples, a constraint together with best-checkpoint selection, an opponent, a constraint or an
-            objective that needs whole batches (`hooks.BatchObjective`) together with DP-SGD, such an objective with a
-            single member, DP-SGD of a model with BatchNorm.
+        ValueError: TF32 or graphs on a CPU; sizes that do not fit; a start of another architecture; best-checkpoint
+            selection or an opponent without reserve examples; a constraint with best-checkpoint selection; DP-SGD with
+            an opponent, a constraint or an objective that needs whole batches (`hooks.BatchObjective`); such an objective
+            with a single member; DP-SGD of a model with BatchNorm.
         FloatingPointError: a loss that is not finite, with model, epoch and learning rate.
-        OSError: a cached model that cannot be read, a cache that is no folder and where none can be made. Into one
-            that can only be read nothing is written, with a warning.
+        OSError: a cached model cannot be read, or the cache is no folder and none can be made. A cache that can only
+            be read gets nothing written, with a warning.
     """
     hooks = Hooks(objective, descent or Shuffling(), compress, constraint, opponent, augment)
     order = _Order(make_model, data, split, recipe, hooks, start)
@@ -119,10 +119,10 @@ def fit(
 
 
 def use_processes(n_jobs: int) -> None:
-    """From here on, train in `n_jobs` processes of one thread each.
+    """From here on, train in `n_jobs` processes with one thread each.
 
-    Small networks gain nothing from threads, and threads that wait for a busy core cost them ten times their own work.
-    They end with this process, however it ends. For other places (Dask, a cluster) call
+    Small networks gain nothing from threads, and threads that wait for a busy core slow them down tenfold. The
+    processes end with this one, however it ends. To train elsewhere (Dask, a cluster), call
     `joblib.parallel_config(backend=...)` afterwards.
     """
     torch.set_num_threads(1)
@@ -131,7 +131,7 @@ def use_processes(n_jobs: int) -> None:
 
 @dataclass(frozen=True)
 class _Order:
-    """What `fit` is asked for."""
+    """The arguments of `fit`."""
 
     make_model: Callable[[], nn.Module]
     data: Dataset
@@ -145,7 +145,7 @@ class _Order:
         return self.recipe.select_best or self.hooks.opponent is not None
 
     def check(self) -> None:
-        """Raises ValueError before any work, see `fit`."""
+        """Raises ValueError before any work; see `fit`."""
         data, split, hooks = self.data, self.split, self.hooks
         if self.recipe.precision == "tf32" and data.x.device.type == "cpu":
             raise ValueError("precision is 'tf32', and that is CUDA's alone; on a CPU take 'float32'")
@@ -202,7 +202,7 @@ class _Order:
             )
 
     def keys(self) -> list[str]:
-        """The store's key of each model: of all that makes it what it is."""
+        """The store's key of each model, made of everything that decides what the model is."""
         code = hashing.sources(*_CODE, self.make_model, *vars(self.hooks).values())
         return [
             hashing.key(
@@ -221,21 +221,21 @@ class _Order:
 
     @cached_property
     def parts(self) -> list[tuple[str, Splits]]:
-        """What each model sees of the data, see `joined.own_part`: who trains beside it makes no difference to it."""
+        """What each model sees of the data, see `joined.own_part`: models that train beside it make no difference."""
         return [joined.own_part(self.data, self.split[[i]]) for i in range(len(self.split))]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the tensors that the store keeps of a model."""
+        """Shapes of the tensors that the store keeps of a model."""
         if self.start is not None:
             return {name: t.shape[1:] for name, t in (self.start.params | self.start.buffers).items()}
         module = population.skeleton(self.make_model)
         return {name: t.shape for name, t in (*module.named_parameters(), *module.named_buffers())}
 
     def launch_bound(self) -> bool:
-        """vmap where launch cost dominates (CUDA, small networks), one by one where arithmetic does (any CPU).
+        """Whether vmap pays: where launch cost dominates (CUDA, small networks), not where arithmetic does (any CPU).
 
-        On two CPU cores vmap was about 10 % faster for small MLPs and half as fast for small convolutional networks,
-        and one-thread processes beat both; one million parameters as the bound on CUDA is a guess that waits for a
+        On two CPU cores vmap was about 10 % faster for small MLPs and half as fast for small convolutional networks;
+        one-thread processes beat both. The bound on CUDA, one million parameters, is a guess that waits for a
         measurement.
         """
         if self.data.x.device.type == "cpu":
@@ -247,7 +247,7 @@ class _Order:
     def train(
         self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar, graphs: Graphs | None
     ) -> Iterator[tuple[list[int], list[Entry]]]:
-        """The shards as they are done, in as many processes as joblib is set to, each with its models' entries."""
+        """The shards as they finish, each with its models' entries; in as many processes as joblib is set to."""
         inside = effective_n_jobs(None) == 1 or len(shards) == 1
         run = partial(loop.train, self.make_model, self.data, self.recipe, watch=watch, graphs=graphs)
         jobs = (
@@ -283,7 +283,7 @@ def _numbered(number: int, run: Callable, tick: Callable | None, **job) -> tuple
 
 
 def _as_many_at_once(run: Callable, split: Splits, hooks: Hooks, start: Population | None) -> list[Entry]:
-    """Train all models at once; where the device's memory does not hold them, one half after the other."""
+    """Train all models at once; where the device's memory cannot hold them, one half after the other."""
     try:
         return run(split=split, hooks=hooks, start=start)
     except torch.OutOfMemoryError:  # the first step finds out, so no work is lost

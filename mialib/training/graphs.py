@@ -1,13 +1,13 @@
-"""A training step as a CUDA graph: recorded once for a shape of batch, then played back by a single launch.
+"""A training step as a CUDA graph: recorded once for each shape of batch, then played back by a single launch.
 
-Small steps are bound by their hundreds of launches: a ResNet18 at batch 128 takes 8.8 ms as it is written, 2.3 ms as a
-graph (one H200, bf16). What is recorded is `loop.Shard.update`, the step that runs as it is written where there is no
-graph, on the same tensors: indices of the batch, parameters, buffers, the optimiser's state and its learning rate.
+A small step costs hundreds of launches: one of a ResNet18 at batch 128 takes 8.8 ms as it is written and 2.3 ms as a
+graph (one H200, bf16). The recorded step is `loop.Shard.update`, the same that runs where there is no graph, on the
+same tensors: indices of the batch, parameters, buffers, the optimiser's state and its learning rate.
 
-A graph knows addresses. So the tensors of the first models that were recorded stay, and the next models of the same
-training are copied into them. An opponent or a constraint has a state of its own, which is not copied: with one of them
-every training records anew. Hooks that cannot be recorded say so (`hooks.Capturable`); with them, and for batches of
-rare shapes, steps run as they are written.
+A graph knows addresses. So the tensors of the first recorded models stay, and the next models of the same training are
+copied into them. The state of an opponent or a constraint is not copied: with one of them every training records anew.
+Hooks that cannot be recorded say so (`hooks.Capturable`). With them, and for batches of rare shapes, steps run as they
+are written.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,11 +20,11 @@ from torch import Tensor
 from mialib.training.hooks import Hooks
 from mialib.training.loop import Shard, Step
 
-# steps of a shape before it is recorded: they make the optimiser's state, and libraries choose kernels
+# steps of a shape before it is recorded: in them the optimiser makes its state, and libraries choose kernels
 WARM_UP = 3
-SHAPES = 2  # that are recorded: the batch and the last one of an epoch
+SHAPES = 2  # shapes that are recorded: the usual batch and the last one of an epoch
 
-# (function, its random streams) -> what repeats it on the same tensors; the function is called, yet nothing is done
+# (function, its random streams) -> a function that repeats it on the same tensors; `function` is called, yet does nothing
 Record = Callable[[Callable[[], None], list[torch.Generator]], Callable[[], None]]
 
 
@@ -39,7 +39,7 @@ def on_cuda(function: Callable[[], None], generators: list[torch.Generator]) -> 
 
 
 class Graphs:
-    """Makes the steps of shards, one after the other, that differ by members, seeds and weights only.
+    """Makes the steps of shards, one after the other, that differ only by members, seeds and weights.
 
     Args:
         record: how a step is recorded.
@@ -50,23 +50,23 @@ class Graphs:
         self.recorded: _Recorded | None = None
 
     def __call__(self, shard: Shard) -> Step:
-        """The step of a shard; it may give the shard the tensors of the one before it."""
+        """The step of a shard; the shard may take over the tensors of the one before it."""
         if not _capturable(shard):
             return shard.update
         if self.recorded is not None and self.recorded.serves(shard):
             self.recorded.take(shard)
         else:
-            self.recorded = None  # its memory first
+            self.recorded = None  # free its memory first
             self.recorded = _Recorded(shard, self.record)
         return self.recorded
 
 
 class _Recorded:
-    """A `Step` of one shard, and of those whose tensors it takes over."""
+    """The `Step` of one shard, and of later ones that take over its tensors."""
 
     def __init__(self, shard: Shard, record: Record):
         self.shard, self.record = shard, record
-        self.warm: dict[int, int] = {}  # batch size -> steps that were made as they are written
+        self.warm: dict[int, int] = {}  # batch size -> steps that ran as they are written
         self.plays: dict[int, _Play] = {}
         device = shard.data.x.device
         for group in shard.optimiser.param_groups:
@@ -89,7 +89,7 @@ class _Recorded:
 
     @torch.no_grad()
     def take(self, shard: Shard) -> None:
-        """The shard goes on with the tensors that lie here, after its own values were copied into them."""
+        """Copy the shard's values into the tensors that lie here; the shard goes on with these."""
         mine = self.shard
         for here, there in ((mine.params, shard.params), (mine.buffers, shard.buffers)):
             for name, tensor in there.items():
@@ -99,14 +99,14 @@ class _Recorded:
                 here.copy_(there)
         for state in mine.optimiser.state.values():
             for tensor in state.values():
-                tensor.zero_()  # also a momentum: from 0 the first step is what it is without one
+                tensor.zero_()  # a momentum too: starting from 0, the first step is what it is without one
         mine.noise.set_state(shard.noise.get_state())
         shard.params, shard.buffers, shard.optimiser = mine.params, mine.buffers, mine.optimiser
         shard.noise = mine.noise
 
 
 class _Play:
-    """One recording: the batch goes where it reads, the losses come from where it writes."""
+    """One recording: the batch is copied to where it reads, the losses are read where it writes."""
 
     def __init__(self, shard: Shard, record: Record, index: Tensor, reference: Tensor | None, step: int):
         self.index, self.reference = index.clone(), None if reference is None else reference.clone()
@@ -149,12 +149,12 @@ def _read(hooks: Hooks) -> list:
 
 def _capturable(shard: Shard) -> bool:
     device, hooks = shard.data.x.device, shard.hooks
-    # what lies elsewhere would be fetched in every step, and a graph cannot fetch
+    # a tensor elsewhere would be fetched in every step, and a graph cannot fetch
     return hooks.captured and all(tensor.device == device for tensor in tensors(_read(hooks)))
 
 
 def _aside(function: Callable[[], Tensor], device: torch.device) -> Tensor:
-    """On CUDA by the stream that records, since autograd remembers where it has run."""
+    """Run on the stream that records, where there is CUDA, since autograd remembers which stream it ran on."""
     if device.type != "cuda":
         return function()
     side, now = _side(), torch.cuda.current_stream()

@@ -1,9 +1,9 @@
-"""Every hook as a Protocol, with its shapes: what the training loop calls, and what stands behind it.
+"""Every hook as a Protocol, with its shapes: what the training loop calls, and what defences and attacks are.
 
-k models are trained as one; a batch has b examples of them, m models answer on n candidates, c classes. Parameters are
-stacked, name -> (k, *shape). A hook that keeps something of each model (masks, soft targets, a purifier) is indexed by
+k models are trained as one, on batches of b examples; m models answer on n candidates, with c classes. Parameters are
+stacked, name -> (k, *shape). A hook that keeps something for each model (masks, soft targets, a purifier) is indexed by
 model, `population.pick`; all others serve every model alike. A hook is a module-level function, a `functools.partial` of
-one, or a frozen dataclass, so that `hashing.describe` can tell two apart.
+one, or a frozen dataclass, so that `hashing.describe` can tell hooks apart.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ class Batch:
 
 
 class Objective(Protocol):
-    """What is minimised."""
+    """A training loss, which is minimised."""
 
     def __call__(self, forward: Forward, params: Tensors, batch: Batch, step: int) -> Tensor:
         """Losses (k,); each model's depends on its own parameters only. `step` counts optimiser steps from 0."""
@@ -38,8 +38,8 @@ class Objective(Protocol):
 class BatchObjective(Protocol):
     """An `Objective` that declares whether it needs the examples of a whole batch.
 
-    One that pairs or mixes them, or that is a function of their mean loss, does: of one example at a time it would be
-    something else, or nothing. Who declares nothing is a mean over examples, each by itself.
+    It does if it pairs or mixes examples, or is a function of their mean loss: on one example at a time it would be
+    something else, or nothing. An objective that declares nothing is a mean over examples, each by itself.
     """
 
     whole_batch: bool
@@ -49,20 +49,20 @@ class BatchObjective(Protocol):
 class Capturable(Protocol):
     """A hook that declares whether its part of a step can be captured in a CUDA graph (`graphs`).
 
-    A captured step is played back: the same kernels on the same tensors, without the host. So it cannot be one that goes
-    by the number of the step, draws on the host, looks at a value, picks rows by a bool mask, or keeps something of its
-    own by other means than writing into a tensor that was there before. Who declares nothing can be captured. Of a
-    constraint the penalty is captured; `follow` runs between the steps, as it is written.
+    A captured step is played back: the same kernels on the same tensors, without the host. So a hook cannot be captured
+    if it depends on the number of the step, draws on the host, looks at a value, picks rows by a bool mask, or keeps
+    something by other means than writing into a tensor that was there before. A hook that declares nothing can be
+    captured. Of a constraint only the penalty is captured; `follow` runs between the steps, as it is written.
     """
 
     captured: bool
 
 
 class Compress(Protocol):
-    """What becomes of the parameters before every forward pass, and for good at the end: masks, a quantiser."""
+    """Changes the parameters before every forward pass, and for good at the end: masks, a quantiser."""
 
     def __call__(self, params: Tensors) -> Tensors:
-        """Pure: new tensors for what it changes; the others pass through."""
+        """Pure: new tensors for the parameters that it changes; the others pass through."""
 
 
 class ConstraintState(Protocol):
@@ -74,14 +74,14 @@ class ConstraintState(Protocol):
     curves: dict[str, list[Tensor]]
 
     def penalty(self, params: Tensors, step: int) -> Tensor | float:
-        """Added to the losses: (k,), or one number for all."""
+        """A term added to the losses: (k,), or one number for all."""
 
     def follow(self, params: Tensors, step: int) -> Tensors:
-        """After an optimiser step, without gradients: what replaces the parameters that it names."""
+        """After an optimiser step, without gradients: new values for the parameters that it names."""
 
 
 class Constraint(Protocol):
-    """What the raw parameters are led to while they learn: ADMM, gradual pruning."""
+    """Leads the raw parameters somewhere while they learn: ADMM, gradual pruning."""
 
     def begin(self, params: Tensors) -> ConstraintState:
         """Its state for one training, from the parameters at the start."""
@@ -100,7 +100,7 @@ class Opponent(Protocol):
     """The other player of a min-max game."""
 
     def begin(self, seeds: list[int], device: torch.device) -> Play:
-        """A fresh player for each of the k models, from a seed of its own each."""
+        """A fresh player for each of the k models, each from its own seed."""
 
 
 # (raw params, batch) -> losses (k,) of objective and penalties together
@@ -117,7 +117,7 @@ class Backward(Protocol):
 class Descent(Protocol):
     """How batches are drawn and gradients computed: shuffling, DP-SGD.
 
-    alone: models are trained one after the other, since their batches differ in size or examples are taken one by one.
+    alone: models are trained one after the other, since their batches differ in size or take examples one by one.
     """
 
     alone: bool
@@ -128,9 +128,9 @@ class Descent(Protocol):
     def begin(
         self, members: Tensor, batch_size: int, seeds: list[int]
     ) -> tuple[Callable[[], Iterator[Tensor]], Backward]:
-        """Of members int64 (k, n): a function that gives one epoch's index tensors int64 (k, b), and the gradients.
+        """For members int64 (k, n): a function that gives one epoch's index tensors int64 (k, b), and the gradients.
 
-        All batches of an epoch are drawn before its first step: on the host, and moved to the members' device as one.
+        All batches of an epoch are drawn before its first step, on the host, and moved to the members' device together.
         Its random streams derive from the models' `seeds` (k,) and names of its own (`mialib.streams`).
         """
 
@@ -163,10 +163,10 @@ class Hooks:
 
 
 class OutputDefense(Protocol):
-    """What stands between answer and asker."""
+    """Stands between a model's answer and whoever asked."""
 
     def __call__(self, log_posteriors: Tensor) -> Tensor:
-        """(m, n, c) float64 -> the same, -inf allowed. With a state a network it is indexed by network."""
+        """(m, n, c) float64 -> the same, -inf allowed. A defence that holds one state a network is indexed by network."""
 
 
 # `asking.Views`, which comes after training and is not imported here
@@ -180,9 +180,9 @@ class Attack(Protocol[ViewsT]):
         """Margins float64 (n,) of the target's candidates; > 0 = member. shadow_member bool (s, n_s)."""
 
 
-# what an attack may need beside posteriors and labels: eleven queries a candidate; inputs and a door; labels and no
-# scores; shadows that answer on the target's own candidates; other versions of each model beside it; a target's answers on
-# examples that are known not to be members
+# what an attack may need beside posteriors and labels: eleven queries a candidate; inputs and a door; labels without
+# scores; shadows that answer on the target's own candidates; other versions of each model beside it; a target's answers
+# to examples that are known to be non-members
 NEEDS = frozenset({"sensitivity", "queries", "labels", "same candidates", "versions", "public"})
 
 
@@ -190,7 +190,7 @@ NEEDS = frozenset({"sensitivity", "queries", "labels", "same candidates", "versi
 class DemandingAttack(Protocol):
     """An `Attack` that declares what it needs, some of `NEEDS`: nothing else is asked for it.
 
-    One that declares "labels" sees no scores. Who declares nothing gets posteriors, labels, inputs and the door.
+    One that declares "labels" sees no scores. One that declares nothing gets posteriors, labels, inputs and the door.
     """
 
     needs: frozenset[str]
@@ -206,13 +206,13 @@ class LearningAttack(Protocol[ViewsT]):
 
 @runtime_checkable
 class NetworkAttack(Protocol[ViewsT]):
-    """An `Attack` by networks that learn from the shadows, `trainings` of them, cached by name and content."""
+    """An `Attack` by networks that learn from the shadows, in `trainings` trainings, cached by name and content."""
 
     name: str
     trainings: int
 
     def fit(self, shadows: ViewsT, shadow_member: Tensor, seeds: list[int] | None = None) -> Population:
-        """The trained attack networks: those of the trainings `seeds`, by default all."""
+        """The trained attack networks, of the trainings `seeds` or, by default, of all."""
 
     def judge(self, networks: Population, targets: ViewsT) -> Tensor:
         """Margins float64 (targets, trainings, n)."""
@@ -220,10 +220,10 @@ class NetworkAttack(Protocol[ViewsT]):
 
 @runtime_checkable
 class PopulationAttack(NetworkAttack[ViewsT], Protocol[ViewsT]):
-    """A `NetworkAttack` whose networks of several lessons can learn at once, as one population.
+    """A `NetworkAttack` that can train the networks of several lessons at once, as one population.
 
-    together: they are to, in this process, as on a CUDA device; else each is a task for as many processes as joblib is
-        set to.
+    together: whether to train them at once, in this process (as on a CUDA device); else each lesson is a task for as many
+        processes as joblib is set to.
     """
 
     together: bool

@@ -46,18 +46,18 @@ def train(
 ) -> list[tuple[Tensors, dict]]:
     """Train the models of one shard together.
 
-    The host waits for the device once an epoch, to read losses and who has stopped (`Shard.settled`).
+    The host waits for the device once an epoch, to read the losses and which models have stopped (`Shard.settled`).
 
     Args:
         tick: called with the number of models after each epoch.
-        graphs: what makes the step of a shard, `graphs.Graphs`; default: `Shard.update` as it is.
+        graphs: makes the step of a shard, as `graphs.Graphs`; default: `Shard.update` as it is.
 
     Returns:
         For each model its tensors, on the CPU, and its record.
     """
     began, device, seeds = time.perf_counter(), data.x.device, split.seeds.tolist()
     shard = Shard(make_model, data, recipe, split, hooks, watch, start)
-    # dropout draws from the global stream: seeded for these models alone, and left as it was
+    # dropout draws from the global stream: it is seeded for these models alone, and put back afterwards
     with (
         torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type),
         precision.arithmetic(recipe.precision),
@@ -77,7 +77,7 @@ def train(
 
 
 class Shard:
-    """The models of one training: their raw parameters, what the hooks keep of them, and what is noted."""
+    """The models of one training: their raw parameters, the hooks' states, and what is noted."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Shard:
         self.optimiser = _optimiser(recipe, [p for p in self.params.values() if p.requires_grad])
         self.best = Checkpoints(len(seeds), recipe, self.params, self.buffers)
         self.reserve = _rows(split.reserve, device)
-        self.pools = _rows(split.reserve, torch.device("cpu"))  # where the references are drawn
+        self.pools = _rows(split.reserve, torch.device("cpu"))  # references are drawn from here
         self.watched = {
             f"{name}_accuracy": _rows(getattr(split, name), device)
             for name in watch
@@ -121,14 +121,16 @@ class Shard:
         """One pass over the members."""
         self.set_rate(self.rate(epoch))
         total, count = torch.zeros(len(self.split), device=self.data.x.device), 0
-        batches = list(self.batches())  # all drawn first: nothing has to reach the device between steps
+        batches = list(
+            self.batches()
+        )  # all drawn first, so that nothing has to reach the device between steps
         for index, reference in zip(batches, self.references(batches), strict=True):
             losses = update(index, reference, self.step)
             if self.bound is not None:
                 with torch.no_grad():
                     for name, value in self.bound.follow(self.params, self.step).items():
                         self.params[name].copy_(value)
-            # a mean over examples: batches differ in size, and those of DP-SGD may be empty
+            # weighted by size, for the mean over examples: batches differ in size, and those of DP-SGD may be empty
             size, self.step = index.shape[1], self.step + 1
             total, count = total + size * losses, count + size
         self.curves["loss"].append(total / max(count, 1))
@@ -145,7 +147,7 @@ class Shard:
                 group["lr"] = rate
 
     def references(self, batches: list[Tensor]) -> list[Tensor | None]:
-        """For each batch as many reserve examples of each model, (k, b); None where nobody plays."""
+        """For each batch as many reserve examples of each model, (k, b); None without an opponent."""
         if self.play is None:
             return [None] * len(batches)
         sizes = [batch.shape[1] for batch in batches]
@@ -156,18 +158,18 @@ class Shard:
         return list(torch.cat(drawn, 1).to(self.data.x.device).split(sizes, 1))
 
     def update(self, index: Tensor, reference: Tensor | None, step: int) -> Tensor:
-        """A `Step`: the one that runs as it is written, and that a graph records."""
+        """A `Step`: it runs as it is written, or a graph records it."""
         self.optimiser.zero_grad(set_to_none=True)
         batch = _batch(self.data, index, self.hooks.augment, self.noise)
         losses = self.backward(partial(self.losses, reference, step), self.params, batch)
         self.optimiser.step()
-        # until the next step: on a CPU memory that is free at its end goes back to the system, to be asked for again
-        # (three times as many page faults, 6 % of a training of SAMIA)
+        # kept until the next step: on a CPU memory that is free at a step's end goes back to the system and has to be
+        # asked for again (three times as many page faults, 6 % of a training of SAMIA)
         self.held = batch, losses
         return losses.detach()
 
     def losses(self, reference: Tensor | None, step: int, params: Tensors, batch: Batch) -> Tensor:
-        """Objective and penalties of the raw parameters, (k,)."""
+        """Objective and penalties together, for the raw parameters, (k,)."""
         answer, effective = _remembered(self.forward), self.compress(params)
         losses = self.hooks.objective(answer, effective, batch, step)
         if self.play is not None:
@@ -182,14 +184,14 @@ class Shard:
 
     @torch.no_grad()
     def look(self, epoch: int) -> None:
-        """Note the accuracies that are watched, and keep the weights of what is best so far."""
+        """Note the accuracies that are watched, and keep the best weights so far."""
         if self.recipe.select_best:
             self.best.update(epoch, self.accuracy(self.reserve), self.params, self.buffers)
         for name, examples in self.watched.items():
             self.curves[name].append(self.accuracy(examples))
 
     def settled(self, epoch: int) -> bool:
-        """Whether all models have stopped. The host waits here for what the device has done.
+        """Whether all models have stopped. Here the host waits for the device.
 
         Raises FloatingPointError for a loss that is not finite.
         """
@@ -212,7 +214,7 @@ class Shard:
 
     @torch.no_grad()
     def results(self) -> list[tuple[Tensors, dict]]:
-        """Of each model its tensors, compression baked in, on the CPU, and its record."""
+        """For each model its tensors, compression baked in, on the CPU, and its record."""
         params, buffers = self.best.weights(self.params, self.buffers)
         final = {name: tensor.detach().cpu() for name, tensor in (self.compress(params) | buffers).items()}
         noted = self.curves | (self.bound.curves if self.bound is not None else {})
@@ -234,7 +236,7 @@ def _optimiser(recipe: Recipe, params: list[Tensor]) -> torch.optim.Optimizer:
 
 
 def _remembered(forward: Forward) -> Forward:
-    """Asked again about the very same tensors, the answer of before: objective and opponent share a forward pass."""
+    """The same function, which answers a repeated question from memory: objective and opponent share a forward pass."""
     answers: list[tuple[Tensors, Tensor, Tensor]] = []
 
     def answer(params, x):

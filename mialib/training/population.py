@@ -25,9 +25,9 @@ class Population:
     Args:
         make_model: zero-argument constructor of the architecture.
         params, buffers: tensors of shape (k, *shape of the single model's).
-        records: one dictionary a model, what happened in training (losses, best epoch, seconds).
+        records: one dictionary a model about its training (losses, best epoch, seconds).
         keys: one string a model, the store's key of what made it; empty for models made by hand.
-        trained_on: one string a model, `Splits.fingerprints` of its members; empty where nobody knows.
+        trained_on: one string a model, `Splits.fingerprints` of its members; empty where that is unknown.
     """
 
     make_model: Callable[[], nn.Module]
@@ -82,9 +82,9 @@ class PerModel(Protocol):
 def pick(per_model, models: slice | list[int]):
     """`models` of something that may hold one state a model.
 
-    Dictionaries of tensors, lists and tuples of one thing a model, and objects with `__getitem__` (masks, soft targets,
-    a Population) are indexed; None and plain functions are the same for all models and come back as they are. A list of
-    models keeps the model axis.
+    Indexed are dictionaries of tensors, lists and tuples with one thing a model, and objects with `__getitem__` (masks,
+    soft targets, a Population). None and plain functions are the same for all models and come back as they are. A list
+    of models keeps the model axis.
     """
     if isinstance(per_model, dict):
         return {name: _some(tensor, models) for name, tensor in per_model.items()}
@@ -94,7 +94,7 @@ def pick(per_model, models: slice | list[int]):
 
 
 def _some(tensor: Tensor, models: slice | list[int]) -> Tensor:
-    """tensor[models]; of models that are all the same memory (`Tensor.expand`) no copy is made."""
+    """tensor[models]; without a copy where all models share the same memory (`Tensor.expand`)."""
     shared = tensor.ndim > 1 and tensor.stride(0) == 0 and isinstance(models, list) and len(models) > 0
     return tensor[:1].expand(len(models), *tensor.shape[1:]) if shared else tensor[models]
 
@@ -146,13 +146,13 @@ def forward(module: nn.Module, params: Tensors, buffers: Tensors, x: Tensor) -> 
 def channels_last(x: Tensor) -> Tensor:
     """Pictures (b, c, h, w) in the memory order that convolutions prefer: 1.5 to 1.8 times as fast on a CPU.
 
-    A single picture stays as it is: it gains nothing, and vmap, which sees one picture at a time, refuses other orders.
+    A single picture stays as it is: it gains nothing, and vmap sees one picture at a time and refuses other orders.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 and len(x) > 1 else x
 
 
 def at_once(x: Tensor) -> int:
-    """How many of the examples x (n, ...) to ask about at once, on the device where they are.
+    """How many of the examples x (n, ...) to ask about at once, on their device.
 
     On a CPU the activations of 64 pictures stay in its cache: 2.3 times as fast as 512 at once for small convolutional
     networks, 1.7 times for MobileNetV2 at 64x64.
@@ -161,12 +161,12 @@ def at_once(x: Tensor) -> int:
 
 
 def in_batches(module: nn.Module, x: Tensor) -> Tensor:
-    """The module's answers to x (n, ...), as many examples at once as `at_once` says."""
+    """The module's answers to x (n, ...), asked in batches of `at_once` examples."""
     return torch.cat([module(channels_last(part)) for part in x.split(at_once(x))])
 
 
 def skeleton(make_model: Callable[[], nn.Module]) -> nn.Module:
-    """The architecture alone, without memory for its tensors: to look at layer types and names."""
+    """The architecture alone, without memory for its tensors: enough to look at layer types and names."""
     with torch.device("meta"):
         return make_model()
 

@@ -1,4 +1,4 @@
-"""How models are trained: epochs, batches, optimiser, which epoch is kept."""
+"""How models are trained: epochs, batches, optimiser, and which epoch is kept."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from mialib.training.precision import PRECISIONS
 
 @dataclass(frozen=True)
 class Recipe:
-    """How models are trained. Two models of one recipe differ by members and seed only.
+    """How models are trained. Models of one recipe differ only by members and seed.
 
     Args:
         epochs: passes over the members, at most.
@@ -16,7 +16,7 @@ class Recipe:
         optimizer: "adam" or "sgd".
         milestones: epochs at whose start the learning rate is divided by ten.
         select_best: keep the weights of the epoch with the best accuracy on the reserve set, else the last epoch's.
-        patience: with select_best, stop after more than this many epochs in a row without a better one; None never.
+        patience: with select_best, stop after more than that many epochs in a row without a better one; None: never.
         precision: "float32", "tf32" (CUDA only) or "bf16" (autocast; parameters and optimiser stay in float32), see
             `precision`: "float32" is never TF32.
 

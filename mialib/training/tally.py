@@ -1,12 +1,12 @@
-"""What this process has trained, and what it found trained: a run that reads all its models from the store took minutes, and
-its models took hours. For the run's provenance.
+"""What this process has trained, and what it found trained. For the run's provenance: a run that loads all its models
+takes minutes, but training them took hours.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BEGAN = time.time_ns()  # what the store has got since then was trained for this process, if not in it
+BEGAN = time.time_ns()  # what came into the store later was trained for this process, if not in it
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Tally:
 
     Args:
         trained, found: how many were trained for this process, and how many lay in the store before it.
-        seconds: of training, whenever it was: the sum over all of them, one process each.
-        precisions: of the arithmetic that they were asked for with, in the order of their first use.
+        seconds: of training, whenever it happened: the sum over all models, one process each.
+        precisions: number formats that they were asked for with, in the order of their first use.
     """
 
     trained: int
@@ -30,7 +30,7 @@ _precisions: dict[str, None] = {}
 
 
 def note(keys: Sequence[str], records: Sequence[dict], since: Sequence[int | None], precision: str) -> None:
-    """A `fit` has ended.
+    """Note that a `fit` has ended.
 
     Args:
         keys, records: of its models.

@@ -1,6 +1,6 @@
 """Worker processes that end with the process they work for, however that one ends.
 
-A kernel that is killed cannot tell its workers: they would finish what they compute, wait for more, and keep their memory.
+A kernel that is killed cannot tell its workers: they would finish their task, wait for more, and keep their memory.
 """
 
 import os
@@ -12,15 +12,15 @@ _PACE = 1.0  # seconds between two looks
 
 
 def tied() -> dict[str, Any]:
-    """What `joblib.parallel_config(backend="loky", ...)` has to know, so that workers end with the calling process."""
+    """The options with which `joblib.parallel_config(backend="loky", ...)` makes workers end with the calling process."""
     return {"initializer": end_with, "initargs": (os.getpid(),)}
 
 
 def end_with(parent: int) -> None:
     """From here on, end this process within about a second of the end of the one that started it.
 
-    A thread looks who the parent is, since the system gives an orphan another one. (Windows does not; there a worker ends
-    when it has waited for work for five minutes.)
+    A thread checks who the parent is, since the system gives an orphan another one. (Windows does not; there a worker
+    ends after five minutes without work.)
 
     Args:
         parent: id of the process that started this one; if it is gone already, this one ends at once.

@@ -343,9 +343,9 @@ def test_candidates_that_no_shadow_can_speak_of_are_counted():
     assert lira_offline(target, shadows, member).isfinite().all()  # it needs no shadow with the member
     once = torch.zeros(6, 10, dtype=torch.bool)
     once[0] = True
-    with pytest.raises(ValueError, match="two shadows among whose members it is"):
+    with pytest.raises(ValueError, match="among the members of two shadows"):
         lira_online(target, shadows, once)
-    with pytest.raises(ValueError, match="two shadows among whose non-members it is"):
+    with pytest.raises(ValueError, match="among the non-members of two shadows"):
         lira_offline(target, shadows, ~once)
 
 

@@ -312,7 +312,7 @@ def test_nobody_knows_what_is_public_where_others_are_members(setting):
     arm = reserve.arm("none", networks, other_members=True)
     served = reserve.arm("served", arm, behind=outputs.OneHot())
     for one in (arm, served):
-        with pytest.raises(ValueError, match="trained on others than the split's members"):
+        with pytest.raises(ValueError, match="trained on other members than the split's"):
             one.targets(public=True)
 
 
