@@ -55,7 +55,8 @@ def class_dots(panels: dict, names=None, reference: float = 0.0) -> Figure:
         )
         style.draw(plot, axes)
         axes.axvline(reference, color=style.FAINT, linewidth=1)
-        axes.set(xlabel=style.folded(in_words(label)), ylabel="")
+        axes.set(xlabel=style.folded(in_words(label), 30), ylabel="")
+    style.outer(every)
     every[0].set_ylabel("class")
     picture.alt = (
         _words(frame, "class", "dots of three models") if len(looks) == 3 else _words(frame, "class", "dots")
@@ -165,6 +166,7 @@ def dots(
         axes.grid(axis="y", color="#E4E4E4")
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=5)
+    style.outer(every)
     _agree(dict(zip(panels, every, strict=True)))
     every[0].plot([], [], color="#888888", linestyle="none", marker="o", markersize=2.5, label=each)
     every[0].plot([], [], color=style.DARK, marker="o", label="mean and 95% interval")

@@ -51,10 +51,10 @@ def tradeoff(rows, attack: str, metric: str = "auc", adversary: str | None = Non
         if adversary not in (known := sorted(set(points["adversary"]) - {""})):
             raise ValueError(f"rows hold no adversary {adversary!r}; they hold {known}")
         points = points[points["adversary"].isin([adversary, ""])]
-    own = dict(
-        zip([group for group in groups if group[0] != "none"], style.series(len(groups)), strict=False)
+    defended = [group for group in groups if group[0] != "none"]
+    own = style.looks(defended) | dict(
+        zip([group for group in groups if group[0] == "none"], _plain(), strict=False)
     )
-    own |= dict(zip([group for group in groups if group[0] == "none"], _plain(), strict=False))
     named, looks = [], {}
     for defense, variant, who in zip(points["defense"], points["variant"], points["adversary"], strict=True):
         named.append(_listed(in_words(defense), in_words(variant), who if adversary is None else ""))

@@ -29,8 +29,8 @@ def roc(curves: dict, title: str = "") -> Figure:
         label = f"{label} (AUC {areas[label]:.2f})"
         chosen = (np.minimum(fpr, tpr) < 1) & (np.maximum(fpr, tpr) > 0)  # neither all nor none
         if chosen.sum() <= 2:
-            point = look | {"linestyle": "none", "clip_on": False, "zorder": 3}
-            axes.plot(fpr[chosen], tpr[chosen], **point, markersize=7, label=label)
+            point = look | {"linestyle": "none", "clip_on": not chosen.any(), "zorder": 3}
+            axes.plot(*np.maximum([fpr, tpr], limit)[:, chosen], **point, markersize=7, label=label)
         else:
             line = {"color": look["color"], "linestyle": look["linestyle"], "drawstyle": "steps-post"}
             axes.plot(fpr[tpr > 0], tpr[tpr > 0], **line, label=label)

@@ -90,6 +90,13 @@ def folded(text: str, width: int = 42) -> str:
     return textwrap.fill(text, width)
 
 
+def outer(panels) -> None:
+    """Names of rows at the first panel of each line only."""
+    columns, _ = grid(len(panels))
+    for index, axes in enumerate(panels):
+        axes.tick_params(labelleft=index % columns == 0)
+
+
 def draw(plot: so.Plot, picture: Figure) -> Figure:
     """Draw seaborn's plot on the picture, or on axes of one, in the look of all."""
     plot.theme(LOOK).on(picture).plot()

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.figure import Figure
 from seaborn import objects as so
 
@@ -29,9 +28,12 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
     if baseline is not None and baseline not in curves:
         raise ValueError(f"baseline is {baseline!r}; the panels are {list(curves)}")
     frame = pd.concat(
-        _by_epoch(title, name, targets)
-        for title, parts in curves.items()
-        for name, targets in _two(title, parts)
+        (
+            _by_epoch(title, name, targets)
+            for title, parts in curves.items()
+            for name, targets in _two(title, parts)
+        ),
+        ignore_index=True,
     )
     looks = {
         "train": {"color": style.DARK, "linestyle": "-"},
@@ -42,7 +44,9 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
         means = means.assign(curve=means["curve"] + f", {in_words(baseline)}")
         for name in ("train", "test"):
             looks[f"{name}, {in_words(baseline)}"] = looks[name] | {"color": style.FAINT}
-        frame = pd.concat([*(means.assign(title=title) for title in curves if title != baseline), frame])
+        frame = pd.concat(
+            [*(means.assign(title=title) for title in curves if title != baseline), frame], ignore_index=True
+        )
     columns, rows = style.grid(len(curves), 4)
     picture, _ = style.figure(min(style.WIDTH, 2.6 * columns + 0.6), 1.9 * rows + 0.3)
     picture.clear()
@@ -91,12 +95,15 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
     layers = [name for name in curves if name != "all"]
     names = {name: _layer(place, name) for place, name in enumerate(layers, 1)} | {"all": "all"}
     frame = pd.concat(
-        pd.DataFrame(
-            {"low": values.min(0), "mean": values.mean(0), "high": values.max(0), "line": names[name]}
-        )
-        .rename_axis("iteration")
-        .reset_index()
-        for name, values in curves.items()
+        (
+            pd.DataFrame(
+                {"low": values.min(0), "mean": values.mean(0), "high": values.max(0), "line": names[name]}
+            )
+            .rename_axis("iteration")
+            .reset_index()
+            for name, values in curves.items()
+        ),
+        ignore_index=True,
     )
     frame["iteration"] += 1
     last = {names[name]: values[:, -1].mean() for name, values in curves.items()}
@@ -148,8 +155,11 @@ def magnitudes(weights: Mapping[str, np.ndarray], kept: int) -> Figure:
     looks = style.looks(map(in_words, weights))
     sizes = {name: -np.sort(-np.abs(np.ravel(metrics.numbers(values)))) for name, values in weights.items()}
     frame = pd.concat(
-        pd.DataFrame({"rank": np.arange(len(size)) + 1, "size": size, "state": in_words(name)})
-        for name, size in sizes.items()
+        (
+            pd.DataFrame({"rank": np.arange(len(size)) + 1, "size": size, "state": in_words(name)})
+            for name, size in sizes.items()
+        ),
+        ignore_index=True,
     )
     frame = frame[frame["size"] > 0].assign(part=frame["rank"] > kept)
     picture, axes = style.figure(5.4, 3.2)
@@ -182,9 +192,7 @@ def grids(weights: np.ndarray, quantized: Mapping[str, np.ndarray]) -> Figure:
         left[title] = len(kept)
         frame = pd.DataFrame({"weight": kept, "share": counts / counts.max(), "foot": 0.0})
         heights, edges = np.histogram(weights, 60)
-        middles = (edges[1:] + edges[:-1]) / 2
-        before = {"weights": heights / heights.max(), "bins": edges, "element": "step", "linewidth": 0}
-        seaborn.histplot(x=middles, color=style.FAINT, alpha=1, label="before (own scale)", ax=axes, **before)
+        axes.stairs(heights / heights.max(), edges, fill=True, color=style.FAINT, label="before (own scale)")
         bars = so.Range(color=style.DARK, linewidth=min(1.5, 60 / len(kept)))
         style.draw(so.Plot(frame, x="weight", ymin="foot", ymax="share").add(bars), axes)
         axes.plot([], [], color=style.DARK, label="after")
