@@ -17,8 +17,9 @@ class Picture(Figure):
     def png(self) -> bytes:
         """The picture at 150 dots an inch, with `alt` as its Description."""
         content = io.BytesIO()
-        words = {"Description": self.alt} if self.alt else {}
-        self.savefig(content, format="png", dpi=150, bbox_inches="tight", metadata=words)
+        words = getattr(self, "alt", "")  # a plain Figure has none
+        kept = {"Description": words} if words else {}
+        self.savefig(content, format="png", dpi=150, bbox_inches="tight", metadata=kept)
         return content.getvalue()
 
     def _repr_png_(self) -> bytes:  # where no `%matplotlib inline` draws it
