@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from seaborn import objects as so
 
-from mialib.figures import style
+from mialib.figures import alt, style
 from mialib.measures import Estimate, metrics
+from mialib.reporting.vocabulary import in_words
 
-_GUIDE = {"color": "#E4E4E4", "linewidth": 0.8, "zorder": 0.5}
-_SMALL = {"color": "#999999", "linestyle": "none", "marker": "o", "markersize": 2.5}
+_END = 5  # classes at each end where there are too many to name
 
 
 @style.theme()
@@ -20,26 +22,46 @@ def class_dots(panels: dict, names=None, reference: float = 0.0) -> Figure:
 
     panels: label -> {model -> values (c,)}; say {"confidence gap": {"original": ..., "control": ..., "pruned": ...}}.
         Classes are sorted by the first panel's last model, in all panels alike. nan leaves a dot out.
-    names: class names (c,); their numbers without.
+    names: class names (c,); "class 3" without. Of more than 12 classes the five at each end are drawn, and the mean
+        of those between.
     """
     last = metrics.numbers(list(next(iter(panels.values())).values())[-1])
-    order = np.argsort(np.where(np.isnan(last), -np.inf, last), kind="stable")
-    names = np.asarray(range(len(last)) if names is None else names).astype(str)
-    spacing, size = (0.22, 9) if len(last) <= 40 else (0.13, 6)
-    width, height = 3.4 * len(panels) + 0.4, max(2.6, spacing * len(last) + 1.2)
-    figure, every = style.figure(width, height, columns=len(panels), sharey=True)
-    positions = np.arange(len(last))
-    for axes, (label, models) in zip(every, panels.items(), strict=True):
+    order = np.argsort(np.where(np.isnan(last), -np.inf, last), kind="stable")[::-1]
+    names = np.asarray([f"class {index}" for index in range(len(last))] if names is None else names).astype(
+        str
+    )
+    groups = {names[index]: [index] for index in order}
+    if len(order) > 2 * _END + 2:
+        between = {f"{len(order) - 2 * _END} between, mean": order[_END:-_END]}
+        top, bottom = (dict(list(groups.items())[part]) for part in (slice(_END), slice(-_END, None)))
+        groups = top | between | bottom
+    drawn = [
+        (label, in_words(model), name, float(np.mean(metrics.numbers(values)[which])))
+        for label, models in panels.items()
+        for model, values in models.items()
+        for name, which in groups.items()
+    ]
+    frame = pd.DataFrame(drawn, columns=["label", "model", "class", "value"])
+    looks = style.looks(frame["model"].unique())
+    picture, every = style.panels(len(panels), 0.9 + 0.22 * len(groups), sharex=True, sharey=True)
+    for axes, (label, part) in zip(every, frame.groupby("label", sort=False), strict=True):
+        ends = part.groupby("class")["value"]
+        part = part.assign(low=ends.transform("min"), high=ends.transform("max"))
+        plot = (
+            so.Plot(part, x="value", y="class")
+            .add(so.Range(color=style.FAINT, linewidth=1), xmin="low", xmax="high", orient="y", legend=False)
+            .add(so.Dot(artist_kws=style.ABOVE), color="model", marker="model", legend=False)
+            .scale(y=so.Nominal(order=list(groups)), **style.marks(looks))
+        )
+        style.draw(plot, axes)
         axes.axvline(reference, color=style.FAINT, linewidth=1)
-        values = np.array([metrics.numbers(value)[order] for value in models.values()])
-        ends = np.fmin.reduce(values), np.fmax.reduce(values)
-        axes.hlines(positions, *ends, color=style.FAINT, linewidth=0.8)
-        for name, value, look in zip(models, values, style.series(len(models)), strict=True):
-            axes.plot(value, positions, **look | {"linestyle": "none"}, label=name)
-        axes.set(xlabel=label, ylim=(-0.7, len(last) - 0.3))
-    every[0].set_yticks(positions, names[order], fontsize=size)
+        axes.set(xlabel=style.folded(in_words(label), 30), ylabel="")
+    style.outer(every)
     every[0].set_ylabel("class")
-    return style.with_legend(figure, below=True)
+    picture.alt = (
+        _words(frame, "class", "dots of three models") if len(looks) == 3 else _words(frame, "class", "dots")
+    )
+    return style.with_legend(picture, {name: look | {"linestyle": "none"} for name, look in looks.items()})
 
 
 @style.theme()
@@ -53,30 +75,38 @@ def heatmap(table: pd.DataFrame, label: str, title: str = "") -> Figure:
     values = table.to_numpy(dtype=float)
     if not np.isfinite(values).any():
         raise ValueError(f"table ({len(table)} x {table.columns.size}) holds no number to draw")
-    targets, beliefs = [str(name) for name in table.index], [str(name) for name in table.columns]
-    row_name, column_name = max(map(len, targets)), max(map(len, beliefs))
-    width = 1.6 + 0.45 * len(beliefs) + 0.07 * row_name
-    height = 0.9 + 0.36 * max(len(targets), 3) + 0.05 * column_name
-    figure, axes = style.figure(width, height)
-    picture = axes.imshow(values, cmap="cividis", aspect="auto")
-    figure.colorbar(picture, label=label)
+    targets, beliefs = ([in_words(str(name)) for name in names] for names in (table.index, table.columns))
+    picture, axes = style.figure(
+        min(style.WIDTH, 1.6 + 0.5 * len(beliefs) + 0.07 * max(map(len, targets))),
+        0.9 + 0.36 * max(len(targets), 3) + 0.05 * max(map(len, beliefs)),
+    )
+    frame = pd.DataFrame(values, targets, beliefs)
+    seaborn.heatmap(
+        frame,
+        annot=True,
+        fmt=".2f",
+        annot_kws={"size": 8},
+        cmap="cividis",
+        cbar_kws={"label": label},
+        ax=axes,
+    )
+    inks = iter(axes.texts)  # seaborn writes cell by cell, and nothing where there is no number
     for (row, column), value in np.ndenumerate(values):
-        ink = "black"
-        if not np.isnan(value):
-            ink = style.ink(picture.to_rgba(value))
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
+        ink = "black" if np.isnan(value) else next(inks).get_color()
         if targets[row] == beliefs[column]:
-            corner = (column - 0.44, row - 0.44)
-            axes.add_patch(Rectangle(corner, 0.88, 0.88, fill=False, edgecolor=ink, linewidth=1.5))
-    axes.set_xticks(range(len(beliefs)), beliefs, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(targets)), targets)
+            box = Rectangle((column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor=ink, linewidth=1.5)
+            axes.add_patch(box)
+    axes.set_xticks(axes.get_xticks(), beliefs, rotation=40, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     axes.set(title=title, xlabel="what the attacker believes", ylabel="target's setting")
+    where = [f"target {target}, belief {belief}" for target in targets for belief in beliefs]
+    picture.alt = (
+        f"Heat map of {label}: {len(targets)} settings of the target by {len(beliefs)} beliefs of the attacker. "
+        f"{alt.ends(values.ravel(), where)}"
+    )
     if set(targets) & set(beliefs):
         axes.plot([], [], color="black", marker="s", **style.HOLLOW, label="the attacker knows the setting")
-        return style.with_legend(figure, below=True)
-    return figure
+    return style.with_legend(picture)
 
 
 @style.theme()
@@ -91,7 +121,7 @@ def dots(
 
     panels: title -> {setting -> values over targets (n,), or an Estimate}. The first setting stands on top; a
         panel may lack some. Values are drawn as small dots too, `each` says of what. An interval or mean that is
-        nan is left out.
+        nan is left out. Titles that begin alike up to a colon ("AUC: ...") name one quantity: their x axes agree.
     references: title -> where a dotted line stands, say 0.5; `reference` is what it means.
     emphasis: settings with filled marks; all others are then hollow.
     """
@@ -102,27 +132,72 @@ def dots(
     for what, names, known in (("references", references, panels), ("emphasis", emphasis, settings)):
         if strange := sorted(set(names) - set(known)):
             raise ValueError(f"{what} names {strange}; there are {list(known)}")
-    width = 0.4 + 2.3 * len(panels) + 0.07 * max(len(str(name)) for name in settings)
-    figure, every = style.figure(width, 1.1 + 0.25 * len(settings), columns=len(panels), sharey=True)
-    figure.get_layout_engine().set(w_pad=0.1)  # inches, so that the numbers of two axes never touch
-    strong = {"color": style.DARK, "markersize": 6, "elinewidth": 1.5}
-    weak = {"color": "#555555", "markersize": 6, "elinewidth": 1.2, "markerfacecolor": "white"}
-    for axes, (title, values) in zip(every, panels.items(), strict=True):
-        axes.hlines(range(len(settings)), 0, 1, transform=axes.get_yaxis_transform(), **_GUIDE)
+    means, single = [], []
+    for title, values in panels.items():
+        for name, value in values.items():
+            if not isinstance(value, Estimate):
+                value = metrics.vector(f"panels[{title!r}][{name!r}]", value)
+                single += [(title, in_words(name), number) for number in value if len(value) > 1]
+                value = metrics.over_targets(value)
+            means.append((title, in_words(name), *value, name in emphasis or not emphasis))
+    means = pd.DataFrame(means, columns=["title", "setting", "value", "low", "high", "strong"])
+    single = pd.DataFrame(single, columns=["title", "setting", "value"])
+    order = so.Nominal(order=list(map(in_words, settings)))
+    picture, every = style.panels(len(panels), 0.8 + 0.22 * len(settings), sharey=True)
+    for axes, title in zip(every, panels, strict=True):
+        own = means[means["title"] == title]
+        plot = (
+            so.Plot(own, x="value", y="setting")
+            .add(so.Range(color=style.DARK, linewidth=1.3), xmin="low", xmax="high", orient="y")
+            .add(so.Dot(color="white", pointsize=6, artist_kws=style.ABOVE))
+            .add(
+                so.Dot(color=style.DARK, pointsize=6, stroke=1.3, artist_kws=style.ABOVE),
+                fill="strong",
+                legend=False,
+            )
+            .scale(y=order, fill=so.Nominal({True: True, False: False}))
+        )
+        style.draw(plot, axes)
+        small = so.Plot(single[single["title"] == title], x="value", y="setting").scale(y=order)
+        style.draw(small.add(so.Dot(color="#888888", pointsize=2.5), so.Shift(y=0.27)), axes)
         if title in references:
             axes.axvline(references[title], color="black", **style.DOTTED, label=reference)
-        for name, value in values.items():
-            row, single = settings.index(name), np.empty(0)
-            if not isinstance(value, Estimate):
-                single = metrics.vector(f"panels[{title!r}][{name!r}]", value)
-                value = metrics.over_targets(single)
-            bar = style.error(*np.reshape(value, (3, 1)))
-            look = strong if name in emphasis or not emphasis else weak
-            axes.errorbar(value.value, row, xerr=bar, fmt="o", **look, label="mean and 95% interval")
-            if len(single) > 1:  # just below the bar, which would hide them
-                axes.plot(single, np.full(len(single), row + 0.24), **_SMALL, label=each)
-        axes.set(xlabel=title, ylim=(len(settings) - 0.4, -0.6))
-        axes.locator_params(axis="x", nbins=5)
+        axes.set(xlabel=style.folded(in_words(title), 32), ylabel="", ylim=(len(settings) - 0.4, -0.6))
+        axes.grid(axis="y", color="#E4E4E4")
         axes.tick_params(axis="y", length=0)
-    every[0].set_yticks(range(len(settings)), settings)
-    return style.with_legend(figure, below=True)
+        axes.locator_params(axis="x", nbins=5)
+    style.outer(every)
+    _agree(dict(zip(panels, every, strict=True)))
+    every[0].plot([], [], color="#888888", linestyle="none", marker="o", markersize=2.5, label=each)
+    every[0].plot([], [], color=style.DARK, marker="o", label="mean and 95% interval")
+    means["label"] = means["title"]
+    picture.alt = _words(means.assign(model=""), "setting", "means with 95% intervals")
+    return style.with_legend(picture)
+
+
+def _agree(panels: dict) -> None:
+    """The same limits for the axes of titles that begin alike up to a colon."""
+    limits = {title: axes.get_xlim() for title, axes in panels.items()}
+    for title, axes in panels.items():
+        same = [
+            ends
+            for other, ends in limits.items()
+            if ":" in title and other.split(":")[0] == title.split(":")[0]
+        ]
+        axes.set_xlim(
+            np.array(same or [limits[title]]).min(0)[0], np.array(same or [limits[title]]).max(0)[1]
+        )
+
+
+def _words(frame, row: str, what: str) -> str:
+    """What rows of dots show: each panel with its highest and lowest."""
+    found = [
+        f"{in_words(label).replace(chr(10), ' ')}: "
+        + alt.ends(part["value"], [_named(*pair) for pair in zip(part[row], part["model"], strict=True)])
+        for label, part in frame.groupby("label", sort=False)
+    ]
+    return f"{what[0].upper()}{what[1:]} by {row}, {frame[row].nunique()} rows. {' '.join(found)}"
+
+
+def _named(name, model) -> str:
+    return f"{name}, {model}" if model else name

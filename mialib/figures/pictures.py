@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mialib.figures import style
+from mialib.figures import alt, style
 from mialib.measures import metrics
+from mialib.reporting.vocabulary import in_words
 
-PICTURE = 0.8  # inches; width of a picture in `gallery`
+PICTURE = 0.8  # inches; width of a picture in `gallery`, less where many stand in a row
 
 
 @style.theme()
@@ -21,9 +22,9 @@ def examples(data, member, nonmember, count: int = 16) -> Figure:
 
     data: a Dataset; member, nonmember: bool (n,).
     """
-    figure = Figure(figsize=(6.4, 1.5 if data.is_image else 2.6), layout="constrained")
-    panels = figure.subplots(2)
-    for axes, (title, mask) in zip(panels, (("members", member), ("non-members", nonmember)), strict=True):
+    picture, panels = style.figure(6.4, 1.5 if data.is_image else 2.6, columns=1, rows=2)
+    pairs = ("members", member), ("non-members", nonmember)
+    for axes, (title, mask) in zip(panels, pairs, strict=True):
         chosen = mask.nonzero()[:count, 0].to(data.x.device)
         x = data.x[chosen].cpu().numpy()
         if data.is_image:
@@ -31,7 +32,10 @@ def examples(data, member, nonmember, count: int = 16) -> Figure:
         axes.imshow(x, cmap="gray", aspect="equal" if data.is_image else "auto", interpolation="nearest")
         axes.set(title=title, xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    return figure
+    kind = "pictures" if data.is_image else "rows of features as stripes"
+    shown = ", ".join(f"{min(count, int(mask.sum()))} {title}" for title, mask in pairs)
+    picture.alt = f"The first {kind} of one model: {shown}."
+    return picture
 
 
 @style.theme()
@@ -47,7 +51,7 @@ def gallery(rows: Mapping, captions: Mapping[str, Sequence[str]] | None = None) 
     captions = {name: list(texts) for name, texts in (captions or {}).items()}
     count = _check_gallery(rows, captions)
     gap, line = 0.06, 0.19  # between pictures, height of a line of text; the unit is a picture's width
-    figure = Figure()  # its size is known at the end
+    figure = alt.Picture()  # its size is known at the end
     axes = figure.add_axes((0, 0, 1, 1))
     top, middles = 0.0, []
     for name, pictures in rows.items():
@@ -66,14 +70,26 @@ def gallery(rows: Mapping, captions: Mapping[str, Sequence[str]] | None = None) 
         lines = max((text.count("\n") + 1 for text in captions.get(name, [])), default=0)
         top += height + gap + line * lines
     axes.set(xlim=(0, count), ylim=(top, 0), xticks=[], aspect="auto")
-    axes.set_yticks(middles, list(rows))
+    axes.set_yticks(middles, [style.folded(in_words(name), 24) for name in rows])
     axes.tick_params(length=0, pad=2)
     axes.spines[:].set_visible(False)
     figure.draw_without_rendering()
     labels = max(label.get_window_extent().width for label in axes.get_yticklabels()) / figure.dpi + 0.1
-    width, height = labels + PICTURE * count, PICTURE * top
+    size = min(PICTURE, (style.WIDTH - labels) / count)
+    width, height = labels + size * count, size * top
     figure.set_size_inches(width, height)
-    axes.set_position((labels / width, 0, PICTURE * count / width, 1))
+    axes.set_position((labels / width, 0, size * count / width, 1))
+    kind = (
+        "pictures" if any(pictures.ndim > 2 for pictures in rows.values()) else "rows of features as stripes"
+    )
+    figure.alt = (
+        f"{count} {kind} in each of {len(rows)} lines, to be compared: {alt.listed(map(in_words, rows))}."
+    )
+    if captions:
+        written = "; ".join(
+            f"{in_words(name)}: {', '.join(texts)}" for name, texts in list(captions.items())[:4]
+        )
+        figure.alt += f" Written below the first lines: {written}."
     return figure
 
 

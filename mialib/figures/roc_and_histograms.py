@@ -1,10 +1,13 @@
 """Members against non-members: ROC curves, and how a signal is distributed over both."""
 
 import numpy as np
+import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 
-from mialib.figures import style
+from mialib.figures import alt, style
 from mialib.measures import metrics
+from mialib.reporting.vocabulary import in_words
 
 
 @style.theme()
@@ -12,22 +15,32 @@ def roc(curves: dict, title: str = "") -> Figure:
     """ROC curves on log-log axes with the chance line.
 
     curves: label -> (member, margin), each (n,), or lists of such arrays, one for each target, which are
-        pooled.
+        pooled. Scores of so few values that only one or two rates can be chosen are marks without a line.
     The axes begin at the smallest rate that can be resolved, 1 / (number of non-members).
     """
-    pooled = {label: (_pool(member), _pool(margin)) for label, (member, margin) in curves.items()}
-    figure, axes = style.figure(4.2, 4.2)
+    pooled = {in_words(label): (_pool(member), _pool(margin)) for label, (member, margin) in curves.items()}
+    picture, axes = style.figure(4.6, 4.0)
     limit = 1 / max(np.sum(member == 0) for member, _ in pooled.values())
     axes.plot([limit, 1], [limit, 1], color=style.FAINT, linewidth=1, label="chance")
-    for (label, (member, margin)), look in zip(pooled.items(), style.series(len(pooled)), strict=True):
-        del look["marker"]  # a curve of steps has a point for each example
-        area = metrics.auc(member, margin).value
-        axes.plot(
-            *metrics.roc(member, margin), **look, drawstyle="steps-post", label=f"{label} (AUC {area:.2f})"
-        )
+    areas = {}
+    for (label, look), (member, margin) in zip(style.looks(pooled).items(), pooled.values(), strict=True):
+        areas[label] = metrics.auc(member, margin).value
+        fpr, tpr = metrics.roc(member, margin)
+        label = f"{label} (AUC {areas[label]:.2f})"
+        chosen = (np.minimum(fpr, tpr) < 1) & (np.maximum(fpr, tpr) > 0)  # neither all nor none
+        if chosen.sum() <= 2:
+            point = look | {"linestyle": "none", "clip_on": not chosen.any(), "zorder": 3}
+            axes.plot(*np.maximum([fpr, tpr], limit)[:, chosen], **point, markersize=7, label=label)
+        else:
+            line = {"color": look["color"], "linestyle": look["linestyle"], "drawstyle": "steps-post"}
+            axes.plot(fpr[tpr > 0], tpr[tpr > 0], **line, label=label)
     axes.set(xscale="log", yscale="log", xlim=(limit, 1), ylim=(limit, 1), aspect="equal", title=title)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
-    return style.with_legend(figure)
+    picture.alt = (
+        f"ROC curves on logarithmic axes from a rate of {limit:.2g}: {alt.listed(pooled)}. "
+        f"Area under the curve: {alt.ends(areas.values(), areas)} Chance is the diagonal."
+    )
+    return style.with_legend(picture)
 
 
 @style.theme()
@@ -42,26 +55,39 @@ def divergence(member, values: dict, label="true-class confidence", kind="histog
     if kind not in ("histogram", "ecdf"):
         raise ValueError(f"kind is {kind!r}; it must be 'histogram' or 'ecdf'")
     member = _pool(member).astype(bool)
-    values = {title: _pool(signal) for title, signal in values.items()}
-    figure, panels = style.figure(2.9 * len(values) + 0.5, 3.2, columns=len(values), sharex=True, sharey=True)
+    groups = np.where(member, "members", "non-members")
+    values = {in_words(title): _pool(signal) for title, signal in values.items()}
     everything = np.concatenate(list(values.values()))
     edges = np.histogram_bin_edges(everything, bins)
-    groups = (("members", member, style.MIDDLE, "-"), ("non-members", ~member, style.DARK, "--"))
+    looks = {
+        "members": {"color": style.MIDDLE, "linestyle": "-"},
+        "non-members": {"color": style.DARK, "linestyle": "--"},
+    }
+    picture, panels = style.panels(len(values), 2.5, sharex=True, sharey=True)
     for axes, (title, signal) in zip(panels, values.items(), strict=True):
-        for name, group, color, line in groups:
+        frame = pd.DataFrame({"signal": signal, "group": groups})
+        for name, look in looks.items():
+            part = frame[frame["group"] == name]
             if kind == "ecdf":
-                axes.ecdf(signal[group], color=color, linestyle=line, label=name)
+                seaborn.ecdfplot(part, x="signal", ax=axes, **look)
             else:
-                shares = np.histogram(signal[group], edges)[0] / group.sum()
-                axes.stairs(shares, edges, color=color, linestyle=line, linewidth=1.5, label=name)
-                axes.stairs(shares, edges, color=color, fill=True, alpha=0.15)
-        means = f"mean: members {signal[member].mean():.3f}, non-members {signal[~member].mean():.3f}"
+                bars = {"element": "step", "stat": "probability", "bins": edges, "alpha": 0.15}
+                seaborn.histplot(part, x="signal", ax=axes, linewidth=1.3, **bars, **look)
+        means = f"mean: members {signal[member].mean():.3f},\nnon-members {signal[~member].mean():.3f}"
         axes.set_title(f"{title}\n{means}", fontsize=8)
-        axes.set_xlabel(label)
+        axes.set(xlabel=style.folded(label, 30), ylabel="")
+        axes.tick_params(labelbottom=True)
     if kind == "ecdf" and np.ptp(everything) > 0:
         panels[0].set_xlim(everything.min(), np.quantile(everything, 0.99))
-    panels[0].set_ylabel("share of examples" if kind == "histogram" else "cumulative share of examples")
-    return style.with_legend(figure, below=True)
+    columns, _ = style.grid(len(values))
+    for axes in panels[::columns]:
+        axes.set_ylabel("share of examples" if kind == "histogram" else "cumulative share")
+    gaps = [signal[member].mean() - signal[~member].mean() for signal in values.values()]
+    picture.alt = (
+        f"{'Histograms' if kind == 'histogram' else 'Cumulative shares'} of {label} for members and non-members: "
+        f"{alt.listed(values)}. Mean of members minus mean of non-members: {alt.ends(gaps, values)}"
+    )
+    return style.with_legend(picture, looks)
 
 
 def _pool(arrays) -> np.ndarray:

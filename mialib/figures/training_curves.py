@@ -5,9 +5,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from seaborn import objects as so
 
-from mialib.figures import style
+from mialib.figures import alt, style
 from mialib.measures import metrics
+from mialib.reporting.vocabulary import in_words
+
+_MOST_LAYERS = 7  # lines with a colour of their own
 
 
 @style.theme()
@@ -23,42 +27,57 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
         raise ValueError("curves is empty; it must hold at least one panel")
     if baseline is not None and baseline not in curves:
         raise ValueError(f"baseline is {baseline!r}; the panels are {list(curves)}")
-    tables = {title: _by_epoch(title, parts) for title, parts in curves.items()}
-    columns = min(len(tables), 4)
-    lines = -(-len(tables) // columns)
-    figure = Figure(figsize=(2.2 * columns + 0.6, 2 * lines + 0.8), layout="constrained")
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for spare in panels[len(tables) :]:
-        spare.remove()
+    frame = pd.concat(
+        (
+            _by_epoch(title, name, targets)
+            for title, parts in curves.items()
+            for name, targets in _two(title, parts)
+        ),
+        ignore_index=True,
+    )
     looks = {
         "train": {"color": style.DARK, "linestyle": "-"},
         "test": {"color": style.MIDDLE, "linestyle": "--"},
     }
-    for index, (axes, (title, parts)) in enumerate(zip(panels, tables.items(), strict=False)):
-        for name, look in looks.items():
-            epochs, low, mean, high = parts[name]
-            axes.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
-            axes.plot(epochs, mean, **look, label=name)
-        for name, look in looks.items() if baseline not in (None, title) else ():
-            epochs, _, mean, _ = tables[baseline][name]
-            axes.plot(epochs, mean, **look | {"color": style.FAINT}, zorder=1.5, label=f"{name}, {baseline}")
-        axes.set_title(title)
-        if index + columns >= len(tables):  # nothing below it
-            axes.set_xlabel("epoch")
-            axes.tick_params(labelbottom=True)
-        if index % columns == 0:
-            axes.set_ylabel(label)
-    longest = max(epochs[-1] for parts in tables.values() for epochs, *_ in parts.values())
-    panels[0].set_xlim(1, max(longest, 2))
-    panels[0].locator_params(axis="x", integer=True, nbins=5)
-    return style.with_legend(figure, below=True)
+    if baseline is not None:
+        means = frame[frame["title"] == baseline].drop(columns=["low", "high"])
+        means = means.assign(curve=means["curve"] + f", {in_words(baseline)}")
+        for name in ("train", "test"):
+            looks[f"{name}, {in_words(baseline)}"] = looks[name] | {"color": style.FAINT}
+        frame = pd.concat(
+            [*(means.assign(title=title) for title in curves if title != baseline), frame], ignore_index=True
+        )
+    columns, rows = style.grid(len(curves), 4)
+    picture, _ = style.figure(min(style.WIDTH, 2.6 * columns + 0.6), 1.9 * rows + 0.3)
+    picture.clear()
+    longest = max(frame["epoch"].max(), 2)
+    scales = style.scales({name: look | {"marker": ""} for name, look in looks.items()})
+    del scales["marker"]
+    plot = (
+        so.Plot(frame, x="epoch", color="curve", linestyle="curve")
+        .facet("title", wrap=columns, order=list(curves))
+        .add(so.Band(alpha=0.15, edgewidth=0), ymin="low", ymax="high", linestyle=None, legend=False)
+        .add(so.Path(), y="mean", legend=False)
+        .scale(**scales)
+        .limit(x=(1, longest))
+        .label(x="epoch", y=label, title=in_words)
+    )
+    style.draw(plot, picture)
+    picture.axes[0].locator_params(axis="x", integer=True, nbins=5)
+    last = frame[frame["curve"] == "test"].groupby("title", sort=False).last()["mean"]
+    picture.alt = (
+        f"{label.capitalize()} by epoch on training and test examples, {len(curves)} panels: "
+        f"{alt.listed(map(in_words, curves))}. At the end, on test examples: {alt.ends(last, map(in_words, last.index))}"
+    )
+    return style.with_legend(picture, looks)
 
 
 @style.theme()
 def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z|| / ||W||") -> Figure:
     """The residual of ADMM after each iteration: mean over models, with the least to the greatest as a band.
 
-    curves: name, say of a layer, -> (models, iterations), none below 0; "all" is drawn thick and black.
+    curves: layer's name -> (models, iterations), none below 0, named by its place; "all" is drawn thick and black. Of
+        more than seven layers only those that end highest and lowest are named, the others are grey.
     goal: residual to reach, a dotted line.
     The y axis is logarithmic, with a 0 marked at its foot where some are 0. A nan leaves a gap in its line.
     """
@@ -73,16 +92,42 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
     seen = np.concatenate([values.ravel() for values in curves.values()] + [[goal or np.nan]])
     least = min(seen[seen > 0], default=1.0)
     zero = 0.35 * 10 ** np.floor(np.log10(least / 0.7))  # the place of 0: lower, and between two decades
-    parts = [name for name in curves if name != "all"]
-    looks = dict(zip(parts, style.series(len(parts)), strict=True))
-    looks["all"] = {"color": "black", "linewidth": 3, "zorder": 3}
-    figure, axes = style.figure(4.6, 3.6)
-    for name, values in curves.items():
-        iterations = np.arange(values.shape[1]) + 1
-        drawn = values.min(0), values.mean(0), values.max(0)
-        low, mean, high = (np.where(line == 0, zero, line) for line in drawn)
-        axes.fill_between(iterations, low, high, color=looks[name]["color"], alpha=0.1, linewidth=0)
-        axes.plot(iterations, mean, **looks[name], markevery=-(-len(iterations) // 12), label=name)
+    layers = [name for name in curves if name != "all"]
+    names = {name: _layer(place, name) for place, name in enumerate(layers, 1)} | {"all": "all"}
+    frame = pd.concat(
+        (
+            pd.DataFrame(
+                {"low": values.min(0), "mean": values.mean(0), "high": values.max(0), "line": names[name]}
+            )
+            .rename_axis("iteration")
+            .reset_index()
+            for name, values in curves.items()
+        ),
+        ignore_index=True,
+    )
+    frame["iteration"] += 1
+    last = {names[name]: values[:, -1].mean() for name, values in curves.items()}
+    looks = {name: look | {"linewidth": 1.4} for name, look in style.looks(_told(last)).items()}
+    grey = {"color": "#CCCCCC", "linestyle": "-", "marker": "", "linewidth": 0.8}
+    others = {name: grey for name in last if name not in looks and name != "all"}
+    looks |= (
+        {"all": {"color": "black", "linestyle": "-", "marker": "", "linewidth": 3}} if "all" in curves else {}
+    )
+    both = others | looks
+    low_to_high = frame.replace({"low": {0: zero}, "mean": {0: zero}, "high": {0: zero}})
+    plot = (
+        so.Plot(low_to_high, x="iteration", color="line")
+        .add(so.Band(alpha=0.1, edgewidth=0), ymin="low", ymax="high", legend=False)
+        .add(so.Path(pointsize=4), y="mean", linestyle="line", marker="line", linewidth="line", legend=False)
+        .scale(
+            linewidth=so.Nominal({name: look["linewidth"] for name, look in both.items()}),
+            **style.scales(both),
+        )
+    )
+    picture, axes = style.figure(5.4, 3.2)
+    style.draw(plot, axes)
+    if others:
+        axes.plot([], [], **grey, label=f"the {len(others)} other layers")
     if goal is not None:
         axes.axhline(goal, color="black", **style.DOTTED, label="goal")
     axes.set_yscale("log")
@@ -91,7 +136,11 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
         axes.text(-0.02, zero, "0", transform=axes.get_yaxis_transform(), ha="right", va="center")
     axes.locator_params(axis="x", integer=True, nbins=10)
     axes.set(xlabel="iteration of ADMM", ylabel=label)
-    return style.with_legend(figure)
+    picture.alt = (
+        f"{label} of {len(layers)} layers over {frame['iteration'].max()} iterations of ADMM, on a logarithmic axis. "
+        f"At the end: {alt.ends(last.values(), last)}" + ("" if goal is None else f" The goal is {goal:g}.")
+    )
+    return style.with_legend(picture, looks)
 
 
 @style.theme()
@@ -99,22 +148,34 @@ def magnitudes(weights: Mapping[str, np.ndarray], kept: int) -> Figure:
     """Magnitudes of one layer's weights from the largest to the smallest, both axes logarithmic.
 
     weights: state of the layer (say, before and after ADMM) -> its weights, any shape. The axis spans five decades.
-    kept: how many may stay, a dotted line: what stands right of it is what pruning takes away.
+    kept: how many may stay, a dotted line: what stands right of it is what pruning takes away. Lines break there.
     """
     if not weights:
         raise ValueError("weights is empty; it must hold at least one state of the layer")
-    figure, axes = style.figure(4.6, 3.6)
-    for (name, values), look in zip(weights.items(), style.series(len(weights)), strict=True):
-        sorted_ = -np.sort(-np.abs(np.ravel(metrics.numbers(values))))
-        sorted_ = sorted_[sorted_ > 0]
-        axes.plot(
-            np.arange(len(sorted_)) + 1, sorted_, color=look["color"], linestyle=look["linestyle"], label=name
-        )
-    largest = max(float(np.abs(metrics.numbers(values)).max()) for values in weights.values())
-    axes.set_ylim(largest / 1e5, largest * 2)  # what is smaller than that is as good as nothing
+    looks = style.looks(map(in_words, weights))
+    sizes = {name: -np.sort(-np.abs(np.ravel(metrics.numbers(values)))) for name, values in weights.items()}
+    frame = pd.concat(
+        (
+            pd.DataFrame({"rank": np.arange(len(size)) + 1, "size": size, "state": in_words(name)})
+            for name, size in sizes.items()
+        ),
+        ignore_index=True,
+    )
+    frame = frame[frame["size"] > 0].assign(part=frame["rank"] > kept)
+    picture, axes = style.figure(5.4, 3.2)
+    scales = {part: scale for part, scale in style.scales(looks).items() if part != "marker"}
+    line = so.Plot(frame, x="rank", y="size", color="state", linestyle="state", group="part").scale(**scales)
+    style.draw(line.add(so.Path(), legend=False), axes)
+    largest = frame["size"].max()
     axes.axvline(kept, color="black", **style.DOTTED, label=f"the {kept:,} that stay")
     axes.set(xscale="log", yscale="log", xlabel="rank of the weight", ylabel="magnitude")
-    return style.with_legend(figure)
+    axes.set_ylim(largest / 1e5, largest * 2)  # what is smaller than that is as good as nothing
+    first = {name: size[min(kept, len(size) - 1)] for name, size in sizes.items()}
+    picture.alt = (
+        f"Magnitudes of a layer's weights by rank, both axes logarithmic: {alt.listed(looks)}. "
+        f"The largest weight after the {kept:,} that stay: {alt.ends(first.values(), map(in_words, first))}"
+    )
+    return style.with_legend(picture, {name: look | {"marker": ""} for name, look in looks.items()})
 
 
 @style.theme()
@@ -124,33 +185,55 @@ def grids(weights: np.ndarray, quantized: Mapping[str, np.ndarray]) -> Figure:
     weights: (n,), before, drawn faintly behind every panel as a histogram.
     quantized: panel title -> (n,), after; a bar for each value that is left, its height the share of weights there.
     """
-    figure, panels = style.figure(
-        max(2.1 * len(quantized), 2.9) + 0.3, 2.3, columns=len(quantized), sharex=True
-    )
-    edges = np.histogram_bin_edges(weights, 60)
+    picture, panels = style.panels(len(quantized), 1.9, each=2.4, sharex=True)
+    left = {}
     for axes, (title, values) in zip(panels, quantized.items(), strict=True):
         kept, counts = np.unique(values, return_counts=True)
-        shares, before = counts / len(values), np.histogram(weights, edges)[0] / len(weights)
-        axes.stairs(before / before.max(), edges, fill=True, color=style.FAINT, label="before (own scale)")
-        thin = min(1.5, 60 / len(kept))
-        axes.vlines(kept, 0, shares / shares.max(), color=style.DARK, linewidth=thin, label="after")
+        left[title] = len(kept)
+        frame = pd.DataFrame({"weight": kept, "share": counts / counts.max(), "foot": 0.0})
+        heights, edges = np.histogram(weights, 60)
+        axes.stairs(heights / heights.max(), edges, fill=True, color=style.FAINT, label="before (own scale)")
+        bars = so.Range(color=style.DARK, linewidth=min(1.5, 60 / len(kept)))
+        style.draw(so.Plot(frame, x="weight", ymin="foot", ymax="share").add(bars), axes)
+        axes.plot([], [], color=style.DARK, label="after")
         if len(kept) <= 32:  # where few weights are, a bar is too short to see
             axes.plot(kept, [0] * len(kept), "v", color=style.DARK, markersize=4, clip_on=False)
-        axes.set(title=f"{title}: {len(kept)} values", xlabel="weight", yticks=[])
+        axes.set(title=f"{title}: {len(kept)} values", xlabel="weight", ylabel="", yticks=[])
+        axes.tick_params(labelbottom=True)
         axes.spines["left"].set_visible(False)
-    panels[0].set_ylabel("share of weights")
-    return style.with_legend(figure, below=True)
+    picture.supylabel("share of weights", fontsize=9)
+    picture.alt = (
+        f"Histograms of a layer's {np.size(weights):,} weights before and after quantisation to "
+        f"{alt.listed(left)}. Values left: {alt.ends(left.values(), left)}"
+    )
+    return style.with_legend(picture)
 
 
-def _by_epoch(title, parts) -> dict:
-    """For "train" and "test": epochs from 1; least, mean and greatest over the targets that reach each."""
+def _layer(place: int, name: str) -> str:
+    """A layer by its place in the network; other names in words."""
+    return f"layer {place}" if name.endswith(".weight") else in_words(name)
+
+
+def _told(last: dict) -> list:
+    """The lines with a colour of their own: all of a few, else the two that end highest and lowest."""
+    layers = sorted((name for name in last if name != "all"), key=lambda name: -np.nan_to_num(last[name]))
+    return (
+        [name for name in last if name != "all"] if len(layers) <= _MOST_LAYERS else layers[:2] + layers[-2:]
+    )
+
+
+def _two(title, parts) -> list:
+    """The pairs "train" and "test" of a panel."""
     if set(parts) != {"train", "test"}:
         raise ValueError(f"curves[{title!r}] holds {sorted(parts)}; it must hold 'train' and 'test'")
-    made = {}
-    for name, targets in parts.items():
-        sequences = [metrics.numbers(target) for target in targets]
-        if not sequences or any(target.ndim != 1 or len(target) == 0 for target in sequences):
-            raise ValueError(f"curves[{title!r}][{name!r}] must hold a number for each epoch of each target")
-        values = pd.DataFrame(map(pd.Series, sequences))  # shorter rows end in nan, which the next line skips
-        made[name] = values.columns + 1, values.min(), values.mean(), values.max()
-    return made
+    return [(name, parts[name]) for name in ("train", "test")]
+
+
+def _by_epoch(title, name, targets) -> pd.DataFrame:
+    """Epochs from 1; least, mean and greatest over the targets that reach each."""
+    sequences = [metrics.numbers(target) for target in targets]
+    if not sequences or any(target.ndim != 1 or len(target) == 0 for target in sequences):
+        raise ValueError(f"curves[{title!r}][{name!r}] must hold a number for each epoch of each target")
+    values = pd.DataFrame(map(pd.Series, sequences))  # shorter rows end in nan, which the next line skips
+    ends = {"low": values.min(), "mean": values.mean(), "high": values.max()}
+    return pd.DataFrame({"epoch": values.columns + 1, **ends, "title": title, "curve": name})

@@ -79,3 +79,25 @@ def test_widths_in_words_and_differences_in_points():
     assert [vocabulary.width_name(b) for b in (1, 1.58, 32)] == ["1 bit", "1.58 bits", "32 bits"]
     assert vocabulary.in_points(Estimate(-0.14, -0.152, 0.0028)) == "-14.0 [-15.2, +0.3]"
     assert vocabulary.in_points(Estimate(0.5)) == "+50.0 [+nan, +nan]"
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("adversarial_regularization 0.5", "adversarial regularisation 0.5"),
+        ("dp_sgd 1, fine-tuning only", "DP-SGD 1, fine-tuning only"),
+        ("samia, l1_unstructured 0.7", "SAMIA, magnitude pruning 0.7"),
+        ("G + H + I, retrained", "purifier against a decoder and a judge, retrained"),
+        ("G", "purifier"),
+        ("G ADMM and game", "G ADMM and game"),  # a letter that numbers an arm
+        ("none", "no defence"),
+        ("none of these", "none of these"),
+        ("tpr_at_0.01", "TPR at 1% FPR"),
+        ("an_unknown_name 2", "an unknown name 2"),
+        ("$x_1$", "$x_1$"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_code_names_are_put_into_words_and_unknown_ones_lose_their_underscores(text, words):
+    assert vocabulary.in_words(text) == words
+    assert vocabulary.in_words(words) == words

@@ -1,0 +1,64 @@
+"""What a figure says in words, and how these words travel: into the notebook, its HTML, a site and the PNG."""
+
+import io
+
+from matplotlib.figure import Figure
+
+
+class Picture(Figure):
+    """A figure with one or two sentences of what it shows, `alt`, for whoever cannot see it.
+
+    Jupyter stores them beside the image, as the output's `metadata["image/png"]["alt"]`, where nbconvert's HTML looks
+    for them, and as its plain text. `described` puts them where MyST-NB looks.
+    """
+
+    alt = ""
+
+    def png(self) -> bytes:
+        """The picture at 150 dots an inch, with `alt` as its Description."""
+        content = io.BytesIO()
+        words = getattr(self, "alt", "")  # a plain Figure has none
+        kept = {"Description": words} if words else {}
+        self.savefig(content, format="png", dpi=150, bbox_inches="tight", metadata=kept)
+        return content.getvalue()
+
+    def _repr_png_(self) -> bytes:  # where no `%matplotlib inline` draws it
+        return self.png()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        if not self.alt:
+            return {}, {}
+        return {"text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+def described(notebook: dict) -> dict:
+    """The notebook (as JSON) with its outputs' alt texts as options of their cells, for MyST-NB; changed in place.
+
+    MyST-NB 1.4 reads `alt` from the cell's metadata alone: {"mystnb": {"image": {"alt": ...}}}.
+    """
+    for cell in notebook["cells"]:
+        found = [
+            output.get("metadata", {}).get("image/png", {}).get("alt") for output in cell.get("outputs", [])
+        ]
+        if texts := list(dict.fromkeys(filter(None, found))):
+            cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})["alt"] = " ".join(texts)
+    return notebook
+
+
+def listed(names) -> str:
+    """ "a", "a and b", "a, b and c"; of more than eight the first six and how many are left."""
+    names = list(map(str, names))
+    if len(names) > 8:
+        names[6:] = [f"{len(names) - 6} more"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def ends(values, names, unit="") -> str:
+    """Where the highest and the lowest of `values` lie: "Highest 0.91 (a), lowest 0.5 (b)."; nan counts for none."""
+    found = sorted(
+        (float(value), str(name)) for value, name in zip(values, names, strict=True) if value == value
+    )
+    if not found:
+        return "Nothing could be measured."
+    (low, lowest), (high, highest) = found[0], found[-1]
+    return f"Highest {high:.3g}{unit} ({highest}), lowest {low:.3g}{unit} ({lowest})."
