@@ -4,7 +4,7 @@ The data's way is one way, and the rooms tell it in this order; a room imports f
 
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
-The last room, `params`, says what notebooks may ask of the others. Beside them stand `places` (of files), `store`, `hashing` and
+The room `params` says what notebooks may ask of the others; `site` makes pages of what they leave. Beside them stand `places` (of files), `store`, `hashing` and
 `reach` (nothing is computed twice), `streams` (of random numbers), `progress`, `running` (of notebooks), `planning` (of runs: `counting`
 counts their work, `made_up` stands in for what it would give, `pace` says how long it takes) and `cli`. A room is imported when
 it is first used; what it says aloud stands in its `__init__.pyi`.
@@ -31,6 +31,7 @@ ROOMS = (
     "reporting",
     "figures",
     "params",
+    "site",
 )
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE / "repository"  # where an installation has notebooks/ and params/
