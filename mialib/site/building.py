@@ -48,6 +48,7 @@ def build(results: Path, folder: Path) -> list[str]:
         raise FileExistsError(f"{folder} holds something else than a site; name a folder of its own")
     try:
         from sphinx.application import Sphinx
+        from sphinx.util.docutils import docutils_namespace
 
         mathjax = distribution("sphinx-mathjax-offline").locate_file(
             f"sphinx-mathjax-offline/static/mathjax/{_MATHJAX}"
@@ -62,13 +63,20 @@ def build(results: Path, folder: Path) -> list[str]:
         shutil.copyfile(Path(__file__).with_name("site.css"), static / "site.css")
         pages.write(results, sources, extra)
         folders = {"html_static_path": [str(static)], "html_extra_path": [str(extra)]}
-        said = io.StringIO()
+        told = io.StringIO()
         trees = Path(place) / "trees"
-        app = Sphinx(
-            sources, None, made, trees, "html", confoverrides=_SETTINGS | folders, status=None, warning=said
-        )
-        app.build()
-        said = _COLOURS.sub("", said.getvalue()).replace(f"{sources}/", "")
+        with docutils_namespace():  # what a site adds to docutils ends with it
+            Sphinx(
+                sources,
+                None,
+                made,
+                trees,
+                "html",
+                confoverrides=_SETTINGS | folders,
+                status=None,
+                warning=told,
+            ).build()
+        said = _COLOURS.sub("", told.getvalue()).replace(f"{sources}/", "")
         wrong = said.splitlines() + checking.problems(made)
         if folder.exists():
             shutil.rmtree(folder)

@@ -77,14 +77,14 @@ def problems(site: Path) -> list[str]:
     found = []
     for path, page in pages.items():
         wrong = [f"loads {target}" for target in page.loaded if _foreign(target)]
-        inside = [target for target in (*page.links, *page.loaded) if not urlsplit(target).scheme]
+        inside = [target for target in (*page.links, *page.loaded) if _inside(target)]
         wrong += [f"links to {target}, which is not there" for target in inside if _dead(target, path, pages)]
         wrong += [f"has {page.bare} pictures without alternative text"] * bool(page.bare)
         found += [f"{path.relative_to(site)} {text}" for text in dict.fromkeys(wrong)]
     for path in sorted(site.rglob("*.css")):
         loaded = [target for target in in_css(path.read_text(encoding="utf-8")) if not target.startswith("#")]
         wrong = [f"loads {target}" for target in loaded if _foreign(target)]
-        inside = [target for target in loaded if not urlsplit(target).scheme]
+        inside = [target for target in loaded if _inside(target)]
         wrong += [f"loads {target}, which is not there" for target in inside if _dead(target, path, {})]
         found += [f"{path.relative_to(site)} {text}" for text in dict.fromkeys(wrong)]
     return found
@@ -99,6 +99,11 @@ def _read(path: Path) -> _Page:
 def _foreign(target: str) -> bool:
     parts = urlsplit(target)
     return bool(parts.netloc) or parts.scheme not in ("", "data")
+
+
+def _inside(target: str) -> bool:
+    parts = urlsplit(target)
+    return not parts.scheme and not parts.netloc
 
 
 def _dead(target: str, path: Path, pages: dict[Path, _Page]) -> bool:

@@ -100,7 +100,7 @@ class Run:
             ]
             for notebook in (nbformat.read(self.notebook, as_version=4), self.content)
         )
-        return "as it is now" if now == then else "has changed since"
+        return "is as it was executed" if now == then else "has changed since"
 
 
 def found(results: Path) -> list[Run]:
