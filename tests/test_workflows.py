@@ -25,7 +25,9 @@ def commands(name):
 
 def versions(name):
     """The entries of the nightly's table, by name."""
-    return {entry["name"]: entry for entry in read(name)["jobs"]["everything"]["strategy"]["matrix"]["include"]}
+    return {
+        entry["name"]: entry for entry in read(name)["jobs"]["everything"]["strategy"]["matrix"]["include"]
+    }
 
 
 def test_there_are_two_workflows_for_pushes_and_nights():

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("myst_nb", reason="needs the extra `site`")
 pytest.importorskip("furo", reason="needs the extra `site`")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 WIDTHS = {"desk": 1280, "phone": 390}
+BETWEEN = (700, 1020, 1366, 1600)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,13 @@ def test_nothing_private_is_told(texts):
     assert [
         name for name, text in texts.items() if str(REPO_ROOT) in text or str(Path.home()) + "/" in text
     ] == []
+
+
+def test_git_ignores_the_site():
+    if not (REPO_ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "check-ignore", "-q", "outputs/.site/index.html"]
+    assert subprocess.run(command, cwd=REPO_ROOT).returncode == 0
 
 
 # In a browser
@@ -146,6 +155,12 @@ def test_pages_show_everything_in_a_browser(built, texts, opened, width):
             wrong[name] = found
         page.close()
     assert wrong == {}
+
+
+@pytest.mark.parametrize("width", BETWEEN)
+def test_no_width_between_makes_the_page_scroll(built, opened, width):
+    page, _ = opened(built / "yuan2022_pruning" / "location.html", width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize(
