@@ -4,10 +4,11 @@ The rooms follow the data's way, in this order; a room imports only from those b
 
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
 
-The last room, `params`, says what a notebook's parameters may be. Beside the rooms stand `places` (where files lie),
-`store`, `hashing` and `reach` (nothing is computed twice), `streams` (random numbers), `progress`, `running` (notebooks),
-`planning` (what a run would take: `counting` counts its work, `made_up` stands in for its results, `pace` measures how
-long it takes) and `cli`. A room is imported when it is first used; its `__init__.pyi` lists its public names.
+The room `params` says what a notebook's parameters may be; `site` makes pages of what runs leave. Beside the rooms stand
+`places` (where files lie), `store`, `hashing` and `reach` (nothing is computed twice), `streams` (random numbers), `progress`,
+`running` (notebooks), `planning` (what a run would take: `counting` counts its work, `made_up` stands in for its results,
+`pace` measures how long it takes) and `cli`. A room is imported when it is first used; its `__init__.pyi` lists its public
+names.
 """
 
 import os
@@ -31,6 +32,7 @@ ROOMS = (
     "reporting",
     "figures",
     "params",
+    "site",
 )
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE / "repository"  # where an installation has notebooks/ and params/

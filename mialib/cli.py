@@ -75,6 +75,8 @@ def _command(arguments: list[str] | None) -> int:
     build.add_argument("kind", type=_face_set, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
     build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
     build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
+    pages = commands.add_parser("site", help="build a site of all executed notebooks, for a browser")
+    pages.add_argument("folder", nargs="?", type=Path, help="gets the site (default: outputs/.site)")
     options = vars(parser.parse_args(arguments))
     command = COMMANDS[options.pop("command")]
     try:
@@ -284,6 +286,18 @@ def _faces(kind: str, archive: Path, root: Path) -> int:
     return 0
 
 
+def _site(folder: Path | None) -> int:
+    from mialib import places, site
+
+    results = outputs_root(stored_root()).absolute()
+    folder = (folder or results / ".site").absolute()
+    places.writable(folder, "name a folder that you can write to")
+    for problem in (wrong := site.build(results, folder)):
+        print(f"mialib: {problem}", file=sys.stderr)
+    print(folder / "index.html")
+    return 1 if wrong else 0
+
+
 def _init(folder: Path) -> int:
     """Copy the notebooks and their parameters into a folder, where they can be changed and run."""
     names = "notebooks", "params"
@@ -297,7 +311,15 @@ def _init(folder: Path) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "plan": _plan, "list": _list, "init": _init, "overview": _overview, "faces": _faces}
+COMMANDS = {
+    "run": _run,
+    "plan": _plan,
+    "list": _list,
+    "init": _init,
+    "overview": _overview,
+    "site": _site,
+    "faces": _faces,
+}
 
 
 def _say_stopped() -> None:

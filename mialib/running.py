@@ -25,8 +25,8 @@ from papermill.exceptions import PapermillExecutionError
 
 from mialib import REPO_ROOT, environment, outputs_root, reporting, store
 from mialib.reporting import tables
+from mialib.site.links import LINK
 
-_LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]+)\)")
 # what a run leaves in its folder beside the executed notebook
 _RESULTS = ("metrics.json", "rows.csv.gz", "margins.npz", "figures/*.png")
 _FILES = (".ipynb", ".md", ".yaml", ".json", ".png")  # a link to one of these is meant to lead to a file
@@ -150,7 +150,7 @@ def relink(notebook: NotebookNode, before: Path, now: Path) -> None:
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = _LINK.sub(changed, cell.source)
+            cell.source = LINK.sub(changed, cell.source)
 
 
 @contextmanager

@@ -196,6 +196,6 @@ def test_links_that_work_stay_as_they_are(tmp_path):
 def test_links_of_stored_notebooks_lead_somewhere(path):
     cells = nbformat.read(path, 4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    targets = {target.partition("#")[0] for _, target in running._LINK.findall(text) if ":" not in target}
+    targets = {target.partition("#")[0] for _, target in running.LINK.findall(text) if ":" not in target}
     lost = {target for target in targets if target.endswith(running._FILES)}
     assert {target for target in lost if not (path.parent / target).exists()} == set()
