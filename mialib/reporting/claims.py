@@ -107,7 +107,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def family(table: pd.DataFrame, level: float = 0.05) -> str:
-    """What to make of so many verdicts, for the reader of a table of `compare`: two sentences.
+    """What to make of that many verdicts, for the reader of a table of `compare`: two sentences.
 
     How many intervals may be expected to miss, and how many verdicts would hold if all were to be right together with
     95 % (Holm 1979: the p-values in rising order, each against the level divided by how many are left; right whatever the
