@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from mialib import figures
-from tests.figures.test_results import drawn, legend, line
+from tests.figures.test_results import legend, line
 
 
 def epochs(*lengths):
