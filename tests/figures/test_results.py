@@ -160,7 +160,7 @@ def test_levels_as_ratios_stand_on_a_log_axis():
     named = figures.against_level(compressions(), "auc", xlabel="size", axis="ratio").axes[0]
     assert named.get_xlabel() == "size"
     plain = figures.against_level(compressions(), "auc").axes[0]
-    assert (plain.get_xscale(), plain.get_xlabel()) == ("linear", "sparsity")
+    assert plain.get_xscale() != "log" and plain.get_xlabel() == "sparsity"
 
 
 def test_ratios_that_crowd_lose_ticks_not_points():
