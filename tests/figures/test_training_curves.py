@@ -52,7 +52,9 @@ def test_learning_curves_show_the_baseline_in_the_other_panels():
         4,
         4,
     ]
-    np.testing.assert_allclose(line(figure.axes[3], "test, no defence").get_ydata(), [0.075, 0.125, 0.175, 0.225])
+    np.testing.assert_allclose(
+        line(figure.axes[3], "test, no defence").get_ydata(), [0.075, 0.125, 0.175, 0.225]
+    )
     assert legend(figure) == ["train", "test", "train, no defence", "test, no defence"]
     assert len({axes.get_ylim() for axes in figure.axes} | {axes.get_xlim() for axes in figure.axes}) == 2
     figure.draw_without_rendering()
