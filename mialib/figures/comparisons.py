@@ -162,7 +162,7 @@ def dots(
         style.draw(small.add(so.Dot(color="#888888", pointsize=2.5), so.Shift(y=0.27)), axes)
         if title in references:
             axes.axvline(references[title], color="black", **style.DOTTED, label=reference)
-        axes.set(xlabel=style.folded(in_words(title), 32), ylabel="", ylim=(len(settings) - 0.4, -0.6))
+        axes.set(xlabel=style.folded(in_words(title), 20), ylabel="", ylim=(len(settings) - 0.4, -0.6))
         axes.grid(axis="y", color="#E4E4E4")
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=5)

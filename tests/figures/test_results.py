@@ -68,14 +68,15 @@ def line(axes, label):
     return next(
         item
         for item in axes.get_lines()
-        if item.get_linestyle() == look.get_linestyle()
-        and to_hex(item.get_color()) == to_hex(look.get_color())
+        if to_hex(item.get_color()) == to_hex(look.get_color())
+        and item._unscaled_dash_pattern == look._unscaled_dash_pattern
+        and len(item.get_xdata())
     )
 
 
 def drawn(axes, label):
     """x and y of that line, where it has both."""
-    x, y = drawn(axes, label)
+    x, y = line(axes, label).get_data()
     return x[np.isfinite(y)], y[np.isfinite(y)]
 
 
@@ -140,7 +141,7 @@ def test_bars_leave_out_what_is_unresolved():
         for attack, value in (("gap", None), ("samia", 0.2))
     ]
     widths = [bar.get_width() for bar in figures.attack_bars(some, "tpr_at_0.01").axes[0].patches]
-    assert sorted(np.nan_to_num(widths)) == pytest.approx([0, 0.19])
+    assert sorted(np.nan_to_num(widths)) == pytest.approx([0.19])
 
 
 def test_levels_as_ratios_stand_on_a_log_axis():
@@ -159,7 +160,7 @@ def test_levels_as_ratios_stand_on_a_log_axis():
     named = figures.against_level(compressions(), "auc", xlabel="size", axis="ratio").axes[0]
     assert named.get_xlabel() == "size"
     plain = figures.against_level(compressions(), "auc").axes[0]
-    assert (plain.get_xscale(), plain.get_xlabel()) == ("linear", "sparsity")
+    assert plain.get_xscale() != "log" and plain.get_xlabel() == "sparsity"
 
 
 def test_ratios_that_crowd_lose_ticks_not_points():
