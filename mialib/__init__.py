@@ -100,6 +100,19 @@ def outputs_root(otherwise: Path | None = None) -> Path:
     return places.at(os.environ.get("MIALIB_OUTPUTS") or otherwise, "MIALIB_OUTPUTS")
 
 
+def version() -> str | None:
+    """Of the installed package, else of the checkout that it is imported from; None where neither says it."""
+    from importlib import metadata  # only who asks needs these
+
+    try:
+        return metadata.version("mialib")
+    except metadata.PackageNotFoundError:
+        import tomllib
+
+        project = REPO_ROOT / "pyproject.toml"
+        return tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else None
+
+
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
     """Set environment variables for what runs or is started within it; the old ones return afterwards."""

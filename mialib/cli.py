@@ -7,18 +7,23 @@ What takes seconds to import is imported where it is used, so that a signal meet
 """
 
 import argparse
+import difflib
+import itertools
 import json
 import logging
 import os
+import platform
+import re
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mialib import REPO_ROOT, environment, outputs_root, params, stored_root
+from mialib import REPO_ROOT, environment, outputs_root, params, stored_root, version
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is not known everywhere
 _LOGGERS = ("asyncio", "papermill")  # they report the end of a kernel that was ended
@@ -50,33 +55,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(arguments: list[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="mialib", description=__doc__.split("\n\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="execute a notebook with the parameters of a YAML file")
-    run.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
-    run.add_argument(
-        "--jobs", type=int, metavar="N", help="processes for training (default: the file's n_jobs)"
-    )
-    run.add_argument(
-        "--keep",
-        action="store_true",
-        help="write into outputs/ itself, over the results that are stored there",
-    )
-    plan = commands.add_parser(
-        "plan", help="count what a run would train and ask, and how long it would take"
-    )
-    plan.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
-    plan.add_argument("--jobs", type=int, metavar="N", help="processes that it would train in, as of run")
-    commands.add_parser("list", help="the runs in params/, and which have results in outputs/")
-    init = commands.add_parser("init", help="copy notebooks/ and params/ into a folder of your own")
-    init.add_argument("folder", type=Path)
-    commands.add_parser("overview", help="write outputs/README.md: the results of all runs on one page")
-    build = commands.add_parser("faces", help="build a face data set from its original archive")
-    build.add_argument("kind", type=_face_set, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
-    build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
-    build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
-    pages = commands.add_parser("site", help="build a site of all executed notebooks, for a browser")
-    pages.add_argument("folder", nargs="?", type=Path, help="gets the site (default: outputs/.site)")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = _parser()
+    word = next(
+        (one for one in arguments if not one.startswith("-")), None
+    )  # no option before it has a value
+    if word is not None and word not in COMMANDS:
+        nearest = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.0)[0]
+        parser.error(
+            f"unknown command {word!r}, did you mean {nearest!r}? There are {', '.join(COMMANDS)}; "
+            "'mialib --help' says what each does"
+        )
     options = vars(parser.parse_args(arguments))
     command = COMMANDS[options.pop("command")]
     try:
@@ -89,6 +78,99 @@ def _command(arguments: list[str] | None) -> int:
     except (ValueError, OSError) as error:
         print(f"mialib: {error}", file=sys.stderr)
         return 2
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser, *_):
+        from importlib import metadata  # only who asks needs it
+
+        print(f"mialib {version()}, Python {platform.python_version()}, torch {metadata.version('torch')}")
+        parser.exit()
+
+
+_EXAMPLES = {
+    "": """\
+  mialib list                                                what can be run
+  mialib plan params/yuan2022_pruning/location.yaml          how long it would take here
+  mialib run params/yuan2022_pruning/digits.yaml             half a minute to a few, on two cores
+  mialib COMMAND --help                                      more about one of them""",
+    "run": """\
+  mialib run params/yuan2022_pruning/digits.yaml
+  mialib run params/*/location.yaml --jobs 4                 one after the other, in four processes each
+  nohup mialib run params/wang2020_mcmia/digits.yaml 2> progress.log &
+                                                             a line every 30 seconds""",
+    "plan": """\
+  mialib plan params/yuan2022_pruning/location.yaml
+  mialib plan params/*/cifar10_small.yaml --jobs 8""",
+    "list": """\
+  mialib list
+  mialib list | grep location""",
+    "init": """\
+  mialib init my_audit && cd my_audit && mialib list""",
+    "overview": """\
+  mialib overview
+  MIALIB_OUTPUTS=results mialib overview                     of another folder, into its README.md""",
+    "site": """\
+  mialib site                                                then open outputs/.site/index.html
+  mialib site public                                         for a server""",
+    "faces": """\
+  mialib faces att att_faces.zip ~/data
+  mialib faces lfw lfw-funneled.tgz ~/data""",
+}
+_STATUSES = """\
+exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used; 130, 143 or 129 stopped by
+SIGINT (Ctrl-C), SIGTERM or SIGHUP: start again to go on, what was trained is kept"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    def described(name: str, about: str, end: str = "") -> dict:
+        examples = f"examples:\n{_EXAMPLES[name]}"
+        return {
+            "description": about,
+            "epilog": "\n\n".join(filter(None, (examples, end))),
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        }
+
+    parser = argparse.ArgumentParser(
+        prog="mialib",
+        **described(
+            "", "Run notebooks with parameters, plan or list what can be run, build data sets.", _STATUSES
+        ),
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="of mialib, Python and torch"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, about: str, end: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=about, **described(name, about[0].upper() + about[1:] + ".", end)
+        )
+
+    run = add("run", "execute a notebook with the parameters of a YAML file", _STATUSES)
+    run.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
+    run.add_argument(
+        "--jobs", type=int, metavar="N", help="processes for training (default: the file's n_jobs)"
+    )
+    run.add_argument(
+        "--keep",
+        action="store_true",
+        help="write into outputs/ itself, over the results that are stored there",
+    )
+    plan = add("plan", "count what a run would train and ask, and how long it would take")
+    plan.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
+    plan.add_argument("--jobs", type=int, metavar="N", help="processes that it would train in, as of run")
+    add("list", "the runs in params/, and which have results in outputs/")
+    init = add("init", "copy notebooks/ and params/ into a folder of your own")
+    init.add_argument("folder", type=Path)
+    add("overview", "write outputs/README.md: the results of all runs on one page")
+    build = add("faces", "build a face data set from its original archive")
+    build.add_argument("kind", type=_face_set, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
+    build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
+    build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
+    pages = add("site", "build a site of all executed notebooks, for a browser")
+    pages.add_argument("folder", nargs="?", type=Path, help="gets the site (default: outputs/.site)")
+    return parser
 
 
 def _found(path: Path) -> Path:
@@ -172,17 +254,39 @@ def _parameters(path: Path, notebook: Path, instead: dict, fitting: bool) -> dic
 
 def _list() -> int:
     print(
-        "* has results in outputs/ of the parameters that the file has now, - of others only; "
-        "the note is the file's first line"
+        "* has results in outputs/ of the parameters that the file has now, - of others only.\n"
+        "Run one with 'mialib run params/<notebook>/<run>.yaml'."
     )
-    files = {
-        path: str(path.relative_to(REPO_ROOT)) for path in sorted((REPO_ROOT / "params").glob("*/*.yaml"))
-    }
-    width = max(map(len, files.values()), default=0)
-    for path, name in files.items():
-        note = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].lstrip("# ")
-        print(f"{_mark(path)} {name:{width}} {note}")
+    for folder in sorted((REPO_ROOT / "params").iterdir()) if (REPO_ROOT / "params").is_dir() else ():
+        files = sorted(folder.glob("*.yaml"))
+        if not files:
+            continue
+        print(f"\nparams/{folder.name}/")
+        wide = max(len(path.name) for path in files) + 4
+        narrow = min(wide, _NAMES)
+        for path in files:
+            name, room = path.name, _COLUMNS - narrow
+            notes = textwrap.wrap(_note(path), room, max_lines=3, placeholder=" ...")
+            first = [] if len(name) + 4 > narrow else notes[:1]  # a long name stands on a line of its own
+            print(f"{_mark(path)} {name:{narrow - 2}}{''.join(first)}".rstrip())
+            for note in notes[len(first) :]:
+                print(" " * narrow + note)
     return 0
+
+
+_COLUMNS, _NAMES = 100, 40  # of a line of the list, and at most of its first column
+
+
+def _note(path: Path) -> str:
+    """What a parameter file's first line says, to the end of its last sentence."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    first, *others = [line.lstrip("# ") for line in comment] or [""]
+    rest = " ".join(others)
+    if first.endswith((".", "!", "?")) or not rest:
+        return first
+    end = re.split(r"(?<=[.!?])\s+(?=[A-Z])", rest)[0]
+    return f"{first} {end}"
 
 
 _NO_RESULTS = (
@@ -194,23 +298,51 @@ _NO_RESULTS = (
 )  # no file, or one of something else
 
 
-def _mark(path: Path) -> str:
-    """What results a parameter file has, stored or the user's own: * current, - of other parameters only, else blank."""
+def _results(notebook: str, run: str) -> list[dict]:
+    """What was stored of a run, and what the user's own was, where there is any."""
     found = []
     for root in {stored_root(), outputs_root()}:
         try:
-            content = json.loads((root / path.parent.name / path.stem / "metrics.json").read_bytes())
-            found.append(_influential(content["parameters"]))
+            content = json.loads((root / notebook / run / "metrics.json").read_bytes())
+            found.append(
+                {"parameters": _influential(content["parameters"]), "cost": content.get("provenance")}
+            )
         except _NO_RESULTS:
             pass
+    return found
+
+
+def _mark(path: Path) -> str:
+    """What results a parameter file has: * current, - of other parameters only, else blank."""
+    found = _results(path.parent.name, path.stem)
     if not found:
         return " "
     try:
-        values = params.checking.declared(_notebook(path)) | params.yaml_files.read(path)[0]
+        values = params.declared(_notebook(path)) | params.yaml_files.read(path)[0]
     except (OSError, ValueError):  # the file has become one that cannot be run
         return "-"
     wanted = _influential(values | {"run": path.stem})
-    return "*" if wanted in found else "-"
+    return "*" if wanted in [one["parameters"] for one in found] else "-"
+
+
+def _cost(path: Path, notebook: Path, parameters: dict) -> str:
+    """What the run will take, as far as that is known without counting: what it took the last time."""
+    wanted = _influential(params.declared(notebook) | parameters)
+    for one in _results(notebook.stem, parameters["run"]):
+        cost = one["cost"] or {}
+        if one["parameters"] == wanted and cost.get("seconds"):
+            trained = (
+                ""
+                if cost.get("trained") is None
+                else (
+                    f"; it trained {cost['trained']} networks and found {cost.get('found') or 0} in the cache"
+                )
+            )
+            return (
+                f"It took {cost['seconds'] / 60:.1f} minutes when these parameters were last run "
+                f"({cost.get('device') or 'device unknown'}{trained})."
+            )
+    return f"How long it takes is not known; 'mialib plan {path}' counts it."
 
 
 def _influential(parameters: dict) -> dict:
@@ -218,14 +350,14 @@ def _influential(parameters: dict) -> dict:
 
 
 def _run(files: list[Path], jobs: int | None, keep: bool) -> int:
-    from mialib import places, running, store
-    from mialib.data import own
-
     checked, problems = _checked([_found(path) for path in files], jobs, fitting=True)
     for problem in problems:  # all of all files, before the first of them runs for hours
         print(f"mialib: {problem}", file=sys.stderr)
     if problems:
         return 2
+    from mialib import places, running, store  # after the checks: these take seconds to import
+    from mialib.data import own
+
     root = stored_root() if keep else outputs_root()
     advice = f"{'leave out --keep and ' if keep else ''}{places.elsewhere('MIALIB_OUTPUTS')}"
     for _, notebook, parameters in checked:
@@ -233,21 +365,22 @@ def _run(files: list[Path], jobs: int | None, keep: bool) -> int:
     store.Store().ready()
     statuses = []
     for path, notebook, parameters in checked:
+        print(_cost(path, notebook, parameters))
         with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
             statuses.append(running.execute(notebook, parameters))
     return max(statuses)
 
 
 def _plan(files: list[Path], jobs: int | None) -> int:
-    from mialib import planning
-    from mialib.data import own
-
     # the machine that plans need not be the one that runs; what does not fit the data is found when they are loaded
     checked, problems = _checked([_found(path) for path in files], jobs, fitting=False)
     for problem in problems:
         print(f"mialib: {problem}", file=sys.stderr)
     if problems:
         return 2
+    from mialib import planning  # after the checks, as for `run`
+    from mialib.data import own
+
     statuses = []
     for path, notebook, parameters in checked:
         print(f"{notebook.stem}, run {parameters['run']!r}", flush=True)

@@ -14,7 +14,7 @@ import torch
 
 from mialib import counting, params, progress
 from mialib.counting import Counted
-from mialib.params import checking, machine
+from mialib.params import machine
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def plan(notebook: Path, parameters: dict) -> Plan:
         FileNotFoundError, params.Refused: its data are missing; its parameters do not fit data or machine.
     """
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    wanted = checking.declared(notebook) | parameters
+    wanted = params.declared(notebook) | parameters
     here = _on_this_machine(wanted)
     namespace: dict = {"__name__": "__main__"}
     began, ended = time.process_time(), None

@@ -8,8 +8,6 @@ import os
 import re
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,8 +21,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from mialib import REPO_ROOT, environment, outputs_root, reporting, store
-from mialib.reporting import tables
+from mialib import REPO_ROOT, environment, outputs_root, progress, reporting, store
 from mialib.site.links import LINK
 
 # what a run leaves in its folder beside the executed notebook
@@ -62,9 +59,10 @@ def execute(notebook: Path, parameters: dict) -> int:
     before = cache.entries()
     for path in (path for pattern in _RESULTS for path in folder.glob(pattern)):
         path.unlink()
+    cells = len(nbformat.read(notebook, as_version=4).cells) + 1  # papermill adds one, with the parameters
     print(f"{notebook.stem}, run {parameters['run']!r} -> {folder}", flush=True)
     try:
-        with _progress():
+        with _progress(f"{notebook.stem}, {parameters['run']}", cells) as watch:
             papermill.execute_notebook(
                 str(notebook),
                 str(executed),
@@ -73,7 +71,8 @@ def execute(notebook: Path, parameters: dict) -> int:
                 language="python",
                 kernel_manager_class=Kernel,
                 log_output=False,
-                progress_bar=True,
+                progress_bar=False,  # there is one display
+                on_cell_start=lambda cell, cell_index: setattr(watch, "cell", cell_index),
             )
     except PapermillExecutionError as error:
         print(
@@ -94,10 +93,14 @@ def execute(notebook: Path, parameters: dict) -> int:
     finally:
         if executed.exists():
             _tidy(executed, notebook.parent)
-    print(tables.headline(reporting.load(folder / "metrics.json")))
-    print(
-        f"\nexecuted notebook  {executed}\nmetrics            {folder / 'metrics.json'}\nfigures            {folder / 'figures'}"
-    )
+    print(reporting.tables.headline(reporting.load(folder / "metrics.json")))
+    places = {
+        "executed notebook": executed,
+        "metrics": folder / "metrics.json",
+        "rows": folder / "rows.csv.gz",
+        "figures": folder / "figures",
+    }
+    print("\n" + "\n".join(f"{name:18} {place}" for name, place in places.items() if place.exists()))
     return 0
 
 
@@ -154,27 +157,15 @@ def relink(notebook: NotebookNode, before: Path, now: Path) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[None]:
-    """Show on the terminal what the notebook's kernel writes to the progress file."""
-    over = threading.Event()
-
-    def follow(path: str):
-        with open(path) as file:
-            while not over.is_set():
-                sys.stderr.write(file.read())
-                sys.stderr.flush()
-                time.sleep(0.3)
-
+def _progress(title: str, cells: int) -> Iterator[progress.Watch]:
+    """Show on stderr what the notebook's kernel writes to the progress file."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "progress")
         Path(path).touch()
-        thread = threading.Thread(target=follow, args=(path,), daemon=True)
-        thread.start()
-        try:
-            # the kernel's connection file lies in the home folder otherwise, and there may be none
-            runtime = os.environ.get("JUPYTER_RUNTIME_DIR") or folder
-            with environment(MIALIB_PROGRESS=path, JUPYTER_RUNTIME_DIR=runtime):
-                yield
-        finally:
-            over.set()
-            thread.join()
+        # the kernel's connection file lies in the home folder otherwise, and there may be none
+        runtime = os.environ.get("JUPYTER_RUNTIME_DIR") or folder
+        with (
+            environment(MIALIB_PROGRESS=path, JUPYTER_RUNTIME_DIR=runtime),
+            progress.watched(path, title, cells) as watch,
+        ):
+            yield watch

@@ -4,6 +4,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,14 @@ def repository(tmp_path, monkeypatch):
         return path
 
     return write
+
+
+def listed(capsys):
+    """(mark, file, note) of each run that `mialib list` shows, all of one notebook."""
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:4] == ["", "params/small/"]
+    return [(line[0], *line[2:].split(maxsplit=1)) for line in lines[4:]]
 
 
 @pytest.fixture
@@ -226,8 +235,7 @@ def test_a_run_leaves_its_results_and_prints_the_headline(repository, capsys):
     printed = capsys.readouterr().out
     assert "gap" in printed and "0.6" in printed and "reproduced" in printed and str(folder) in printed
     assert "MIALIB_PROGRESS" not in os.environ
-    assert cli.main(["list"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["*", "params/small/first.yaml"]
+    assert listed(capsys) == [("*", "first.yaml")]
 
 
 def test_a_failing_notebook_exits_with_1_and_its_message(repository, capsys):
@@ -237,8 +245,7 @@ def test_a_failing_notebook_exits_with_1_and_its_message(repository, capsys):
     assert "RuntimeError: seven is too many" in message and "small.ipynb failed" in message
     assert (Path(os.environ["MIALIB_OUTPUTS"]) / "small" / "bad" / "executed.ipynb").exists()  # up to there
     assert "It put nothing into the cache" in message and "start again" not in message
-    cli.main(["list"])
-    assert capsys.readouterr().out.splitlines()[1].split()[0] == "params/small/bad.yaml"
+    assert listed(capsys) == [(" ", "bad.yaml")]
 
 
 def test_what_a_run_on_a_damaged_cache_writes_names_no_place_and_no_user(repository, capsys, tmp_path):
@@ -331,6 +338,80 @@ def test_no_command_and_unknown_options_exit_with_2(arguments):
     assert stop.value.code == 2
 
 
+def test_an_unknown_command_is_answered_with_the_nearest_and_all(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["paln", "x.yaml"])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert (
+        "unknown command 'paln', did you mean 'plan'? There are run, plan, list, init, overview, faces"
+        in said
+    )
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help_fits_and_has_an_example_that_is_understood(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command.split(), "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and max(map(len, text.splitlines())) <= 110
+    examples = re.findall(r"^  (?:nohup |\w+=\w+ )?mialib ([a-z].*?)(?: {3,}| [&|2]|$)", text, re.MULTILINE)
+    assert examples
+    for example in examples:
+        arguments = [word for word in example.split() if word != "&"]
+        assert cli._parser().parse_args(arguments).command == (command or arguments[0])
+
+
+def test_the_version_is_that_of_the_package_and_of_torch(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith(f"mialib {mialib.version()}, Python 3.")
+
+
+@pytest.mark.parametrize("command", ["--help", "run --help", "--version", "list", "rnu"])
+def test_what_needs_no_torch_imports_none(command):
+    code = (
+        "import sys\nfrom mialib import cli\n"
+        f"try: cli.main({command.split()!r})\nexcept SystemExit: pass\n"
+        "slow = {'torch', 'scipy', 'sklearn', 'pandas', 'matplotlib', 'papermill', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {slow}' if slow else 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPO_ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_bad_parameters_are_refused_before_what_only_a_run_needs_is_imported(tmp_path):
+    (tmp_path / "yuan2022_pruning").mkdir()
+    path = tmp_path / "yuan2022_pruning" / "bad.yaml"
+    path.write_text("epochs: 0")
+    code = (
+        f"import sys\nfrom mialib import cli\nassert cli.main(['run', {str(path)!r}]) == 2\n"
+        "slow = {'matplotlib', 'papermill', 'torchvision', 'mialib.study'} & set(sys.modules)\n"
+        "sys.exit(f'imported {slow}' if slow else 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=REPO_ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "epochs is 0" in run.stderr
+
+
+def test_a_run_says_at_first_what_it_took_the_last_time(repository, results, monkeypatch, capsys):
+    monkeypatch.setattr(running, "execute", lambda *args: 0)
+    path = str(repository("epochs: 2"))
+    assert cli.main(["run", path]) == 0
+    assert capsys.readouterr().out == f"How long it takes is not known; 'mialib plan {path}' counts it.\n"
+    folder = results(epochs=2)
+    provenance = {"seconds": 90.0, "device": "cpu", "trained": 4, "found": 6}
+    content = {"parameters": {"run": "first", "epochs": 2}, "provenance": provenance}
+    (folder / "metrics.json").write_text(json.dumps(content))
+    assert cli.main(["run", path]) == 0
+    said = "It took 1.5 minutes when these parameters were last run (cpu; it trained 4 networks and found 6 in the cache).\n"
+    assert capsys.readouterr().out == said
+    assert cli.main(["run", str(repository("epochs: 3"))]) == 0  # other parameters say nothing
+    assert "is not known" in capsys.readouterr().out
+
+
 def test_a_file_that_is_no_yaml_exits_with_2(repository, nothing_runs, capsys):
     path = repository("epochs: 1")
     assert cli.main(["run", str(path.rename(path.with_suffix(".json")))]) == 2
@@ -365,14 +446,26 @@ def test_the_list_shows_each_run_with_its_note(repository, capsys):
     repository("# small and quick\nepochs: 1", "quick")
     repository("#  a second one\nepochs: 2", "second")
     repository("", "silent")
-    assert cli.main(["list"]) == 0
-    title, *runs = capsys.readouterr().out.splitlines()
-    assert title.startswith("* has results")
-    assert [line.split(maxsplit=1) for line in runs] == [
-        ["params/small/quick.yaml", "small and quick"],
-        ["params/small/second.yaml", "a second one"],
-        ["params/small/silent.yaml"],
+    assert listed(capsys) == [
+        (" ", "quick.yaml", "small and quick"),
+        (" ", "second.yaml", "a second one"),
+        (" ", "silent.yaml"),
     ]
+
+
+def test_the_list_has_columns_that_fit_100_whatever_the_names(repository, capsys):
+    repository("# Short.\n# Left out.\nepochs: 1", "short")
+    repository("# it goes " + "on and on, " * 40, "long" * 12)
+    repository("# One sentence. Another, that\n# ends here. This is left out.\nepochs: 1", "two")
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    name, first, *_, last, short, two = lines[4:]
+    assert name == f"  {'long' * 12}.yaml"  # on a line of its own
+    column = first.index("it goes")
+    assert last.endswith(" ...") and last[:column].isspace() and not last[column].isspace()
+    assert short == f"{'  short.yaml':{column}}Short."
+    assert two == f"{'  two.yaml':{column}}One sentence. Another, that ends here."
 
 
 def test_faces_are_built_into_the_data_root(tmp_path, monkeypatch, capsys):
@@ -458,8 +551,7 @@ def test_the_list_marks_results_of_the_parameters_that_the_file_has_now(
 ):
     repository("epochs: 2")
     results(**found)
-    assert cli.main(["list"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[0] == mark
+    assert listed(capsys) == [(mark, "first.yaml")]
 
 
 @pytest.mark.parametrize(
@@ -468,8 +560,7 @@ def test_the_list_marks_results_of_the_parameters_that_the_file_has_now(
 def test_what_lies_in_the_place_of_results_and_is_none_is_passed_over(repository, results, capsys, content):
     repository("epochs: 2")
     (results(epochs=2) / "metrics.json").write_text(content)
-    assert cli.main(["list"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split()[0] not in "*-"
+    assert listed(capsys) == [(" ", "first.yaml")]
 
 
 def test_links_of_an_executed_notebook_work_where_it_lies_failed_ones_too(repository, monkeypatch):
@@ -524,8 +615,8 @@ def test_a_file_is_found_as_the_list_names_it_from_any_folder(repository, monkey
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert cli.main(["list"]) == 0
-    named = capsys.readouterr().out.splitlines()[1].split()[0]
-    assert cli.main(["run", named]) == 0 and runs == ["first"]
+    folder, line = capsys.readouterr().out.splitlines()[3:]
+    assert cli.main(["run", folder + line.split()[0]]) == 0 and runs == ["first"]
 
 
 def test_notebooks_and_parameters_are_copied_once(repository, tmp_path, capsys):

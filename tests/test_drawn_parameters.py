@@ -14,7 +14,7 @@ from mialib import REPO_ROOT, cli, params, running
 from mialib.compression import pruning, quantization, schemes
 
 NOTEBOOKS = {path.stem: path for path in sorted((REPO_ROOT / "notebooks").glob("*.ipynb"))}
-DEFAULTS = {name: params.checking.declared(path) for name, path in NOTEBOOKS.items()}
+DEFAULTS = {name: params.declared(path) for name, path in NOTEBOOKS.items()}
 WORDS = {name: params.words_of(path) for name, path in NOTEBOOKS.items()}
 
 

@@ -51,7 +51,9 @@ def test_prose_is_wrapped(path):
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
     lines = [line for cell in cells for line in cell.source.splitlines() if not line.startswith("|")]
     # what cannot be cut may stick out: a link, an equation
-    too_long = [line for line in lines if len(line) > 110 and not any(part in line for part in ("](", "$", "\\"))]
+    too_long = [
+        line for line in lines if len(line) > 110 and not any(part in line for part in ("](", "$", "\\"))
+    ]
     assert not too_long
 
 

@@ -56,7 +56,7 @@ def test_every_notebooks_defaults_are_in_the_vocabulary(path):
     values = params.check(namespace, **params.words_of(path))
     assert set(values) == set(papermill.inspect_notebook(str(path)))
     assert values["dataset"] == "digits"
-    assert params.checking.declared(path) == values
+    assert params.declared(path) == values
 
 
 # Two notebooks on the same networks

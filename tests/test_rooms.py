@@ -18,7 +18,7 @@ FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") 
 # what every room may use
 FILES_BESIDE = ("places", "store", "hashing", "reach", "streams", "progress")
 DOORS = ("running", "made_up", "pace", "counting", "planning", "cli")  # which may use every room
-FOUNDATIONS = {*FILES_BESIDE, "REPO_ROOT", "outputs_root", "environment"}
+FOUNDATIONS = {*FILES_BESIDE, "REPO_ROOT", "outputs_root", "environment", "version"}
 READERS = [path for folder in ("mialib", "tests") for path in sorted((REPO_ROOT / folder).rglob("*.py"))]
 
 

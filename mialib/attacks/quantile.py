@@ -23,16 +23,18 @@ little about natural pictures: give `features`, for example those of a network t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
 from mialib import streams
 from mialib.asking import Views
 from mialib.attacks import signals
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
 FOLDS = 5
 COMPONENTS = 32  # of pictures
@@ -131,14 +133,16 @@ def _confidence(views: Views) -> Tensor:
     return signals.confidence(views.log_posteriors[0], views.labels[0]).cpu()
 
 
-def _trees(x: np.ndarray, seed: int, **loss) -> HistGradientBoostingRegressor:
+def _trees(x: np.ndarray, seed: int, **loss) -> "HistGradientBoostingRegressor":
+    from sklearn.ensemble import HistGradientBoostingRegressor  # here: seconds to import
+
     # classes have no order; with more of them than this, the trees have to use an order
     classes = [x.shape[1] - 1] if x[:, -1].max() < CATEGORIES else None
     return HistGradientBoostingRegressor(**loss, **SMALL, random_state=seed, categorical_features=classes)
 
 
 def _left_out(
-    trees: HistGradientBoostingRegressor, x: np.ndarray, y: np.ndarray, fold: np.ndarray
+    trees: "HistGradientBoostingRegressor", x: np.ndarray, y: np.ndarray, fold: np.ndarray
 ) -> np.ndarray:
     """The prediction for each row by trees that learned from the other folds, (r,)."""
     found = np.empty(len(y))

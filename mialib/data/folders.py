@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mialib.data import archives
 
@@ -44,7 +43,7 @@ def list_image_folder(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     empty = [name for name in names if not any(part.get(name) for part in listed)]
     classes = [name for name in names if name not in empty]
     if not classes:
-        raise ValueError(f"{path}: no pictures ({', '.join(IMG_EXTENSIONS)}) in one folder a class")
+        raise ValueError(f"{path}: no pictures ({', '.join(_endings())}) in one folder a class")
     if empty:
         warnings.warn(f"{path}: no pictures in the class folders {empty[:10]}; left out", stacklevel=2)
     for part, there in zip(parts, folders, strict=True):
@@ -54,6 +53,13 @@ def list_image_folder(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     _check_depth(folders[0], files)
     labels = [label for part in listed for label, name in enumerate(classes) for _ in part[name]]
     return files, np.array(labels, np.int64), classes
+
+
+def _endings() -> tuple[str, ...]:
+    """Of the names of pictures."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # here: seconds to import
+
+    return IMG_EXTENSIONS
 
 
 def _parts(path: Path) -> list[str]:
@@ -111,7 +117,7 @@ def _pictures(folder: str, root: str, seen: set[str]) -> list[str]:
             for name in sorted(folders)
             if not archives.is_hidden(name) and is_new(os.path.join(place, name))
         ]
-        pictures = [name for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+        pictures = [name for name in names if name.lower().endswith(_endings())]
         found.append((place, sorted(name for name in pictures if not archives.is_hidden(name))))
     return [os.path.join(place, name) for place, names in sorted(found) for name in names]
 

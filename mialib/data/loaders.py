@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torchvision.datasets as tv
-from sklearn.datasets import load_digits
 
 from mialib.data import archives, batches, folders, formats, pictures
 from mialib.data.download import Source, fetch, missing, reading
@@ -60,18 +58,27 @@ def digits(root: Path) -> Raw:
 
     Mean and standard deviation are the set's own.
     """
+    from sklearn.datasets import load_digits  # here: seconds to import
+
     raw = load_digits()
     x = np.rint(raw.images * 255 / 16).astype(np.uint8)[:, None]
     return Raw(x, raw.target, 10, (0.3053,), (0.3759,))
 
 
 def cifar10(root: Path) -> Raw:
-    return _cifar("cifar10", tv.CIFAR10, root, 10, "labels")
+    return _cifar("cifar10", _published().CIFAR10, root, 10, "labels")
 
 
 def cifar100(root: Path) -> Raw:
     """The 100 fine classes."""
-    return _cifar("cifar100", tv.CIFAR100, root, 100, "fine_labels")
+    return _cifar("cifar100", _published().CIFAR100, root, 100, "fine_labels")
+
+
+def _published():
+    """torchvision's data sets, which name their official files; here, since torchvision takes seconds to import."""
+    import torchvision.datasets
+
+    return torchvision.datasets
 
 
 def _cifar(name: str, kind, root: Path, num_classes: int, labels: str) -> Raw:
@@ -130,12 +137,12 @@ def _binary(x: np.ndarray) -> np.ndarray:
 
 def mnist(root: Path) -> Raw:
     """Normalised by its training pixels' mean and standard deviation, as in PyTorch's MNIST example."""
-    return _idx("mnist", tv.MNIST, MNIST_UNPACKED, root, (0.1307,), (0.3081,))
+    return _idx("mnist", _published().MNIST, MNIST_UNPACKED, root, (0.1307,), (0.3081,))
 
 
 def fashion_mnist(root: Path) -> Raw:
     """Normalised by its training pixels' mean and standard deviation, rounded to four digits as usual."""
-    return _idx("fashion_mnist", tv.FashionMNIST, FASHION_UNPACKED, root, (0.2860,), (0.3530,))
+    return _idx("fashion_mnist", _published().FashionMNIST, FASHION_UNPACKED, root, (0.2860,), (0.3530,))
 
 
 def _idx(
@@ -166,7 +173,7 @@ def svhn(root: Path) -> Raw:
     """Cropped street view digits, train and test, no "extra"; the digit 0 is class 0 (10 in the files)."""
     parts = []
     for split in ("train", "test"):
-        url, file, md5 = tv.SVHN.split_list[split]
+        url, file, md5 = _published().SVHN.split_list[split]
         source = Source("svhn", file, url, f"md5:{md5}", limit=2**28)
         with reading(source, fetch(source, root)) as path:
             x, y = formats.read_mat(path, ("X", "y"), source.limit)

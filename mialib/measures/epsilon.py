@@ -26,7 +26,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy
 
 from mialib.measures import metrics
 
@@ -100,7 +100,7 @@ def one_run(guesses: Guesses, delta: float = 0.0, level: float = LEVEL) -> float
     low, high = 0.0, 1.0
     while lacking(high) < 0:
         low, high = high, 2 * high
-    return float(optimize.brentq(lacking, low, high, xtol=1e-9))
+    return float(scipy.optimize.brentq(lacking, low, high, xtol=1e-9))
 
 
 def of_one_run(
@@ -195,8 +195,8 @@ def _many_models(hits, members, alarms, others, delta: float, level: float):
     """The module's second bound, for arrays."""
     tail = level / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        low = np.where(hits > 0, stats.beta.ppf(tail, hits, members - hits + 1), 0.0)
-        high = np.where(alarms < others, stats.beta.ppf(1 - tail, alarms + 1, others - alarms), 1.0)
+        low = np.where(hits > 0, scipy.stats.beta.ppf(tail, hits, members - hits + 1), 0.0)
+        high = np.where(alarms < others, scipy.stats.beta.ppf(1 - tail, alarms + 1, others - alarms), 1.0)
         ratios = np.stack([(low - delta) / high, (1 - high - delta) / (1 - low)])
     return np.log(np.maximum(ratios, 1.0)).max(0)
 
@@ -204,12 +204,12 @@ def _many_models(hits, members, alarms, others, delta: float, level: float):
 def _p_value(guesses: Guesses, epsilon: float, delta: float) -> float:
     made, right, canaries = guesses
     # in terms of wrong guesses: their probability keeps its digits where that of right ones is almost 1
-    wrong, rate = made - right, float(special.expit(-epsilon))
-    enough = stats.binom.cdf(wrong, made, rate)
+    wrong, rate = made - right, float(scipy.special.expit(-epsilon))
+    enough = scipy.stats.binom.cdf(wrong, made, rate)
     if not delta or not right:
         return float(min(enough, 1.0))
     fewer = np.arange(1, right + 1)
-    between = stats.binom.cdf(wrong + fewer, made, rate) - enough
+    between = scipy.stats.binom.cdf(wrong + fewer, made, rate) - enough
     return float(min(enough + 2 * canaries * delta * (between / fewer).max(), 1.0))
 
 

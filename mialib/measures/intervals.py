@@ -7,11 +7,11 @@ All are deterministic functions of counts and order alone, and take milliseconds
 import math
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy
 
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
-_Z = float(stats.norm.ppf(1 - _TAIL))
+_Z = float(scipy.special.ndtri(1 - _TAIL))
 _EXACT = 1e-12  # far below the last digit that is printed
 
 
@@ -55,9 +55,9 @@ def area(value: float, variance: float, n: int) -> tuple[float, float]:
     edge = _TAIL ** (1 / n)
     if value in (0.0, 1.0):
         return (edge, 1.0) if value else (0.0, 1 - edge)
-    half = special.stdtrit(n - 1, 1 - _TAIL) * math.sqrt(variance) / (value * (1 - value))
-    centre = float(special.logit(value))
-    return float(special.expit(centre - half)), float(special.expit(centre + half))
+    half = scipy.special.stdtrit(n - 1, 1 - _TAIL) * math.sqrt(variance) / (value * (1 - value))
+    centre = float(scipy.special.logit(value))
+    return float(scipy.special.expit(centre - half)), float(scipy.special.expit(centre + half))
 
 
 def rate_at_quantile(
@@ -77,10 +77,10 @@ def rate_at_quantile(
             piece of the ROC. Else they do not count.
     """
     m, n = len(scores), len(reference)
-    first, last = stats.binom.ppf([1e-9, 1 - 1e-9], n, share).astype(int)
+    first, last = scipy.stats.binom.ppf([1e-9, 1 - 1e-9], n, share).astype(int)
     k = np.arange(first, last + 2)
     above = _above(np.sort(scores), np.sort(reference), k, share_ties)
-    weight, fewest, most = stats.binom.pmf(k[:-1], n, share), above[:-1], above[1:]
+    weight, fewest, most = scipy.stats.binom.pmf(k[:-1], n, share), above[:-1], above[1:]
     return (
         _quantile(weight, fewest, m, _TAIL) if (weight[fewest == 0].sum() < _TAIL) else 0.0,
         _quantile(weight, most, m, 1 - _TAIL) if (weight[most == m].sum() < _TAIL) else 1.0,
@@ -105,6 +105,6 @@ def _quantile(weight: np.ndarray, hits: np.ndarray, m: int, level: float) -> flo
     """A quantile of the mixture of Beta(hits + 1/2, m - hits + 1/2)."""
 
     def lacking(share):
-        return weight @ special.betainc(hits + 0.5, m - hits + 0.5, share) - level
+        return weight @ scipy.special.betainc(hits + 0.5, m - hits + 0.5, share) - level
 
-    return float(optimize.brentq(lacking, 0.0, 1.0, xtol=_EXACT))
+    return float(scipy.optimize.brentq(lacking, 0.0, 1.0, xtol=_EXACT))

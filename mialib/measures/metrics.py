@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 from torch import Tensor
 
 from mialib.measures import intervals
 from mialib.measures.intervals import CONFIDENCE
 
 PAIRED = ("auc", "balanced_accuracy")  # metrics that `paired_difference` knows
-_Z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+_Z = float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
 
 
 class Estimate(NamedTuple):
@@ -156,14 +156,14 @@ def over_targets(values, confidence: float = CONFIDENCE) -> WithTest:
 
 @functools.cache  # the same few values again and again
 def _quantile(share: float, degrees: int) -> float:
-    return float(stats.t.ppf(share, degrees))
+    return float(scipy.stats.t.ppf(share, degrees))
 
 
 def _student(mean: float, error: float, degrees: int, boundary: float) -> float:
     """Two-sided p-value of "the true mean is `boundary`"; if there is no spread, 1 at the mean and 0 elsewhere."""
     if error == 0.0:
         return float(mean == boundary)
-    return float(2 * stats.t.sf(abs(mean - boundary) / error, degrees))
+    return float(2 * scipy.stats.t.sf(abs(mean - boundary) / error, degrees))
 
 
 def minimum_detectable(differences) -> Estimate:
@@ -180,21 +180,21 @@ def minimum_detectable(differences) -> Estimate:
         return Estimate(math.nan)
     error = math.sqrt(_mean_variance(differences))
     known, estimated = _detectable(n)
-    spread = np.sqrt((n - 1) / stats.chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], n - 1))
+    spread = np.sqrt((n - 1) / scipy.stats.chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], n - 1))
     return Estimate(estimated * error, *(float(one) for one in known * error * spread))
 
 
 @functools.cache
 def _detectable(n: int, power: float = 0.8) -> tuple[float, float]:
     """True difference, in standard errors, found with this power: for a known spread, and for one estimated from n."""
-    critical = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    critical = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
     # estimated spread / true spread, at 500 equally likely places
-    ratio = np.sqrt(stats.chi2.ppf((np.arange(500) + 0.5) / 500, n - 1) / (n - 1))
+    ratio = np.sqrt(scipy.stats.chi2.ppf((np.arange(500) + 0.5) / 500, n - 1) / (n - 1))
 
     def lacking(times, ratio):
-        return stats.nct.sf(critical, n - 1, times * ratio).mean() - power
+        return scipy.stats.nct.sf(critical, n - 1, times * ratio).mean() - power
 
-    return tuple(optimize.brentq(lacking, 0.1, 100, args=(one,)) for one in (1.0, ratio))
+    return tuple(scipy.optimize.brentq(lacking, 0.1, 100, args=(one,)) for one in (1.0, ratio))
 
 
 def rises(steps) -> bool:
@@ -267,9 +267,9 @@ def _bare_decisions(members, nonmembers) -> bool:
 
 def _placements(members, nonmembers) -> tuple[np.ndarray, np.ndarray]:
     """Each member's share of non-members below it, each non-member's share of members above it; ties half."""
-    ranks = stats.rankdata(np.concatenate([members, nonmembers]))
-    wins = (ranks[: len(members)] - stats.rankdata(members)) / len(nonmembers)
-    losses = 1 - (ranks[len(members) :] - stats.rankdata(nonmembers)) / len(members)
+    ranks = scipy.stats.rankdata(np.concatenate([members, nonmembers]))
+    wins = (ranks[: len(members)] - scipy.stats.rankdata(members)) / len(nonmembers)
+    losses = 1 - (ranks[len(members) :] - scipy.stats.rankdata(nonmembers)) / len(members)
     return wins, losses
 
 

@@ -6,18 +6,15 @@ nothing changed in place but BatchNorm's running statistics.
 
 All start from `layers.initialise`, as in the code released with Yuan & Zhang 2022, which applies one rule to every
 network it builds.
+
+torchvision takes seconds to import, so that only the networks that are made of its parts import it.
 """
 
 import difflib
 from functools import partial
 
 import torch
-from torch import Tensor, nn
-from torchvision.models.densenet import DenseNet
-from torchvision.models.mobilenetv2 import MobileNetV2
-from torchvision.models.resnet import BasicBlock, ResNet
-from torchvision.models.vgg import vgg11_bn as torchvision_vgg11_bn
-from torchvision.models.vgg import vgg16_bn as torchvision_vgg16_bn
+from torch import nn
 
 from mialib.data import Dataset, own
 from mialib.models.layers import initialise, mlp
@@ -164,34 +161,18 @@ def resnet20(in_channels: int, num_classes: int) -> nn.Module:
 
 def _cifar_resnet(blocks: int, in_channels: int, num_classes: int) -> nn.Module:
     """6 * `blocks` + 2 layers: `blocks` blocks of two convolutions in each of three stages, stem and linear layer."""
+    from mialib.models.blocks import Block
+
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
         nn.BatchNorm2d(16),
         nn.ReLU(),
     ]
     for before, after in ((16, 16), (16, 32), (32, 64)):
-        layers.append(_Block(before, after))
-        layers += [_Block(after, after) for _ in range(blocks - 1)]
+        layers.append(Block(before, after))
+        layers += [Block(after, after) for _ in range(blocks - 1)]
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes)]
     return initialise(_out_of_place(nn.Sequential(*layers)))
-
-
-class _Block(BasicBlock):
-    """torchvision's block, but each activation is a module of its own: a quantiser gives each one scale.
-
-    More filters come with half the resolution. The sum with the shortcut is out of place, unlike torchvision's.
-    """
-
-    def __init__(self, before: int, after: int):
-        shortcut = None
-        if before != after:
-            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after))
-        super().__init__(before, after, stride=1 if before == after else 2, downsample=shortcut)
-        self.relu2 = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return self.relu2(out + (x if self.downsample is None else self.downsample(x)))
 
 
 def resnet18(in_channels: int, num_classes: int) -> nn.Module:
@@ -199,6 +180,8 @@ def resnet18(in_channels: int, num_classes: int) -> nn.Module:
 
     Source: Yuan & Zhang 2022, released code (`cifar10_models/resnet.py`).
     """
+    from torchvision.models.resnet import BasicBlock, ResNet
+
     model = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=num_classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     return initialise(_out_of_place(model))
@@ -210,7 +193,9 @@ def vgg11_bn(in_channels: int, num_classes: int) -> nn.Module:
     The convolutions are torchvision's; the three linear layers of the original, made for ImageNet, are gone.
     9,231,114 parameters on 10 classes; 306 MFLOP (multiply-adds x 2) for an image of 32x32 in colour.
     """
-    features = torchvision_vgg11_bn(init_weights=False).features
+    from torchvision.models import vgg
+
+    features = vgg.vgg11_bn(init_weights=False).features
     features[0] = nn.Conv2d(in_channels, 64, 3, padding=1)
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, num_classes))
     return initialise(_out_of_place(nn.Sequential(features, *head)))
@@ -221,7 +206,9 @@ def vgg16_bn(in_channels: int, num_classes: int) -> nn.Module:
 
     Source: Yuan & Zhang 2022, released code (`cifar10_models/vgg.py`).
     """
-    features = torchvision_vgg16_bn(init_weights=False).features
+    from torchvision.models import vgg
+
+    features = vgg.vgg16_bn(init_weights=False).features
     features[0] = nn.Conv2d(in_channels, 64, 3, padding=1)
     head = nn.Sequential(
         nn.Linear(512, 4096),
@@ -240,6 +227,8 @@ def densenet121(in_channels: int, num_classes: int) -> nn.Module:
 
     Source: Yuan & Zhang 2022, released code (`cifar10_models/densenet.py`); 6,956 K parameters on 10 classes.
     """
+    from torchvision.models.densenet import DenseNet
+
     base = DenseNet(growth_rate=32, block_config=(6, 12, 24, 16), num_classes=num_classes)
     base.features.conv0 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     # The same layers in a row: DenseNet.forward itself applies its last ReLU in place.
@@ -252,6 +241,8 @@ def mobilenet_v2(in_channels: int, num_classes: int) -> nn.Module:
 
     ReLU6, dropout 0.2 before the linear layer; 2,237 K parameters on 10 classes. The stem is our choice.
     """
+    from torchvision.models.mobilenetv2 import MobileNetV2
+
     model = MobileNetV2(num_classes=num_classes)
     model.features[0][0] = nn.Conv2d(in_channels, 32, 3, padding=1, bias=False)
     return initialise(_out_of_place(model))

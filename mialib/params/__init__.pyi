@@ -2,6 +2,7 @@ from . import checking as checking
 from . import fits as fits
 from . import machine as machine
 from . import networks as networks
+from . import notebooks as notebooks
 from . import relations as relations
 from . import vocabulary as vocabulary
 from . import yaml_files as yaml_files
@@ -9,5 +10,6 @@ from .checking import Refused as Refused
 from .checking import check as check
 from .checking import read as read
 from .checking import validate as validate
-from .checking import words_of as words_of
 from .machine import device as device
+from .notebooks import declared as declared
+from .notebooks import words_of as words_of

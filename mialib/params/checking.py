@@ -4,8 +4,6 @@ A notebook calls `check(globals(), arms="ABC")` after its parameters cell; the c
 `mialib run` reads a YAML file against both first.
 """
 
-import ast
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +12,7 @@ from typing import Any
 from mialib import outputs_root, places, store
 from mialib.data import own
 from mialib.params import fits, relations, vocabulary, yaml_files
+from mialib.params.notebooks import declared, words_of
 from mialib.params.vocabulary import nearest, shown
 
 Words = Mapping[str, Collection[str]]
@@ -107,32 +106,6 @@ def read(
     if wrong:
         raise Refused(str(path), wrong)
     return values | instead
-
-
-def declared(notebook: Path) -> dict[str, Any]:
-    """The parameters that a notebook declares, with their defaults: the annotated names of its parameters cell."""
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            lines = ast.parse("".join(cell["source"])).body
-            return {
-                line.target.id: ast.literal_eval(line.value)
-                for line in lines
-                if isinstance(line, ast.AnnAssign) and line.value is not None
-            }
-    raise ValueError(f"{notebook} has no cell with the tag `parameters`")
-
-
-def words_of(notebook: Path) -> dict[str, Collection[str]]:
-    """The words that only this notebook has: the keywords of its call of `check`."""
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] != "code" or "params.check(" not in source:
-            continue
-        lines = [line for line in source.splitlines() if not line.startswith("%")]
-        for node in ast.walk(ast.parse("\n".join(lines))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.check":
-                return {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-    return {}
 
 
 def _wrong(values: Mapping[str, Any], words: Words, unfit: Stage) -> list[str]:

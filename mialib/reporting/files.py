@@ -11,10 +11,8 @@ import json
 import math
 import platform
 import subprocess
-import tomllib
 import zlib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,7 @@ import pandas as pd
 import torch
 from joblib import effective_n_jobs
 
-from mialib import REPO_ROOT, store
+from mialib import REPO_ROOT, store, version
 from mialib.reporting.discretion import without_places
 from mialib.study import COLUMNS, aggregate
 from mialib.study.rows import TEXTS, finite
@@ -171,7 +169,7 @@ def provenance(seconds: float, device) -> dict:
         name = f"{device.type} ({platform.machine()}, {processes} processes, {threads} threads each)"
     return {
         "torch": torch.__version__,
-        "mialib": _version(),
+        "mialib": version(),
         "python": platform.python_version(),
         "device": name,
         "precision": ", ".join(of_training.precisions),
@@ -181,15 +179,6 @@ def provenance(seconds: float, device) -> dict:
         "found": of_training.found,
         "training_seconds": round(of_training.seconds, 1),
     }
-
-
-def _version() -> str | None:
-    """Of the installed package, else of the checkout that it is imported from; None where neither says it."""
-    try:
-        return version("mialib")
-    except PackageNotFoundError:
-        project = REPO_ROOT / "pyproject.toml"
-        return tomllib.loads(project.read_text())["project"]["version"] if project.is_file() else None
 
 
 def _commit() -> str | None:

@@ -238,15 +238,21 @@ def headline(content: dict, metric: str = "auc") -> str:
     """The table that a finished run prints: each attack in each setting, and the verdicts."""
     keys = ["compression", "level", "defense", "defense_strength", "adversary", "variant", "knowledge"]
     if not any(row["attack"] for row in content["rows"]):
-        shown = models(select(content["rows"], class_=None)).round(4).to_string()
+        shown = _blank(models(select(content["rows"], class_=None)).round(4))
         return "\n".join(["Models, mean over them", "", shown, "", *_verdicts(content["claims"])])
     rows = select(content["rows"], metric=metric, class_=None, attacker_compression=None)
     means = table(aggregate(rows))
     means["setting"] = _names(keys, means[keys].itertuples(index=False))
     shown = means.pivot_table(index="setting", columns="attack", values="value", sort=False).rename_axis(None)
-    shown = shown.drop(columns=list(threshold.GLOBAL), errors="ignore").round(3).to_string()
+    shown = _blank(shown.drop(columns=list(threshold.GLOBAL), errors="ignore").round(3))
     text = f"{metric.upper()} of each attack, mean over targets (0.5 = guessing)\n\n{shown}"
     return "\n".join([text, "", *_verdicts(content["claims"])])
+
+
+def _blank(shown: pd.DataFrame) -> str:
+    """A table as text; where it has gaps, they are empty, and a line below says why."""
+    text = shown.to_string(na_rep="")
+    return f"{text}\n(blank: not run, or not resolved)" if shown.isna().to_numpy().any() else text
 
 
 def _verdicts(judged: Mapping[str, dict]) -> list[str]:

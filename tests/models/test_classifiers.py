@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.resnet import BasicBlock
 
 from mialib import models
 from mialib.models import classifiers
@@ -154,18 +153,6 @@ def test_every_activation_is_a_module_of_its_own(built, name, activations):
     with torch.no_grad():
         model(inputs(name, 1))
     assert len(calls) == len(set(calls)) == activations
-
-
-@pytest.mark.parametrize(
-    ("i", "after", "stride"), [(4, 16, 1), (6, 32, 2)], ids=["without a shortcut", "with a shortcut"]
-)
-def test_cifar_resnet_block_computes_what_torchvisions_does(built, i, after, stride):
-    ours = randomised(copy.deepcopy(built["resnet20"])).eval()
-    reference = BasicBlock(16, after, stride, copy.deepcopy(ours[i].downsample))
-    reference.load_state_dict(ours[i].state_dict())
-    with torch.no_grad():
-        maps = ours[:i](inputs("resnet20"))
-        torch.testing.assert_close(ours[i](maps), reference.eval()(maps))
 
 
 def map_sizes(model, side, kind):

@@ -1,10 +1,9 @@
 """A notebook's parameters and a file's: all that is wrong is said at once, one line a problem."""
 
-import nbformat
 import pytest
 
 from mialib import REPO_ROOT, params
-from mialib.params import checking, fits
+from mialib.params import fits
 
 PRUNING = REPO_ROOT / "notebooks" / "yuan2022_pruning.ipynb"
 
@@ -63,11 +62,6 @@ def test_check_takes_the_words_of_a_notebook():
     assert params.check(namespace, arms="ABCD") == {"arms": ["A", "D"]}
     with pytest.raises(params.Refused, match="arms.1 is 'D'"):
         params.check(namespace, arms="ABC")
-
-
-def test_words_are_read_off_the_notebook():
-    assert params.words_of(REPO_ROOT / "notebooks" / "wang2020_mcmia.ipynb") == {"arms": "ABCDEFGHIJK"}
-    assert params.words_of(PRUNING) == {}
 
 
 # Values
@@ -154,20 +148,6 @@ def test_what_is_missing_is_named(file, tmp_path):
         params.read(tmp_path / "absent.yaml", PRUNING)
     with pytest.raises(FileNotFoundError, match="notebook .*absent.ipynb does not exist"):
         params.read(file(""), tmp_path / "absent.ipynb")
-
-
-def test_declared_are_the_annotated_names_with_their_defaults(tmp_path):
-    source = "from typing import Optional\nrun: str = 'a'  # of it\nlist_: Optional[list] = [\n    1,\n]\nplain = 3\nleft: int"
-    cells = [
-        nbformat.v4.new_code_cell("x: int = 9"),
-        nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]}),
-    ]
-    path = tmp_path / "small.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    assert checking.declared(path) == {"run": "a", "list_": [1]}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells[:1]), path)
-    with pytest.raises(ValueError, match="small.ipynb has no cell with the tag `parameters`"):
-        checking.declared(path)
 
 
 def test_the_stages_are_those_of_the_room(monkeypatch, file):

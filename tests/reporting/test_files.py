@@ -5,14 +5,16 @@ import json
 import math
 import tomllib
 from fractions import Fraction
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import mialib
 from mialib import REPO_ROOT, reporting, study
 from mialib.measures import Estimate, metrics
-from mialib.reporting import Claim, claims, files
+from mialib.reporting import Claim, claims
 
 NONE = {"low": None, "high": None, "low_seeds": None, "high_seeds": None}
 
@@ -249,12 +251,12 @@ def test_provenance_can_be_saved():
 
 def test_a_checkout_that_is_not_installed_names_its_own_version(tmp_path, monkeypatch):
     def absent(name):
-        raise files.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(files, "version", absent)
+    monkeypatch.setattr(metadata, "version", absent)
     named = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert reporting.provenance(1, "cpu")["mialib"] == named
-    monkeypatch.setattr(files, "REPO_ROOT", tmp_path)
+    monkeypatch.setattr(mialib, "REPO_ROOT", tmp_path)
     assert reporting.provenance(1, "cpu")["mialib"] is None
 
 

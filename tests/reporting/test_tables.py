@@ -189,6 +189,16 @@ def test_headline_shows_every_attack_in_every_setting_and_the_verdicts():
     assert known[:-1] == lines and known[-1].startswith("1 claims are judged") and "1 hold" in known[-1]
 
 
+def test_what_was_not_run_is_blank_in_the_headline_and_a_line_below_says_so():
+    rows = rows_of([0.5, 0.6], attack="gap", **ORIGINAL) + rows_of([0.7, 0.8], attack="samia", **PRUNED)
+    lines = headline_lines(rows)
+    assert lines[3:6] == ["original 0.55", "l1_unstructured 0.7 0.75", "(blank: not run, or not resolved)"]
+    whole = headline_lines(
+        rows + rows_of([0.5, 0.6], attack="samia", **ORIGINAL) + rows_of([0.5], attack="gap", **PRUNED)
+    )
+    assert not any("blank" in line for line in whole)
+
+
 def test_headline_leaves_out_classes_and_wrong_beliefs():
     rows = rows_of([0.5, 0.6], attack="samia", **PRUNED)
     before = headline_lines(rows)
