@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 class Picture(Figure):
     """A figure with one or two sentences of what it shows, `alt`, for whoever cannot see it.
 
-    Jupyter stores them beside the image, as the output's `metadata["image/png"]["alt"]`, where nbconvert's HTML looks
-    for them, and as its plain text. `described` puts them where MyST-NB looks.
+    Jupyter stores them beside the image, as the output's `metadata["image/png"]["alt"]`, and as its plain text. nbconvert's
+    classic template writes them, its default one (7.17) and JupyterLab's own view show none. `described` puts them where
+    MyST-NB looks; `mialib site` reads them itself.
     """
 
     alt = ""

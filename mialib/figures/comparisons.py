@@ -90,9 +90,12 @@ def heatmap(table: pd.DataFrame, label: str, title: str = "") -> Figure:
         cbar_kws={"label": label},
         ax=axes,
     )
-    inks = iter(axes.texts)  # seaborn writes cell by cell, and nothing where there is no number
+    (cells,), texts = axes.collections, iter(axes.texts)  # seaborn writes nothing where there is no number
     for (row, column), value in np.ndenumerate(values):
-        ink = "black" if np.isnan(value) else next(inks).get_color()
+        ink = "black"
+        if not np.isnan(value):
+            ink = style.ink(cells.to_rgba(value))
+            next(texts).set_color(ink)
         if targets[row] == beliefs[column]:
             box = Rectangle((column + 0.06, row + 0.06), 0.88, 0.88, fill=False, edgecolor=ink, linewidth=1.5)
             axes.add_patch(box)
@@ -158,8 +161,10 @@ def dots(
             .scale(y=order, fill=so.Nominal({True: True, False: False}))
         )
         style.draw(plot, axes)
-        small = so.Plot(single[single["title"] == title], x="value", y="setting").scale(y=order)
-        style.draw(small.add(so.Dot(color="#888888", pointsize=2.5), so.Shift(y=0.27)), axes)
+        targets = single[single["title"] == title]
+        if len(targets):
+            small = so.Plot(targets, x="value", y="setting").scale(y=order)
+            style.draw(small.add(so.Dot(color="#888888", pointsize=2.5), so.Shift(y=0.27)), axes)
         if title in references:
             axes.axvline(references[title], color="black", **style.DOTTED, label=reference)
         axes.set(xlabel=style.folded(in_words(title), 20), ylabel="", ylim=(len(settings) - 0.4, -0.6))

@@ -52,11 +52,13 @@ def against_level(
         ),  # nothing was compressed there: no line leads to it
     ).sort_values("level", kind="stable")
     looks = style.looks(in_words(name) for name in frame.loc[frame["compression"] != "none", by].unique())
+    ends = {"ymin": "low", "ymax": "high"}
     plot = (
-        so.Plot(compressed, x="x", color="name", marker="name", linestyle="name", ymin="low", ymax="high")
-        .add(so.Band(alpha=0.12, edgewidth=0), y="line", marker=None, linestyle=None, legend=False)
+        so.Plot(compressed, x="x", color="name", marker="name", linestyle="name")
+        # ends are given where they are drawn: seaborn leaves out what lacks one of its variables
+        .add(so.Band(alpha=0.12, edgewidth=0), y="line", **ends, marker=None, linestyle=None, legend=False)
         .add(so.Path(pointsize=5), y="line", legend=False)
-        .add(so.Range(linewidth=0.9), y="control", linestyle=None, legend=False)
+        .add(so.Range(linewidth=0.9), y="control", **ends, linestyle=None, legend=False)
         .add(
             so.Dot(color="white", pointsize=5, artist_kws=style.ABOVE), y="control", color=None, legend=False
         )

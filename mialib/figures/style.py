@@ -153,3 +153,10 @@ def looks(names) -> dict[str, dict]:
 def error(value, low, high) -> np.ndarray:
     """Lengths (2, n) of the error bars below and above the values (n,); 0 where there is no interval."""
     return np.nan_to_num(np.maximum([value - low, high - value], 0))
+
+
+def ink(color) -> str:
+    """Black or white, whichever is easier to read on `color`: relative luminance as in WCAG 2."""
+    rgb = np.array(matplotlib.colors.to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return "black" if linear @ LUMINANCE > 0.179 else "white"

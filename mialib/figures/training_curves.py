@@ -107,25 +107,28 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
     )
     frame["iteration"] += 1
     last = {names[name]: values[:, -1].mean() for name, values in curves.items()}
-    looks = {name: look | {"linewidth": 1.4} for name, look in style.looks(_told(last)).items()}
-    grey = {"color": "#CCCCCC", "linestyle": "-", "marker": "", "linewidth": 0.8}
-    others = {name: grey for name in last if name not in looks and name != "all"}
-    looks |= (
-        {"all": {"color": "black", "linestyle": "-", "marker": "", "linewidth": 3}} if "all" in curves else {}
-    )
-    both = others | looks
+    looks = style.looks(_told(last))
     low_to_high = frame.replace({"low": {0: zero}, "mean": {0: zero}, "high": {0: zero}})
-    plot = (
-        so.Plot(low_to_high, x="iteration", color="line")
-        .add(so.Band(alpha=0.1, edgewidth=0), ymin="low", ymax="high", legend=False)
-        .add(so.Path(pointsize=4), y="mean", linestyle="line", marker="line", linewidth="line", legend=False)
-        .scale(
-            linewidth=so.Nominal({name: look["linewidth"] for name, look in both.items()}),
-            **style.scales(both),
-        )
-    )
+    told = low_to_high[low_to_high["line"].isin(looks)]
+    grey = {"color": "#CCCCCC", "linewidth": 0.8, "zorder": 1}
+    thick = {"color": "black", "linewidth": 3}
+    others = [name for name in last if name not in looks and name != "all"]
     picture, axes = style.figure(5.4, 3.2)
-    style.draw(plot, axes)
+    # seaborn would look for lines of each colour in each line style: minutes for fifty layers
+    for name in others:
+        one = low_to_high[low_to_high["line"] == name]
+        axes.plot(one["iteration"], one["mean"], **grey)
+    if len(told):
+        plot = (
+            so.Plot(told, x="iteration", color="line")
+            .add(so.Band(alpha=0.1, edgewidth=0), ymin="low", ymax="high", legend=False)
+            .add(so.Path(pointsize=4, linewidth=1.4), y="mean", linestyle="line", marker="line", legend=False)
+            .scale(**style.scales(looks))
+        )
+        style.draw(plot, axes)
+    if "all" in curves:
+        one = low_to_high[low_to_high["line"] == "all"]
+        axes.plot(one["iteration"], one["mean"], **thick, label="all")
     if others:
         axes.plot([], [], **grey, label=f"the {len(others)} other layers")
     if goal is not None:

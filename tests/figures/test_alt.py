@@ -46,7 +46,7 @@ def as_notebook(data, metadata):
 def test_jupyter_stores_the_alt_text_beside_the_image_and_nbconvert_writes_it(shown):
     data, metadata = shown(picture())
     assert metadata["image/png"]["alt"] == data["text/plain"] == "A line from 0 to 1 & back."
-    page, _ = HTMLExporter().from_notebook_node(as_notebook(data, metadata))
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(as_notebook(data, metadata))
     (image,) = re.findall(r"<img[^>]*data:image/png[^>]*>", page)
     assert 'alt="A line from 0 to 1 &amp; back."' in image
 

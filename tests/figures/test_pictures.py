@@ -47,7 +47,7 @@ CAPTIONS = {"truth": ["0.011", "0.022", "0.033", "0.044"]}
 
 def test_every_row_is_named_and_captions_stand_below_their_pictures():
     (axes,) = figures.gallery(ROWS, CAPTIONS).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(ROWS)
+    assert [label.get_text().replace("\n", " ") for label in axes.get_yticklabels()] == list(ROWS)
     assert [text.get_text() for text in axes.texts] == CAPTIONS["truth"]
     for text, picture, below in zip(axes.texts, axes.images[:4], axes.images[4:8], strict=True):
         left, right, bottom, _ = picture.get_extent()

@@ -62,7 +62,7 @@ DRAWINGS = {
 def line(axes, label):
     """The line of this label, or the one that looks like the legend's entry of this name."""
     for item in axes.get_lines():
-        if item.get_label() == label:
+        if item.get_label() == label and len(item.get_xdata()):
             return item
     look = axes.figure.legends[0].legend_handles[legend(axes.figure).index(label)]
     return next(
