@@ -48,7 +48,7 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
             [*(means.assign(title=title) for title in curves if title != baseline), frame], ignore_index=True
         )
     columns, rows = style.grid(len(curves), 4)
-    picture, _ = style.figure(min(style.WIDTH, 2.6 * columns + 0.6), 1.9 * rows + 0.3)
+    picture, _ = style.figure(min(style.WIDTH, 2.6 * columns + 0.6), 2.0 * rows + 0.3)
     picture.clear()
     longest = max(frame["epoch"].max(), 2)
     scales = style.scales({name: look | {"marker": ""} for name, look in looks.items()})
@@ -60,7 +60,7 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
         .add(so.Path(), y="mean", legend=False)
         .scale(**scales)
         .limit(x=(1, longest))
-        .label(x="epoch", y=label, title=in_words)
+        .label(x="epoch", y=label, title=lambda title: style.folded(in_words(title), 20))
     )
     style.draw(plot, picture)
     picture.axes[0].locator_params(axis="x", integer=True, nbins=5)
