@@ -15,21 +15,22 @@ class Picture(Figure):
 
     alt = ""
 
-    def png(self) -> bytes:
-        """The picture at 150 dots an inch, with `alt` as its Description."""
-        content = io.BytesIO()
-        words = getattr(self, "alt", "")  # a plain Figure has none
-        kept = {"Description": words} if words else {}
-        self.savefig(content, format="png", dpi=150, bbox_inches="tight", metadata=kept)
-        return content.getvalue()
-
     def _repr_png_(self) -> bytes:  # where no `%matplotlib inline` draws it
-        return self.png()
+        return png(self)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         if not self.alt:
             return {}, {}
         return {"text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+
+
+def png(picture: Figure) -> bytes:
+    """The picture at 150 dots an inch, with `alt`, where it has some, as its Description."""
+    content = io.BytesIO()
+    words = getattr(picture, "alt", "")  # a plain Figure has none
+    kept = {"Description": words} if words else {}
+    picture.savefig(content, format="png", dpi=150, bbox_inches="tight", metadata=kept)
+    return content.getvalue()
 
 
 def described(notebook: dict) -> dict:

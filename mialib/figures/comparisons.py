@@ -51,7 +51,7 @@ def class_dots(panels: dict, names=None, reference: float = 0.0) -> Figure:
             so.Plot(part, x="value", y="class")
             .add(so.Range(color=style.FAINT, linewidth=1), xmin="low", xmax="high", orient="y", legend=False)
             .add(so.Dot(artist_kws=style.ABOVE), color="model", marker="model", legend=False)
-            .scale(y=so.Nominal(order=list(groups)), **style.marks(looks))
+            .scale(y=so.Nominal(order=list(groups)), **style.scales(looks, "color", "marker"))
         )
         style.draw(plot, axes)
         axes.axvline(reference, color=style.FAINT, linewidth=1)

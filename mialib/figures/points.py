@@ -183,7 +183,7 @@ def _draw(axes, points, looks, joined, xscale="linear", yscale="linear") -> None
         .add(so.Path(linewidth=1), y="line", group="family", **bare | {"color": "family"})
         .add(so.Dot(color="white", edgewidth=0, artist_kws=style.ABOVE), **bare | {"pointsize": "family"})
         .add(so.Dot(stroke=1, artist_kws=style.ABOVE), legend=False)
-        .scale(fill=so.Nominal(fills), pointsize=so.Nominal(sizes), **style.marks(looks))
+        .scale(fill=so.Nominal(fills), pointsize=so.Nominal(sizes), **style.scales(looks, "color", "marker"))
     )
     style.draw(plot, axes)
     axes.set(xscale=xscale, yscale=yscale, xlabel="", ylabel="")

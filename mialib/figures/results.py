@@ -121,7 +121,7 @@ def attack_bars(rows, metric: str = "balanced_accuracy") -> Figure:
             orient="y",
             legend=False,
         )
-        .scale(color=style.scales(looks)["color"], y=so.Nominal(order=attacks))
+        .scale(**style.scales(looks, "color"), y=so.Nominal(order=attacks))
     )
     picture, axes = style.figure(5.4, 0.7 + len(attacks) * (0.1 + 0.11 * len(looks)))
     style.draw(plot, axes)

@@ -13,12 +13,13 @@ from matplotlib.lines import Line2D
 from seaborn import objects as so
 
 from mialib import store
+from mialib.figures import alt
 from mialib.figures.alt import Picture
 
 WIDTH = 7.5  # inches, of a notebook's page
 # From dark to light in even steps; to a protanope and a deuteranope too, no two are near each other.
 PALETTE = ("#432c00", "#0030c0", "#834358", "#517800", "#0085e9", "#cb877a", "#59bec4", "#f6be2b")
-DARK, MIDDLE, LIGHT = (PALETTE[index] for index in (1, 5, 7))
+DARK, MIDDLE = (PALETTE[index] for index in (1, 5))
 FAINT = "#BBBBBB"
 DOTTED = {"linestyle": (0, (1, 2)), "linewidth": 1.2}
 HOLLOW = {"linestyle": "none", "markerfacecolor": "white"}
@@ -52,7 +53,7 @@ def save(picture: Figure, path) -> Path:
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"path is {path.name!r}; it must end in .png")
-    store.write(path, Picture.png(picture))
+    store.write(path, alt.png(picture))
     return path
 
 
@@ -103,17 +104,12 @@ def draw(plot: so.Plot, picture: Figure) -> Figure:
     return picture
 
 
-def scales(looks: Mapping[str, dict]) -> dict:
-    """Scales of seaborn.objects that give each name the colour, line and marker of its look."""
+def scales(looks: Mapping[str, dict], *parts: str) -> dict:
+    """Scales of seaborn.objects that give each name these parts of its look; default: colour, line and marker."""
     return {
         part: so.Nominal({name: look[part] for name, look in looks.items()}, order=list(looks))
-        for part in ("color", "linestyle", "marker")
+        for part in parts or ("color", "linestyle", "marker")
     }
-
-
-def marks(looks: Mapping[str, dict]) -> dict:
-    """`scales` without lines."""
-    return {part: scale for part, scale in scales(looks).items() if part != "linestyle"}
 
 
 def with_legend(picture: Figure, looks: Mapping[str, dict] | None = None) -> Figure:
@@ -148,11 +144,6 @@ def looks(names) -> dict[str, dict]:
     """The look of each of these names, in their order: `series`."""
     names = list(names)
     return dict(zip(names, series(len(names)), strict=True))
-
-
-def error(value, low, high) -> np.ndarray:
-    """Lengths (2, n) of the error bars below and above the values (n,); 0 where there is no interval."""
-    return np.nan_to_num(np.maximum([value - low, high - value], 0))
 
 
 def ink(color) -> str:

@@ -51,14 +51,12 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
     picture, _ = style.figure(min(style.WIDTH, 2.6 * columns + 0.6), 2.0 * rows + 0.3)
     picture.clear()
     longest = max(frame["epoch"].max(), 2)
-    scales = style.scales({name: look | {"marker": ""} for name, look in looks.items()})
-    del scales["marker"]
     plot = (
         so.Plot(frame, x="epoch", color="curve", linestyle="curve")
         .facet("title", wrap=columns, order=list(curves))
         .add(so.Band(alpha=0.15, edgewidth=0), ymin="low", ymax="high", linestyle=None, legend=False)
         .add(so.Path(), y="mean", legend=False)
-        .scale(**scales)
+        .scale(**style.scales(looks, "color", "linestyle"))
         .limit(x=(1, longest))
         .label(x="epoch", y=label, title=lambda title: style.folded(in_words(title), 20))
     )
@@ -166,7 +164,7 @@ def magnitudes(weights: Mapping[str, np.ndarray], kept: int) -> Figure:
     )
     frame = frame[frame["size"] > 0].assign(part=frame["rank"] > kept)
     picture, axes = style.figure(5.4, 3.2)
-    scales = {part: scale for part, scale in style.scales(looks).items() if part != "marker"}
+    scales = style.scales(looks, "color", "linestyle")
     line = so.Plot(frame, x="rank", y="size", color="state", linestyle="state", group="part").scale(**scales)
     style.draw(line.add(so.Path(), legend=False), axes)
     largest = frame["size"].max()

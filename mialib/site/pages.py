@@ -18,14 +18,13 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from mialib import REPO_ROOT
+from mialib import REPO_ROOT, params
 from mialib.site.links import Links
 
 PICTURES = "pictures"  # the folder of the pictures in notebooks, on the site
 _ALT = re.compile(r'<img\b[^>]*?\balt="([^"]*)"', re.S)
 _LARGE = 5e6  # bytes; a larger file is not offered
 _TARGET = re.compile(r"\]\([^()\s]*\)")
-_DEFAULT_RUN = re.compile(r'^run: str = "(.*?)"', re.M)
 
 
 @dataclass(frozen=True)
@@ -56,18 +55,21 @@ class Run:
         return nbformat.read(self.executed, as_version=4)
 
     @cached_property
+    def current(self) -> NotebookNode | None:
+        """The notebook as it is now; None where it is no longer there."""
+        return nbformat.read(self.notebook, as_version=4) if self.notebook.is_file() else None
+
+    @cached_property
     def title(self) -> str:
         """What the notebook asks now; an older run may have asked in other words."""
-        read = nbformat.read(self.notebook, as_version=4) if self.notebook.is_file() else self.content
+        read = self.content if self.current is None else self.current
         headings = (re.match(r"# (.*)", cell.source) for cell in read.cells)
         return next((found[1] for found in headings if found), self.paper)
 
     @cached_property
     def default_run(self) -> str:
         """What the notebook calls its run where no parameters are given."""
-        text = self.notebook.read_text(encoding="utf-8") if self.notebook.is_file() else '{"cells": []}'
-        sources = ("".join(cell["source"]) for cell in json.loads(text)["cells"])
-        return next((run[1] for run in map(_DEFAULT_RUN.search, sources) if run), "")
+        return "" if self.current is None else params.declared(self.notebook).get("run", "")
 
     @cached_property
     def facts(self) -> dict[str, str]:
@@ -90,7 +92,7 @@ class Run:
 
     def _age(self) -> str:
         """Whether the notebook is still the one that was executed."""
-        if not self.notebook.is_file():
+        if self.current is None:
             return "is no longer there"
         now, then = (
             [  # links are rewritten when a notebook is executed
@@ -98,7 +100,7 @@ class Run:
                 for cell in notebook.cells
                 if "injected-parameters" not in cell.metadata.get("tags", ())
             ]
-            for notebook in (nbformat.read(self.notebook, as_version=4), self.content)
+            for notebook in (self.current, self.content)
         )
         return "is as it was executed" if now == then else "has changed since"
 

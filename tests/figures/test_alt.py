@@ -66,7 +66,7 @@ def test_a_sites_cells_bear_the_alt_texts_of_their_outputs(shown):
 
 def test_myst_nb_writes_the_alt_text_into_its_page(tmp_path):
     pytest.importorskip("myst_nb")
-    notebook = as_notebook({"image/png": picture().png()}, {"image/png": {"alt": "A line & back."}})
+    notebook = as_notebook({"image/png": alt.png(picture())}, {"image/png": {"alt": "A line & back."}})
     (tmp_path / "index.ipynb").write_text(json.dumps(alt.described(notebook)))
     (tmp_path / "conf.py").write_text('extensions = ["myst_nb"]\nnb_execution_mode = "off"\n')
     build = [sys.executable, "-m", "sphinx", "-q", "-b", "html", tmp_path, tmp_path / "site"]
