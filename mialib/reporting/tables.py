@@ -1,4 +1,4 @@
-"""Small tables for the eye, of a study's arms or of stored rows."""
+"""Small tables for the eye, of a study's arms or of stored rows. Arms, attacks and settings are named in words."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,6 +13,18 @@ from mialib.study import Arm, Attacker, Study, aggregate, select, table
 Who = Arm | Attacker
 
 
+def worded(table: Mapping | pd.DataFrame, **how) -> pd.DataFrame:
+    """A table, or one of columns (each a mapping from lines to what stands there), its lines and columns named in words.
+
+    how: as of pandas.DataFrame.
+    """
+    return pd.DataFrame(table, **how).rename(index=_in_words, columns=_in_words)
+
+
+def _in_words(name):
+    return vocabulary.in_words(name) if isinstance(name, str) else name
+
+
 def attacks(
     study: Study, arms: Iterable[Arm], metric: str, attacks: Iterable[str] | None = None
 ) -> pd.DataFrame:
@@ -22,7 +34,7 @@ def attacks(
     """
     arms = list(arms)
     names = study.attacks(arms[0]) if attacks is None else list(attacks)
-    return pd.DataFrame(
+    return worded(
         {arm.label: {name: study.values(arm, metric, name).mean() for name in names} for arm in arms}
     )
 
@@ -34,7 +46,7 @@ def differences(
 
     attacker: believing, knowing, of arms.
     """
-    return pd.DataFrame(
+    return worded(
         {
             title: {name: signed(study.difference(a, b, metric, name, **attacker)) for name in attacks}
             for title, (a, b) in pairs.items()
@@ -58,7 +70,7 @@ def means(
         table[title] = {
             name: "" if pd.isna(found.get(name)) else f"{found[name]:.{digits}f}" for name in columns
         }
-    return pd.DataFrame(table).T
+    return worded(table).T
 
 
 def changes(
@@ -77,7 +89,7 @@ def changes(
         for line, who in lines.items()
         if who != base
     }
-    return pd.DataFrame(table).T
+    return worded(table).T
 
 
 def ladder(
@@ -93,7 +105,7 @@ def ladder(
         values = {step: study.values(arm, metric) for step, arm in steps.items()}
         table[name] = {step: f"{found.mean():.3f}" for step, found in values.items()}
         table[name]["no step falls (at 2.5 %)"] = metrics.rises(list(values.values()))
-    return pd.DataFrame(table).T
+    return worded(table).T
 
 
 def models(rows: Sequence[dict]) -> pd.DataFrame:
@@ -106,7 +118,8 @@ def models(rows: Sequence[dict]) -> pd.DataFrame:
     shown = shown.reindex(columns=wanted)
     shown = shown[shown["test_accuracy"].notna()]
     shown[counts] = shown[counts].astype(float).round().astype("Int64")
-    return shown.set_axis(_names(keys, shown.index)).rename_axis(columns=None).dropna(axis=1, how="all")
+    shown = shown.set_axis(_names(keys, shown.index)).rename_axis(columns=None)
+    return worded(shown.dropna(axis=1, how="all"))
 
 
 def protection(study: Study, arms: Iterable[Arm], metric: str = "auc") -> pd.DataFrame:
@@ -123,12 +136,12 @@ def protection(study: Study, arms: Iterable[Arm], metric: str = "auc") -> pd.Dat
             "test accuracy": f"{study.values(arm, 'test_accuracy').mean():.3f}",
             "train - test": f"{study.values(arm, 'generalization_gap').mean():.3f}",
             "strongest attack": f"{best.values.mean():.3f}",
-            "it is": best.name,
+            "it is": vocabulary.in_words(best.name),
         } | {
             name: _pair(study.values(one, metric, name) for one in who)
             for name in ("gap", "confidence", "samia")
         }
-    return pd.DataFrame(lines).T
+    return worded(lines).T
 
 
 def _pair(values) -> str:
@@ -139,7 +152,7 @@ def _pair(values) -> str:
 
 def averages(columns: Mapping[str, Mapping[Arm, np.ndarray]]) -> pd.DataFrame:
     """title -> {arm: values over targets (targets,)} as their means: a line for each arm, a column for each title."""
-    return pd.DataFrame(
+    return worded(
         {
             title: {arm.label: values.mean() for arm, values in found.items()}
             for title, found in columns.items()
@@ -189,7 +202,7 @@ def costs(study: Study, arms: Iterable[Arm]) -> pd.DataFrame:
                 "L1 / 2": moved / 2,
             }
         lines[arm.label] = {title: values.mean() for title, values in line.items()}
-    return pd.DataFrame.from_dict(lines, orient="index")
+    return worded(lines).T
 
 
 def redrawn(
@@ -218,13 +231,13 @@ def redrawn(
             label: f"{values.mean():.3f}" + (f" ({(values / one).mean():.2f}x)" if one is not None else "")
             for label, values in found.items()
         }
-    return pd.DataFrame(table, index=[arm.label for arm in arms], dtype=object).fillna("")
+    return worded(table, index=[arm.label for arm in arms], dtype=object).fillna("")
 
 
 def knowledge(study: Study, arms: Iterable[Arm], attack: str, metric: str) -> pd.DataFrame:
     """Mean over targets of an attack on each arm (rows) by one who believes in each (columns)."""
     arms = list(arms)
-    return pd.DataFrame(
+    return worded(
         {
             believed.label: {
                 arm.label: study.values(arm, metric, attack, believing=believed).mean() for arm in arms
@@ -267,7 +280,7 @@ def _verdicts(judged: Mapping[str, dict]) -> list[str]:
 def _names(keys: Sequence[str], settings: Iterable[tuple]) -> list[str]:
     """What settings are called, each given by its values in the columns `keys`."""
     filled = ({key: None if pd.isna(v) else v for key, v in zip(keys, s, strict=True)} for s in settings)
-    return [vocabulary.setting_name(**columns) for columns in filled]
+    return [vocabulary.in_words(vocabulary.setting_name(**columns)) for columns in filled]
 
 
 def signed(estimate: Estimate) -> str:

@@ -47,11 +47,11 @@ def test_attacks_have_a_line_each_and_arms_a_column(made):
             made.note(arm, "auc", found, attack)
     made.note(original, "auc", [0.9, 0.9], "lira")
     table = tables.attacks(made, [original, pruned], "auc", ["samia", "gap"])
-    assert table.index.tolist() == ["samia", "gap"] and table.columns.tolist() == ["a", "70 % pruned"]
-    assert table.loc["samia"].tolist() == pytest.approx([0.55, 0.7])
+    assert table.index.tolist() == ["SAMIA", "gap"] and table.columns.tolist() == ["a", "70 % pruned"]
+    assert table.loc["SAMIA"].tolist() == pytest.approx([0.55, 0.7])
     assert table.loc["gap"].tolist() == pytest.approx([0.5, 0.45])
     every = tables.attacks(made, iter([original]), "auc")  # all that were run on the first
-    assert every["a"].to_dict() == pytest.approx({"samia": 0.55, "gap": 0.5, "lira": 0.9})
+    assert every["a"].to_dict() == pytest.approx({"SAMIA": 0.55, "gap": 0.5, "lira": 0.9})
 
 
 def test_differences_are_the_first_minus_the_second(made):
@@ -62,13 +62,13 @@ def test_differences_are_the_first_minus_the_second(made):
     pairs = {"b - a": (pruned, original), "a - b": (original, pruned), "unaware": (unaware, original)}
     table = tables.differences(made, pairs, "auc", ["samia"])
     half = stats.t.ppf(0.975, 1) * 0.05  # differences of 0.1 and 0.2
-    assert table.loc["samia", "b - a"] == f"+0.150 [{0.15 - half:+.3f}, {0.15 + half:+.3f}]"
-    assert table.loc["samia", "a - b"] == f"-0.150 [{-0.15 - half:+.3f}, {-0.15 + half:+.3f}]"
-    assert table.loc["samia", "unaware"].startswith("+0.150 [")
+    assert table.loc["SAMIA", "b - a"] == f"+0.150 [{0.15 - half:+.3f}, {0.15 + half:+.3f}]"
+    assert table.loc["SAMIA", "a - b"] == f"-0.150 [{-0.15 - half:+.3f}, {-0.15 + half:+.3f}]"
+    assert table.loc["SAMIA", "unaware"].startswith("+0.150 [")
     same = tables.differences(made, {"none": (pruned, pruned)}, "auc", ["samia"])
-    assert same.loc["samia", "none"] == "+0.000 [+0.000, +0.000]"
+    assert same.loc["SAMIA", "no defence"] == "+0.000 [+0.000, +0.000]"
     believing = tables.differences(made, {"b": (pruned, pruned)}, "auc", ["samia"], believing=original)
-    assert believing.loc["samia", "b"] == "+0.000 [+0.000, +0.000]"
+    assert believing.loc["SAMIA", "b"] == "+0.000 [+0.000, +0.000]"
 
 
 # What a setting is worth
@@ -84,12 +84,12 @@ def test_models_has_a_line_for_each_setting_and_variant():
         rows += rows_of([0.99, 0.99], attack="samia", **setting)
         rows += rows_of([0.99, 0.99], "reserve_accuracy", **setting)
     table = tables.models(rows)
-    assert table.index.tolist() == ["original", "longer", "l1_unstructured 0.7"]
-    assert table["test_accuracy"].tolist() == [0.5, 1.5, 2.5]
-    assert table["nonzero_parameters"].tolist() == [15, 14, 13]
-    assert table["sparse_bytes"].tolist() == [50, 50, 50]
+    assert table.index.tolist() == ["original", "longer", "magnitude pruning 0.7"]
+    assert table["test accuracy"].tolist() == [0.5, 1.5, 2.5]
+    assert table["nonzero parameters"].tolist() == [15, 14, 13]
+    assert table["sparse bytes"].tolist() == [50, 50, 50]
     # what does not apply to any setting, and what is not about the model, has no column
-    assert table.columns.tolist() == ["nonzero_parameters", "sparse_bytes", "test_accuracy"]
+    assert table.columns.tolist() == ["nonzero parameters", "sparse bytes", "test accuracy"]
 
 
 def test_protection_shows_both_attackers_of_a_defence(made):
@@ -112,19 +112,19 @@ def test_protection_shows_both_attackers_of_a_defence(made):
             made.note(who, "auc", [value - 0.1, value + 0.1], attack)
     table = tables.protection(made, made.arms.values())
     assert table.columns.tolist() == [
-        *("test accuracy", "train - test", "strongest attack", "it is", "gap", "confidence", "samia")
+        *("test accuracy", "train - test", "strongest attack", "it is", "gap", "confidence", "SAMIA")
     ]
     assert table.index.tolist() == ["basic", "group norm", "dp"]
     assert table.loc["basic"].tolist() == [
-        *("0.800", "0.150", "0.800", "samia"),
+        *("0.800", "0.150", "0.800", "SAMIA"),
         *("0.600", "0.700", "0.800"),
     ]
     assert table.loc["group norm"].tolist() == [
-        *("0.700", "0.200", "0.810", "nn"),
+        *("0.700", "0.200", "0.810", "neural network"),
         *("0.610", "0.710", "0.720"),
     ]
     assert table.loc["dp"].tolist() == [
-        *("0.600", "0.250", "0.620", "nn, unaware"),
+        *("0.600", "0.250", "0.620", "neural network, unaware"),
         *("0.550 (0.550)", "0.560 (0.500)", "0.590 (0.510)"),
     ]
 
@@ -161,12 +161,12 @@ def test_headline_shows_every_attack_in_every_setting_and_the_verdicts():
     settings = {
         "original": ORIGINAL,
         "control": PRUNED | {"level": 0.0},
-        "l1_unstructured 0.7": PRUNED,
+        "magnitude pruning 0.7": PRUNED,
         "longer": ORIGINAL | {"variant": "longer"},
-        "ppb 4 adaptive": ppb | {"adversary": "adaptive"},
-        "ppb 4 unaware": ppb | {"adversary": "unaware"},
-        "dp_sgd 0.5 fine-tuning only adaptive": dp | {"adversary": "adaptive"},
-        "early_stopping unaware": stopped | {"adversary": "unaware"},
+        "PPB 4 adaptive": ppb | {"adversary": "adaptive"},
+        "PPB 4 unaware": ppb | {"adversary": "unaware"},
+        "DP-SGD 0.5 fine-tuning only adaptive": dp | {"adversary": "adaptive"},
+        "early stopping unaware": stopped | {"adversary": "unaware"},
     }
     rows = []
     for number, setting in enumerate(settings.values()):
@@ -192,7 +192,7 @@ def test_headline_shows_every_attack_in_every_setting_and_the_verdicts():
 def test_what_was_not_run_is_blank_in_the_headline_and_a_line_below_says_so():
     rows = rows_of([0.5, 0.6], attack="gap", **ORIGINAL) + rows_of([0.7, 0.8], attack="samia", **PRUNED)
     lines = headline_lines(rows)
-    assert lines[3:6] == ["original 0.55", "l1_unstructured 0.7 0.75", "(blank: not run, or not resolved)"]
+    assert lines[3:6] == ["original 0.55", "magnitude pruning 0.7 0.75", "(blank: not run, or not resolved)"]
     whole = headline_lines(
         rows + rows_of([0.5, 0.6], attack="samia", **ORIGINAL) + rows_of([0.5], attack="gap", **PRUNED)
     )
@@ -206,21 +206,21 @@ def test_headline_leaves_out_classes_and_wrong_beliefs():
     rows += rows_of(
         [0.9, 0.9], attack="samia", attacker_compression="l1_filter", attacker_level=0.7, **PRUNED
     )
-    assert headline_lines(rows) == before and "l1_unstructured 0.7 0.55" in before
+    assert headline_lines(rows) == before and "magnitude pruning 0.7 0.55" in before
 
 
 def test_headline_keeps_the_two_kinds_of_attacker_apart():
     rows = rows_of([0.6, 0.7], attack="gap", **PRUNED | {"knowledge": "shadow"})
     rows += rows_of([0.8, 0.9], attack="gap", **PRUNED | {"knowledge": "known_members"})
     lines = headline_lines(rows)
-    assert "l1_unstructured 0.7 0.65" in lines and "l1_unstructured 0.7, known members 0.85" in lines
+    assert "magnitude pruning 0.7 0.65" in lines and "magnitude pruning 0.7, known members 0.85" in lines
 
 
 def test_headline_of_a_run_without_attacks_shows_its_models():
     rows = rows_of([0.9, 0.8], "test_accuracy", **ORIGINAL) + rows_of([0.7, 0.6], "test_accuracy", **PRUNED)
     lines = headline_lines(rows)
     assert lines[0] == "Models, mean over them" and lines[-1] == "Verdicts"
-    assert "original 0.85" in lines and "l1_unstructured 0.7 0.65" in lines
+    assert "original 0.85" in lines and "magnitude pruning 0.7 0.65" in lines
 
 
 def test_headline_of_a_saved_run_is_that_of_its_rows(tmp_path):
