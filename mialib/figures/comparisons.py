@@ -125,8 +125,9 @@ def dots(
     panels: title -> {setting -> values over targets (n,), or an Estimate}. The first setting stands on top; a
         panel may lack some. Values are drawn as small dots too, `each` says of what. An interval or mean that is
         nan is left out. Titles that begin alike up to a colon ("AUC: ...") name one quantity: their x axes agree.
-    references: title -> where a dotted line stands, say 0.5; `reference` is what it means.
-    emphasis: settings with filled marks; all others are then hollow.
+    references: title -> where a dotted line stands, say 0.5; `reference` is what it means. What can be guessed is a
+        share: its axis ends at 0 and 1, also where an interval goes on.
+    emphasis: settings with filled marks, named in the legend where they are few; all others are then hollow.
     """
     references = references or {}
     settings = list(dict.fromkeys(name for values in panels.values() for name in values))
@@ -173,8 +174,12 @@ def dots(
         axes.locator_params(axis="x", nbins=5)
     style.outer(every)
     _agree(dict(zip(panels, every, strict=True)))
+    for axes in (axes for title, axes in zip(panels, every, strict=True) if title in references):
+        if reference == "guessing":
+            axes.set_xlim(max(axes.get_xlim()[0], -0.02), min(axes.get_xlim()[1], 1.02))
     every[0].plot([], [], color="#888888", linestyle="none", marker="o", markersize=2.5, label=each)
-    every[0].plot([], [], color=style.DARK, marker="o", label="mean and 95% interval")
+    filled = f" (filled: {alt.listed(map(in_words, emphasis))})" if 0 < len(emphasis) < 3 else ""
+    every[0].plot([], [], color=style.DARK, marker="o", label=f"mean and 95% interval{filled}")
     means["label"] = means["title"]
     picture.alt = _words(means.assign(model=""), "setting", "means with 95% intervals")
     return style.with_legend(picture)

@@ -15,16 +15,16 @@ def roc(curves: dict, title: str = "") -> Figure:
     """ROC curves on log-log axes with the chance line.
 
     curves: label -> (member, margin), each (n,), or lists of such arrays, one for each target, which are
-        pooled. Scores of so few values that only one or two rates can be chosen are marks without a line.
+        pooled; the AUC in the legend is the mean over targets, as in the tables. Scores of so few values that
+        only one or two rates can be chosen are marks without a line.
     The axes begin at the smallest rate that can be resolved, 1 / (number of non-members).
     """
     pooled = {in_words(label): (_pool(member), _pool(margin)) for label, (member, margin) in curves.items()}
     picture, axes = style.figure(4.6, 4.0)
     limit = 1 / max(np.sum(member == 0) for member, _ in pooled.values())
     axes.plot([limit, 1], [limit, 1], color=style.FAINT, linewidth=1, label="chance")
-    areas = {}
+    areas = {in_words(label): _area(*each) for label, each in curves.items()}
     for (label, look), (member, margin) in zip(style.looks(pooled).items(), pooled.values(), strict=True):
-        areas[label] = metrics.auc(member, margin).value
         fpr, tpr = metrics.roc(member, margin)
         label = f"{label} (AUC {areas[label]:.2f})"
         chosen = (np.minimum(fpr, tpr) < 1) & (np.maximum(fpr, tpr) > 0)  # neither all nor none
@@ -88,6 +88,13 @@ def divergence(member, values: dict, label="true-class confidence", kind="histog
         f"{alt.listed(values)}. Mean of members minus mean of non-members: {alt.ends(gaps, values)}"
     )
     return style.with_legend(picture, looks)
+
+
+def _area(member, margin) -> float:
+    """The AUC of one target, or its mean over lists of targets."""
+    if isinstance(member, (list, tuple)):
+        return float(np.mean([metrics.auc(*target).value for target in zip(member, margin, strict=True)]))
+    return metrics.auc(member, margin).value
 
 
 def _pool(arrays) -> np.ndarray:
