@@ -9,8 +9,7 @@ class Picture(Figure):
     """A figure with one or two sentences of what it shows, `alt`, for whoever cannot see it.
 
     Jupyter stores them beside the image, as the output's `metadata["image/png"]["alt"]`, and as its plain text. nbconvert's
-    classic template writes them, its default one (7.17) and JupyterLab's own view show none. `described` puts them where
-    MyST-NB looks; `mialib site` reads them itself.
+    classic template and `mialib site` write them into pages, its default one (7.17) and JupyterLab's own view show none.
     """
 
     alt = ""
@@ -31,20 +30,6 @@ def png(picture: Figure) -> bytes:
     kept = {"Description": words} if words else {}
     picture.savefig(content, format="png", dpi=150, bbox_inches="tight", metadata=kept)
     return content.getvalue()
-
-
-def described(notebook: dict) -> dict:
-    """The notebook (as JSON) with its outputs' alt texts as options of their cells, for MyST-NB; changed in place.
-
-    MyST-NB 1.4 reads `alt` from the cell's metadata alone: {"mystnb": {"image": {"alt": ...}}}.
-    """
-    for cell in notebook["cells"]:
-        found = [
-            output.get("metadata", {}).get("image/png", {}).get("alt") for output in cell.get("outputs", [])
-        ]
-        if texts := list(dict.fromkeys(filter(None, found))):
-            cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})["alt"] = " ".join(texts)
-    return notebook
 
 
 def listed(names) -> str:

@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,6 @@ from mialib import REPO_ROOT, params
 from mialib.site.links import Links
 
 PICTURES = "pictures"  # the folder of the pictures in notebooks, on the site
-_ALT = re.compile(r'<img\b[^>]*?\balt="([^"]*)"', re.S)
 _LARGE = 5e6  # bytes; a larger file is not offered
 _TARGET = re.compile(r"\]\([^()\s]*\)")
 
@@ -259,19 +257,12 @@ def _take_picture(output: NotebookNode, pictures: Path, name: str, heading: str)
     picture = base64.b64decode(data["image/png"])
     _write(pictures / PICTURES / name, picture)
     width, height = struct.unpack(">II", picture[16:24])
-    text = html.escape(_alternative(output) or f'A figure of the section "{heading}"')
+    text = html.escape(
+        output.metadata.get("image/png", {}).get("alt") or f'A figure of the section "{heading}"'
+    )
     source = f"../{PICTURES}/{name}"
     size = f'width="{width}" height="{height}"'
     output.data = {"text/html": f'<img src="{source}" alt="{text}" {size} loading="lazy">'}
-
-
-def _alternative(output: NotebookNode) -> str:
-    """The alternative text: from the output's metadata, else of the picture in its HTML."""
-    metadata: Mapping = output.get("metadata", {})
-    if alt := metadata.get("image/png", {}).get("alt") or metadata.get("alt"):
-        return alt
-    written = _ALT.search("".join(output.data.get("text/html", "")))
-    return html.unescape(written[1]) if written else ""
 
 
 def _write(path: Path, content: bytes) -> None:

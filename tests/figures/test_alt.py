@@ -1,10 +1,7 @@
 """Alt texts reach whoever reads the notebook, its HTML or a site, and say what was drawn."""
 
 import base64
-import json
 import re
-import subprocess
-import sys
 
 import nbformat
 import numpy as np
@@ -54,25 +51,6 @@ def test_jupyter_stores_the_alt_text_beside_the_image_and_nbconvert_writes_it(sh
 def test_a_picture_without_words_is_shown_as_any_figure(shown):
     data, metadata = shown(picture(""))
     assert "image/png" in data and "alt" not in metadata.get("image/png", {})
-
-
-def test_a_sites_cells_bear_the_alt_texts_of_their_outputs(shown):
-    notebook = json.loads(nbformat.writes(as_notebook(*shown(picture()))))
-    notebook["cells"].append({"cell_type": "markdown", "metadata": {}, "source": "x"})
-    first, second = alt.described(notebook)["cells"]
-    assert first["metadata"]["mystnb"] == {"image": {"alt": "A line from 0 to 1 & back."}}
-    assert second["metadata"] == {}
-
-
-def test_myst_nb_writes_the_alt_text_into_its_page(tmp_path):
-    pytest.importorskip("myst_nb")
-    notebook = as_notebook({"image/png": alt.png(picture())}, {"image/png": {"alt": "A line & back."}})
-    (tmp_path / "index.ipynb").write_text(json.dumps(alt.described(notebook)))
-    (tmp_path / "conf.py").write_text('extensions = ["myst_nb"]\nnb_execution_mode = "off"\n')
-    build = [sys.executable, "-m", "sphinx", "-q", "-b", "html", tmp_path, tmp_path / "site"]
-    subprocess.run(build, check=True, timeout=300)
-    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
-    assert 'alt="A line &amp; back."' in page
 
 
 def test_names_are_listed_and_many_cut_short():

@@ -81,10 +81,9 @@ def test_a_notebook_that_was_removed_is_said(repository):
     [
         (shown({"image/png": {"alt": 'AUC "falls" & <ends>'}}, **{"image/png": picture()}),
          "AUC &quot;falls&quot; &amp; &lt;ends&gt;"),
-        (shown(**{"image/png": picture(), "text/html": '<img src="data:," alt="AUC &amp; more">'}), "AUC &amp; more"),
         (shown(**{"image/png": picture()}), "A figure of the section &quot;Data&quot;"),
     ],
-    ids=["metadata", "HTML", "none"],
+    ids=["told", "not told"],
 )  # fmt: skip
 def test_a_picture_becomes_a_file_with_its_alternative_text(repository, cell, alt):
     path = repository / "outputs/b/only/executed.ipynb"
