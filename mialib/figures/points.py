@@ -63,7 +63,7 @@ def tradeoff(rows, attack: str, metric: str = "auc", adversary: str | None = Non
     written = points["defense_strength"].map("{:g}".format).where(points["defense_strength"].notna(), "")
     points = points.assign(family=named, text=written.where(points.index.isin(spoken), ""))
     points = points.sort_values("defense_strength", kind="stable")
-    whom = f"{in_words(attack)}, {adversary} adversary" if adversary else in_words(attack)
+    whom = f"{in_words(attack)}, {adversary} attacker" if adversary else in_words(attack)
     references = {"chance": lambda x: CHANCE[metric]} if metric in CHANCE else {}
     names = ("test accuracy", f"{metric_name(metric)} of {whom}")
     return _one_or_two(points, looks, names, references, joined=looks)
@@ -171,10 +171,10 @@ def _draw(axes, points, looks, joined, xscale="linear", yscale="linear") -> None
             points, x="value_x", y="value", color="family", marker="family", fill="family", pointsize="family"
         )
         .add(
-            so.Range(color="#DDDDDD", linewidth=0.7, artist_kws=style.BELOW), ymin="low", ymax="high", **bare
+            so.Range(color="#B0B0B0", linewidth=0.7, artist_kws=style.BELOW), ymin="low", ymax="high", **bare
         )
         .add(
-            so.Range(color="#DDDDDD", linewidth=0.7, artist_kws=style.BELOW),
+            so.Range(color="#B0B0B0", linewidth=0.7, artist_kws=style.BELOW),
             xmin="low_x",
             xmax="high_x",
             orient="y",
@@ -231,7 +231,7 @@ def _words(points, looks, names) -> str:
 
 def _plain() -> list[dict]:
     """Large black symbols for no defence."""
-    return [{"color": "black", "linestyle": "none", "marker": marker, "markersize": 10} for marker in "*ph"]
+    return [{"color": "black", "linestyle": "none", "marker": marker, "markersize": 10} for marker in "*Ph"]
 
 
 def _listed(*parts) -> str:

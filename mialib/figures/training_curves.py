@@ -168,7 +168,7 @@ def magnitudes(weights: Mapping[str, np.ndarray], kept: int) -> Figure:
     line = so.Plot(frame, x="rank", y="size", color="state", linestyle="state", group="part").scale(**scales)
     style.draw(line.add(so.Path(), legend=False), axes)
     largest = frame["size"].max()
-    axes.axvline(kept, color="black", **style.DOTTED, label=f"the {kept:,} that stay")
+    axes.axvline(kept, color="black", **style.DOTTED, label=f"left of it: the {kept:,} kept")
     axes.set(xscale="log", yscale="log", xlabel="rank of the weight", ylabel="magnitude")
     axes.set_ylim(largest / 1e5, largest * 2)  # what is smaller than that is as good as nothing
     first = {name: size[min(kept, len(size) - 1)] for name, size in sizes.items()}

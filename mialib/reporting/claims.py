@@ -103,7 +103,7 @@ def compare(
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """What a notebook shows of `compare`: a line for each claim, without keys, margins and p-values."""
-    return table.drop(columns=["margin", "p"]).set_index("claim")
+    return table.drop(columns=["margin", "p"]).set_index("claim").rename(columns={"paper": "claimed"})
 
 
 def family(table: pd.DataFrame, level: float = 0.05) -> str:
@@ -126,7 +126,7 @@ def family(table: pd.DataFrame, level: float = 0.05) -> str:
     unknown = (decided & judged["p"].isna()).sum()
     text = (
         f"{len(judged)} claims are judged, each at {1 - level:.0%} for itself: expect {level * len(judged):.1f} of the intervals "
-        f"to miss. Of {decided.sum()} decided verdicts {survive} hold for all claims together (Holm)"
+        f"to miss. Verdicts that hold for all claims together (Holm's correction): {survive} of {decided.sum()} decided ones"
     )
     return text + (f"; {unknown} have no p-value and count as lost." if unknown else ".")
 

@@ -128,17 +128,17 @@ def protection(study: Study, arms: Iterable[Arm], metric: str = "auc") -> pd.Dat
     The strongest is the best attack of all attackers, those who know a defence (adaptive) and those who do not (unaware).
     Of the others the adaptive one's value, and in brackets the unaware one's. Without a defence there is one attacker.
     """
-    lines = {}
+    lines, measured = {}, f"{vocabulary.metric_name(metric)} of"
     for arm in arms:
         best = study.strongest(arm, metric, unaware=True)
         who = study.attackers(arm)
         lines[arm.label] = {
             "test accuracy": f"{study.values(arm, 'test_accuracy').mean():.3f}",
             "train - test": f"{study.values(arm, 'generalization_gap').mean():.3f}",
-            "strongest attack": f"{best.values.mean():.3f}",
-            "it is": vocabulary.in_words(best.name),
+            f"{measured} the strongest attack": f"{best.values.mean():.3f}",
+            "which is": vocabulary.in_words(best.name),
         } | {
-            name: _pair(study.values(one, metric, name) for one in who)
+            f"{measured} {name}": _pair(study.values(one, metric, name) for one in who)
             for name in ("gap", "confidence", "samia")
         }
     return worded(lines).T

@@ -111,7 +111,7 @@ def test_magnitudes_are_sorted_and_zeros_left_out():
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     pieces = [item.get_xydata().tolist() for item in axes.get_lines()[:2]]
     assert pieces == [[[1, 3], [2, 2]], [[3, 1]]]  # broken where pruning cuts
-    assert line(axes, "the 2 that stay").get_xdata() == [2, 2]
+    assert line(axes, "left of it: the 2 kept").get_xdata() == [2, 2]
     with pytest.raises(ValueError, match="weights is empty"):
         figures.magnitudes({}, kept=2)
 

@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_keeps_its_result_but_has_no_verdict():
 def test_what_is_shown_has_a_line_a_claim_and_neither_keys_nor_margins():
     shown = claims.shown(claims.compare(PAPER, {"leak": Estimate(0.05, 0.02, 0.08)}))
     assert shown.index.tolist() == [claim.claim for claim in PAPER.values()]
-    assert shown.columns.tolist() == ["source", "paper", "ours", "paired", "verdict"]
+    assert shown.columns.tolist() == ["source", "claimed", "ours", "paired", "verdict"]
     assert shown.loc[ORDERING.claim, "verdict"] == "reproduced"
 
 
@@ -250,13 +250,13 @@ def test_holm_by_hand(p, survive):
     decided = sum(one <= 0.05 for one in p)
     assert claims.family(with_p(*p)) == (
         f"{len(p)} claims are judged, each at 95% for itself: expect {0.05 * len(p):.1f} of the intervals to miss. "
-        f"Of {decided} decided verdicts {survive} hold for all claims together (Holm)."
+        f"Verdicts that hold for all claims together (Holm's correction): {survive} of {decided} decided ones."
     )
 
 
 def test_undecided_verdicts_hold_at_no_level():
-    assert "Of 0 decided verdicts 0 hold" in claims.family(with_p(0.07), level=0.2)
-    assert "Of 1 decided verdicts 1 hold" in claims.family(with_p(0.07, 0.03), level=0.2)
+    assert "0 of 0 decided" in claims.family(with_p(0.07), level=0.2)
+    assert "1 of 1 decided" in claims.family(with_p(0.07, 0.03), level=0.2)
 
 
 def test_only_what_is_judged_is_of_the_family():
@@ -268,9 +268,7 @@ def test_only_what_is_judged_is_of_the_family():
     paper = dict.fromkeys(["no interval", "by hand", "left out"], ORDERING) | {"number": NUMBER}
     table = claims.compare(paper, results)
     assert claims.family(table).startswith("1 claims are judged")
-    assert claims.family(table).endswith(
-        "1 decided verdicts 0 hold for all claims together (Holm); 1 have no p-value and count as lost."
-    )
+    assert claims.family(table).endswith("0 of 1 decided ones; 1 have no p-value and count as lost.")
 
 
 def test_mistakes_are_named():

@@ -112,7 +112,8 @@ def test_protection_shows_both_attackers_of_a_defence(made):
             made.note(who, "auc", [value - 0.1, value + 0.1], attack)
     table = tables.protection(made, made.arms.values())
     assert table.columns.tolist() == [
-        *("test accuracy", "train - test", "strongest attack", "it is", "gap", "confidence", "SAMIA")
+        *("test accuracy", "train - test", "AUC of the strongest attack", "which is"),
+        *("AUC of gap", "AUC of confidence", "AUC of SAMIA"),
     ]
     assert table.index.tolist() == ["basic", "group norm", "dp"]
     assert table.loc["basic"].tolist() == [
@@ -186,7 +187,9 @@ def test_headline_shows_every_attack_in_every_setting_and_the_verdicts():
         "pruning leaks reproduced +0.1",
     ]
     known = headline_lines(rows, {"leak": claim | {"margin": 0.1, "p": 0.01}})
-    assert known[:-1] == lines and known[-1].startswith("1 claims are judged") and "1 hold" in known[-1]
+    assert (
+        known[:-1] == lines and known[-1].startswith("1 claims are judged") and "1 of 1 decided" in known[-1]
+    )
 
 
 def test_what_was_not_run_is_blank_in_the_headline_and_a_line_below_says_so():
