@@ -7,7 +7,7 @@ from matplotlib.path import Path
 from mialib.figures.style import LUMINANCE
 
 
-def label_points(axes, points, texts, colors, size=7) -> None:
+def label_points(axes, points, texts, colors, size=8) -> None:
     """Write each text beside its point, where it covers the least of markers, lines, intervals and other texts.
 
     A thin line leads to the point from a text that found no place next to it. The figure must be otherwise

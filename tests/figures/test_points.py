@@ -91,7 +91,7 @@ def test_tradeoff_draws_one_adversary_or_both_and_names_defences_in_words():
     named = legend(one)
     assert {"no defence, group norm", "adversarial regularisation", "DP-SGD, whole pipeline"} < set(named)
     assert not any("_" in name for name in named + legend(both)) and "_" not in one.alt
-    assert one.axes[0].get_ylabel() == "AUC of SAMIA, adaptive adversary"
+    assert one.axes[0].get_ylabel() == "AUC of SAMIA, adaptive attacker"
     texts = [text.get_text() for axes in one.axes for text in axes.texts]
     assert sorted(texts) == sorted(["1", "2", "4", "8", "16"] * 7)  # once, in whichever panel shows it
     with pytest.raises(ValueError, match="no adversary 'aware'; they hold .'adaptive', 'unaware'"):
