@@ -222,7 +222,8 @@ def _label(axes, points, looks) -> None:
 
 
 def _words(points, looks, names) -> str:
-    where = points["family"] + (" " + points["text"]).where(points["text"] != "", "")
+    says_more = ~points["text"].isin(["", *looks])
+    where = points["family"] + (" " + points["text"]).where(says_more, "")
     return (
         f"{len(points)} points of {names[1]} against {names[0]}: {alt.listed(looks)}. "
         f"{names[1]}: {alt.ends(points['value'], where)} {names[0]}: {alt.ends(points['value_x'], where)}"

@@ -162,10 +162,10 @@ def averages(columns: Mapping[str, Mapping[Arm, np.ndarray]]) -> pd.DataFrame:
 
 SPREADS = {
     "entropy": "entropy",
-    "entropy_sd": "its sd",
-    "class_spread": "trace",
-    "top_sd": "sd of top",
-    "beyond_the_label": "beyond label",
+    "entropy_sd": "sd of the entropy",
+    "class_spread": "trace of the covariance",
+    "top_sd": "sd of the largest score",
+    "beyond_the_label": "beyond the label",
 }
 
 
