@@ -193,7 +193,9 @@ def grids(weights: np.ndarray, quantized: Mapping[str, np.ndarray]) -> Figure:
         left[title] = len(kept)
         frame = pd.DataFrame({"weight": kept, "share": counts / counts.max(), "foot": 0.0})
         heights, edges = np.histogram(weights, 60)
-        axes.stairs(heights / heights.max(), edges, fill=True, color=style.FAINT, label="before (own scale)")
+        axes.stairs(
+            heights / heights.max(), edges, fill=True, color=style.FAINT, label="before (another scale)"
+        )
         bars = so.Range(color=style.DARK, linewidth=min(1.5, 60 / len(kept)))
         style.draw(so.Plot(frame, x="weight", ymin="foot", ymax="share").add(bars), axes)
         axes.plot([], [], color=style.DARK, label="after")

@@ -201,8 +201,7 @@ def rises(steps) -> bool:
     """Whether a quantity never falls from one of its steps (k, targets), k > 1, to the next by more than chance explains.
 
     By chance alone some step is called a fall in 2.5 % of runs: each paired difference is tested on one side at that
-    level divided by their number. For one target chance is not known, and any fall counts. divided by their number. For
-    one target chance is not known, and any fall counts.
+    level divided by their number. For one target chance is not known, and any fall counts.
     """
     falls = -np.diff(np.asarray(steps, dtype=np.float64), axis=0)
     confidence = 1 - (1 - CONFIDENCE) / len(falls)

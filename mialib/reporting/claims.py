@@ -102,8 +102,9 @@ def compare(
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """What a notebook shows of `compare`: a line for each claim, without keys, margins and p-values."""
-    return table.drop(columns=["margin", "p"]).set_index("claim").rename(columns={"paper": "claimed"})
+    """What a notebook shows of `compare`: a line for each claim, the verdict first, without keys, margins and p-values."""
+    told = table.set_index("claim").rename(columns={"paper": "claimed"})
+    return told[["verdict", "ours", "claimed", "paired", "source"]]
 
 
 def family(table: pd.DataFrame, level: float = 0.05) -> str:

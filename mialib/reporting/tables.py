@@ -104,7 +104,7 @@ def ladder(
     for name, steps in ladders.items():
         values = {step: study.values(arm, metric) for step, arm in steps.items()}
         table[name] = {step: f"{found.mean():.3f}" for step, found in values.items()}
-        table[name]["no step falls (at 2.5 %)"] = metrics.rises(list(values.values()))
+        table[name]["never falls (beyond chance)"] = metrics.rises(list(values.values()))
     return worded(table).T
 
 

@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_keeps_its_result_but_has_no_verdict():
 def test_what_is_shown_has_a_line_a_claim_and_neither_keys_nor_margins():
     shown = claims.shown(claims.compare(PAPER, {"leak": Estimate(0.05, 0.02, 0.08)}))
     assert shown.index.tolist() == [claim.claim for claim in PAPER.values()]
-    assert shown.columns.tolist() == ["source", "claimed", "ours", "paired", "verdict"]
+    assert shown.columns.tolist() == ["verdict", "ours", "claimed", "paired", "source"]
     assert shown.loc[ORDERING.claim, "verdict"] == "reproduced"
 
 
