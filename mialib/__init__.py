@@ -2,7 +2,7 @@
 
 The rooms follow the data's way, in this order; a room imports only from those before it:
 
-    data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures
+    data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures -> auditing
 
 The room `params` says what a notebook's parameters may be; `site` makes pages of what runs leave. Beside the rooms stand
 `places` (where files lie), `store`, `hashing` and `reach` (nothing is computed twice), `streams` (random numbers), `progress`,
@@ -31,6 +31,7 @@ ROOMS = (
     "study",
     "reporting",
     "figures",
+    "auditing",
     "params",
     "site",
 )
@@ -76,6 +77,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "planning",
         "cli",
     ),
+    submod_attrs={"auditing": ["audit_answers"]},
 )
 
 

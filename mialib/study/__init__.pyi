@@ -3,6 +3,7 @@ from . import arms as arms
 from . import attackers as attackers
 from . import bit_widths as bit_widths
 from . import choices as choices
+from . import outside as outside
 from . import ranks as ranks
 from . import reading as reading
 from . import roles as roles

@@ -70,14 +70,14 @@ class Attacker:
     @property
     def member(self) -> Tensor:
         """Which of the candidates that they are scored on are members, bool (targets, n)."""
-        return self.arm.member.gather(1, self._scored) if self.knowing == "half" else self.arm.member
+        return self.arm.member.gather(1, self._places) if self.knowing == "half" else self.arm.member
 
     @property
     def labels(self) -> Tensor:
         """True classes of the candidates that they are scored on, int64 (targets, n)."""
         roles = self.arm.roles
         labels = roles.data.y.cpu()[roles.index[roles.targets]]
-        return labels.gather(1, self._scored) if self.knowing == "half" else labels
+        return labels.gather(1, self._places) if self.knowing == "half" else labels
 
     def n_shadows(self, target: int) -> int:
         """The number of shadow models they learn from; 0 if they know members of the target instead."""
@@ -97,7 +97,7 @@ class Attacker:
             return [
                 Lesson(
                     (believed, self.knowing, i),
-                    [target.rows(self._scored[[i]])],
+                    [target.rows(self._places[[i]])],
                     teacher.rows(given[[i]]),
                     known[[i]],
                 )
@@ -112,7 +112,13 @@ class Attacker:
         ]
 
     @property
-    def _scored(self) -> Tensor:
+    def scored(self) -> Tensor:
+        """The candidates that they are scored on, as rows of the data set, int64 (targets, n)."""
+        index = self.arm.roles.index[self.arm.roles.targets]
+        return index.gather(1, self._places) if self.knowing == "half" else index
+
+    @property
+    def _places(self) -> Tensor:
         return splits.indices(~self.arm.roles.known)
 
 

@@ -1,0 +1,13 @@
+from . import answers as answers
+from . import auditor as auditor
+from . import checks as checks
+from . import gate as gate
+from . import judging as judging
+from . import page as page
+from . import report as report
+from . import verdicts as verdicts
+from .auditor import audit_answers as audit_answers
+from .checks import Finding as Finding
+from .gate import CannotTell as CannotTell
+from .gate import LeaksMore as LeaksMore
+from .report import Report as Report

@@ -1,0 +1,118 @@
+"""Audit your own networks: from saved answers, or from the networks themselves."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mialib.attacks import threshold
+from mialib.auditing import answers as forms
+from mialib.auditing import checks
+from mialib.auditing.checks import Finding
+from mialib.auditing.judging import judged
+from mialib.auditing.report import Network, Report
+from mialib.auditing.verdicts import TOLERANCE
+from mialib.measures import Estimate, metrics
+from mialib.study import outside
+
+ASSUMED = (
+    "The attacker knows half of the members and of the others, sees the scores, and uses thresholds on them. Attackers who train "
+    "shadow models can find more: this is a lower bound, for each network and for the difference.",
+    "Intervals are over these examples, for these very networks. Networks trained anew would differ by more.",
+    "Each interval is a 95 % one for itself.",
+)
+
+
+def audit_answers(
+    answers: Mapping[str, object],
+    labels,
+    member,
+    *,
+    baseline: str | None = None,
+    control: str | None = None,
+    accuracy: float | None = None,
+    tolerance: float = TOLERANCE,
+    columns: Mapping[str, Mapping] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Did compressing a network change what it leaks? From saved answers alone: nothing is trained.
+
+    >>> import numpy as np
+    >>> from mialib import audit_answers
+    >>> rng = np.random.default_rng(0)
+    >>> labels, member = rng.integers(0, 10, 2000), np.arange(2000) < 1000
+    >>> def logits(leak):
+    ...     right = np.eye(10)[labels] * (2 + leak * member[:, None])
+    ...     return right + rng.normal(size=(2000, 10))
+    >>> report = audit_answers({"original": logits(0.5), "pruned": logits(2.0)}, labels, member)
+    >>> report.verdict("pruned")
+    'leaks more'
+
+    Args:
+        answers: name -> logits, posteriors or log-posteriors (n, classes), arrays, lists or tensors; one network a name, all
+            about the same n examples in the same order. (n,) of a network with a single output.
+        labels: the true classes, int (n,), or one-hot (n, classes).
+        member: (n,) 1 or True where the networks were trained on the example.
+        baseline: the name that the others are compared with; default: "original", else the first.
+        control: the name of a network that was changed as long as the compressed ones, but not compressed.
+        accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
+            reported.
+        tolerance: a rise of the AUC that does not matter.
+        columns: name -> {title: value}, your own, for the table.
+        seed: of the half that the attacker is given.
+
+    Returns:
+        The report: verdict, table, `worst`, `check`, `to_html`, `to_json`.
+
+    Raises:
+        ValueError: answers, labels or membership that do not fit together; unknown names.
+    """
+    if not isinstance(answers, Mapping) or not answers:
+        raise ValueError(f"answers must be a mapping from names to answers, found {type(answers).__name__}")
+    found = {str(name): forms.recognised(one, f"answers[{name!r}]") for name, one in answers.items()}
+    shapes = {name: tuple(one.log_posteriors.shape) for name, one in found.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"all networks must answer for the same examples and classes, found {shapes}")
+    n, classes = next(iter(shapes.values()))
+    labels, member = forms.labels_of(labels, n, classes), forms.membership(member, n)
+    baseline = _named("baseline", baseline, found) or ("original" if "original" in found else next(iter(found)))
+    control, columns = _named("control", control, found), dict(columns or {})
+    for name in columns:
+        _named("columns", name, found)
+    if control == baseline:
+        raise ValueError(f"control and baseline are both {control!r}; the control is another network")
+    said = _seen(found, labels, member, accuracy)
+    return _report(found, labels, member, baseline, control, said, tolerance, columns, seed)
+
+
+def _report(found, labels, member, baseline, control, findings, tolerance, columns, seed) -> Report:
+    study = outside.of_answers(
+        {name: one.log_posteriors for name, one in found.items()}, labels, member, seed=seed
+    )
+    best = judged(study, dict.fromkeys(found, threshold.ATTACKS))
+    networks = {
+        name: Network(one.kind, _accuracy(one.log_posteriors, labels, member), best[name], columns.get(name, {}))
+        for name, one in found.items()
+    }
+    return Report(networks, baseline, control, findings, ASSUMED, tolerance, study.rows)
+
+
+def _seen(found, labels: Tensor, member: Tensor, accuracy: float | None) -> list[Finding]:
+    """What is looked at before any number."""
+    classes = next(iter(found.values())).log_posteriors.shape[1]
+    said = checks.of_labels(labels[member], labels[~member], classes)
+    said += checks.of_size(int(member.sum()) // 2, int((~member).sum()) // 2)
+    for name, one in found.items():
+        said += checks.of_answers(one.log_posteriors, labels, member, name, accuracy)
+    kinds = ", ".join(f"{name}: {one.kind}" for name, one in found.items())
+    return [*said, Finding("note", "kinds", f"The answers were taken for: {kinds}.")]
+
+
+def _accuracy(log_posteriors: Tensor, labels: Tensor, member: Tensor) -> tuple[Estimate, Estimate]:
+    right = log_posteriors.argmax(1) == labels
+    return tuple(metrics.share(int(right[side].sum()), int(side.sum())) for side in (member, ~member))
+
+
+def _named(what: str, name: str | None, found: Mapping) -> str | None:
+    if name is not None and name not in found:
+        raise ValueError(f"{what} names {name!r}; the networks are {', '.join(found)}")
+    return name

@@ -1,0 +1,80 @@
+"""The report as a page of its own: no script, no file beside it, nothing from a network; formulas are MathML."""
+
+import base64
+import html
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from mialib import figures
+from mialib.figures import alt
+
+if TYPE_CHECKING:
+    from mialib.auditing.report import Report
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --faint: #d5d5d5; --told: #f3f3f3; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #161616; --faint: #444444; --told: #242424; } }
+body { color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto;
+  padding: 1rem; overflow-wrap: break-word; }
+.mialib h1 { font-size: 1.5rem; } .mialib h2 { font-size: 1.15rem; margin-top: 2rem; }
+.mialib .verdict { font-size: 1.1rem; border-left: 4px solid currentColor; padding-left: 0.8rem; }
+.mialib .wide { overflow-x: auto; } .mialib img { max-width: 100%; height: auto; background: #ffffff; }
+.mialib table { border-collapse: collapse; font-size: 0.9rem; } .mialib th, .mialib td { padding: 0.25rem 0.6rem;
+  border-bottom: 1px solid var(--faint, #d5d5d5); text-align: left; white-space: nowrap; }
+.mialib .told { background: var(--told, #f3f3f3); padding: 0.5rem 0.8rem; margin: 0.5rem 0; }
+@media print { :root { --ink: #000000; --paper: #ffffff; } .mialib .wide { overflow: visible; }
+  .mialib table { font-size: 0.7rem; } .mialib td { white-space: normal; } .mialib h2 { break-after: avoid; } }
+"""
+_AUC = """<math display="block"><mi>AUC</mi><mo>=</mo><mi>P</mi><mo>(</mo><msub><mi>s</mi><mtext>member</mtext></msub><mo>&gt;</mo>
+<msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo><mo>+</mo><mfrac><mn>1</mn><mn>2</mn></mfrac><mi>P</mi><mo>(</mo>
+<msub><mi>s</mi><mtext>member</mtext></msub><mo>=</mo><msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo></math>"""
+
+
+def of(report: "Report") -> str:
+    """A whole page, HTML 5."""
+    title = "Does it leak? " + ", ".join(report.networks)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>{body(report)}</body></html>\n"
+    )
+
+
+def body(report: "Report") -> str:
+    """The same without a page around it, for a notebook."""
+    parts = [
+        "<h1>Membership audit</h1>",
+        *(f'<p class="verdict">{html.escape(one)}</p>' for one in report.sentences),
+        *(f'<p class="told"><b>{one.kind}</b>: {html.escape(one.text)}</p>' for one in report.findings if one.kind == "warning"),
+        "<h2>Each network</h2>",
+        _table(report.table.T),
+        "<p>Numbers in brackets: 95 % intervals. AUC: the chance that the attacker's score <i>s</i> of a member is above that of "
+        f"another example, 0.5 is guessing.</p>{_AUC}"
+        "<p>TPR at 1 % FPR: the share of members found while one other example in a hundred is accused wrongly.</p>",
+        "<h2>How many members at how few false alarms</h2>",
+        _picture(report),
+        *(part for name in (report.baseline, *report.compared) for part in _exposed(report, name)),
+        "<h2>What this rests on</h2><ul>",
+        *(f"<li>{html.escape(one)}</li>" for one in report.assumed),
+        *(f"<li>{html.escape(one.text)}</li>" for one in report.findings if one.kind == "note"),
+        "</ul>",
+    ]
+    return f'<div class="mialib">{"".join(parts)}</div>'
+
+
+def _table(frame: pd.DataFrame, **how) -> str:
+    return f'<div class="wide">{frame.to_html(border=0, justify="left", **how)}</div>'
+
+
+def _picture(report: "Report") -> str:
+    drawn = figures.roc({name: (one.judged.member, one.judged.margin) for name, one in report.networks.items()})
+    content = base64.b64encode(alt.png(drawn)).decode()
+    return f'<img alt="{html.escape(drawn.alt)}" src="data:image/png;base64,{content}">'
+
+
+def _exposed(report: "Report", name: str) -> list[str]:
+    shown = report.worst(name, 5).round(3)
+    by_class = report.classes(name).head(5).round(3)
+    parts = [f"<h2>Most exposed in {html.escape(name)}</h2>", _table(shown, index=False)]
+    return parts if by_class.empty else [*parts, "<p>By class, the most exposed first:</p>", _table(by_class.reset_index(), index=False)]

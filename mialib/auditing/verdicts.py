@@ -1,0 +1,50 @@
+"""From differences to a verdict, and to the sentences that say it."""
+
+from mialib.auditing.judging import Difference
+from mialib.measures import Estimate
+from mialib.reporting import vocabulary
+
+MORE, LESS, NO_MORE, UNDECIDED = "leaks more", "leaks less", "leaks no more", "cannot tell"
+TOLERANCE = 0.02  # a rise of the AUC that does not matter, where the user says nothing else
+
+
+def verdict(difference: Estimate, tolerance: float = TOLERANCE) -> str:
+    """What an interval of (network minus yardstick) says of the network.
+
+    More or less: the interval leaves out 0. No more: it reaches no higher than `tolerance`. Else it cannot be told.
+    """
+    if difference.low > 0:
+        return MORE
+    if difference.high < 0:
+        return LESS
+    return NO_MORE if difference.high <= tolerance else UNDECIDED
+
+
+def sentence(name: str, than: str, leaks: tuple[Estimate, Estimate], found: Difference, tolerance: float) -> str:
+    """The verdict on one network against another: who leaks more, by how much, and what would have been found.
+
+    Args:
+        leaks: the AUC of the strongest attack on each.
+    """
+    by = vocabulary.with_interval(found.auc, "+")
+    said = verdict(found.auc, tolerance)
+    lead = {
+        MORE: f"{name} leaks more than {than}",
+        LESS: f"{name} leaks less than {than}",
+        NO_MORE: f"{name} leaks no more than {than}, within {tolerance:g}",
+        UNDECIDED: f"Whether {name} leaks more than {than}, these examples cannot tell",
+    }[said]
+    moved = f"the best attack's AUC goes from {leaks[1].value:.3f} to {leaks[0].value:.3f}, by {by}"
+    missed = f" A true difference of {found.detectable:.3f} would have been found four times in five."
+    return f"{lead}: {moved}.{missed if said in (NO_MORE, UNDECIDED) else ''}"
+
+
+def attribution(name: str, control: str, found: Difference, tolerance: float) -> str:
+    """What is left of the difference against the control, which was changed as long but not compressed."""
+    by = vocabulary.with_interval(found.auc, "+")
+    return {
+        MORE: f"It is the compression: against {control}, {name} leaks more too ({by}).",
+        LESS: f"The compression itself lowers the leak: against {control}, {name} leaks less ({by}).",
+        NO_MORE: f"The compression itself adds nothing that matters: against {control} the difference is {by}.",
+        UNDECIDED: f"Whether that is the compression's doing cannot be told: against {control} the difference is {by}.",
+    }[verdict(found.auc, tolerance)]
