@@ -1,4 +1,4 @@
-"""The command `mialib`: run notebooks with parameters, plan or list what can be run, build data sets.
+"""The command `mialib`: run notebooks with parameters, plan or list what can be run, audit networks, build data sets.
 
 `mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
 `outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point.
 
     Returns:
-        The exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used, 130, 143 or 129 stopped by
-        SIGINT, SIGTERM or SIGHUP, 141 nobody reads what it prints.
+        The exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used, 3 an audit's gate is not
+        passed, 4 it cannot tell, 130, 143 or 129 stopped by SIGINT, SIGTERM or SIGHUP, 141 nobody reads what it prints.
     """
     try:
         with _stoppable():
@@ -113,6 +113,12 @@ _EXAMPLES = {
     "site": """\
   mialib site                                                then open outputs/.site/index.html
   mialib site public                                         for a server""",
+    "audit-answers": """\
+  mialib audit-answers answers.npz --html audit.html
+  mialib audit-answers answers.npz --control longer --gate "auc_increase > 0.02"
+
+in Python, to save answers: numpy.savez("answers.npz", labels=..., member=..., original=..., pruned=...)
+  labels (n,) and member (n,), 1 = was trained on; each network's logits or posteriors (n, classes) under its name""",
     "faces": """\
   mialib faces att att_faces.zip ~/data
   mialib faces lfw lfw-funneled.tgz ~/data""",
@@ -120,6 +126,10 @@ _EXAMPLES = {
 _STATUSES = """\
 exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used; 130, 143 or 129 stopped by
 SIGINT (Ctrl-C), SIGTERM or SIGHUP: start again to go on, what was trained is kept"""
+
+
+_GATE_STATUSES = """\
+exit status: 0 done, 2 bad input, 3 the gate is not passed, 4 it cannot tell"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,6 +178,23 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("kind", type=_face_set, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
     build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
     build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
+    audit = add(
+        "audit-answers", "say from saved answers whether a compressed network leaks more", _GATE_STATUSES
+    )
+    audit.add_argument("file", type=Path, metavar="answers.npz")
+    audit.add_argument(
+        "--baseline", metavar="NAME", help="the network that others are compared with (original)"
+    )
+    audit.add_argument("--control", metavar="NAME", help="a network changed as long, but not compressed")
+    audit.add_argument(
+        "--accuracy",
+        type=float,
+        metavar="SHARE",
+        help="what the networks should reach on unseen examples, 0 to 1",
+    )
+    audit.add_argument("--gate", metavar="CONDITION", help='what must not be, as "auc_increase > 0.02"')
+    audit.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
+    audit.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     pages = add("site", "build a site of all executed notebooks, for a browser")
     pages.add_argument("folder", nargs="?", type=Path, help="gets the site (default: outputs/.site)")
     return parser
@@ -419,6 +446,32 @@ def _faces(kind: str, archive: Path, root: Path) -> int:
     return 0
 
 
+def _audit_answers(
+    file: Path,
+    gate: str | None,
+    html: Path | None,
+    json: Path | None,
+    **options,
+) -> int:
+    from mialib.auditing import audit_answers, saved
+    from mialib.auditing import gate as gates
+
+    condition = None if gate is None else gates.condition(gate)  # before any work
+    report = audit_answers(*saved.read(file), **options)
+    print(report)
+    if html:
+        report.to_html(html)
+    if json:
+        report.to_json(json)
+    try:
+        if condition:
+            report.check(condition.most, condition.metric)
+    except gates.GateError as error:
+        print(f"mialib: {error}", file=sys.stderr)
+        return error.status
+    return 0
+
+
 def _site(folder: Path | None) -> int:
     from mialib import places, site
 
@@ -450,6 +503,7 @@ COMMANDS = {
     "list": _list,
     "init": _init,
     "overview": _overview,
+    "audit-answers": _audit_answers,
     "site": _site,
     "faces": _faces,
 }

@@ -5,6 +5,7 @@ from . import gate as gate
 from . import judging as judging
 from . import page as page
 from . import report as report
+from . import saved as saved
 from . import verdicts as verdicts
 from .auditor import audit_answers as audit_answers
 from .checks import Finding as Finding

@@ -36,7 +36,9 @@ def recognised(values, name: str) -> Recognised:
     try:
         array = metrics.numbers(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: answers must be numbers (n, classes), found {type(values).__name__}") from error
+        raise ValueError(
+            f"{name}: answers must be numbers (n, classes), found {type(values).__name__}"
+        ) from error
     if array.ndim == 1 or array.ndim == 2 and array.shape[1] == 1:
         array = _of_single_output(array.reshape(-1))
     if array.ndim != 2 or not array.size:
@@ -52,7 +54,9 @@ def recognised(values, name: str) -> Recognised:
             saturated = float((array.max(1) == 1).mean())
             return Recognised(torch.from_numpy(np.log(array)), POSTERIORS, saturated)
         if (array <= TOLERANCE).all() and (np.abs(np.exp(array).sum(1) - 1) <= TOLERANCE).all():
-            return Recognised(torch.from_numpy(np.minimum(array, 0)), LOG_POSTERIORS, float((array.max(1) >= 0).mean()))
+            return Recognised(
+                torch.from_numpy(np.minimum(array, 0)), LOG_POSTERIORS, float((array.max(1) >= 0).mean())
+            )
     if np.isinf(array).any():
         raise ValueError(
             f"{name}: {np.isinf(array).any(1).sum()} of {len(array)} answers hold infinite logits; valid are finite ones"
@@ -78,7 +82,9 @@ def labels_of(labels, n: int, classes: int) -> Tensor:
         array = array.argmax(1)
     array = array.reshape(-1) if array.shape == (n, 1) else array
     if array.shape != (n,):
-        raise ValueError(f"labels must be one class for each of the {n} examples, or one-hot ({n}, {classes}), found {array.shape}")
+        raise ValueError(
+            f"labels must be one class for each of the {n} examples, or one-hot ({n}, {classes}), found {array.shape}"
+        )
     if not (array == np.floor(array)).all():
         raise ValueError(f"labels must be whole numbers, found {array[array != np.floor(array)][0]:g}")
     if not (0 <= array.min() and array.max() < classes):
@@ -98,7 +104,9 @@ def membership(member, n: int) -> Tensor:
     array = metrics.numbers(member)
     array = array.reshape(-1) if array.shape == (n, 1) else array
     if array.shape != (n,) or not np.isin(array, (0, 1)).all():
-        raise ValueError(f"member must be 1 (was trained on) or 0 for each of the {n} examples, found {array.shape}")
+        raise ValueError(
+            f"member must be 1 (was trained on) or 0 for each of the {n} examples, found {array.shape}"
+        )
     counts = int(array.sum()), int(n - array.sum())
     if min(counts) < FEWEST:
         raise ValueError(

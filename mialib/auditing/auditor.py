@@ -74,7 +74,9 @@ def audit_answers(
         raise ValueError(f"all networks must answer for the same examples and classes, found {shapes}")
     n, classes = next(iter(shapes.values()))
     labels, member = forms.labels_of(labels, n, classes), forms.membership(member, n)
-    baseline = _named("baseline", baseline, found) or ("original" if "original" in found else next(iter(found)))
+    baseline = _named("baseline", baseline, found) or (
+        "original" if "original" in found else next(iter(found))
+    )
     control, columns = _named("control", control, found), dict(columns or {})
     for name in columns:
         _named("columns", name, found)
@@ -90,7 +92,9 @@ def _report(found, labels, member, baseline, control, findings, tolerance, colum
     )
     best = judged(study, dict.fromkeys(found, threshold.ATTACKS))
     networks = {
-        name: Network(one.kind, _accuracy(one.log_posteriors, labels, member), best[name], columns.get(name, {}))
+        name: Network(
+            one.kind, _accuracy(one.log_posteriors, labels, member), best[name], columns.get(name, {})
+        )
         for name, one in found.items()
     }
     return Report(networks, baseline, control, findings, ASSUMED, tolerance, study.rows)

@@ -66,7 +66,8 @@ def check(rises: dict[str, Estimate], metric: str, most: float, refused: str = "
 
     def told(names):
         return "; ".join(
-            f"{name} {rises[name].value:+.3f} [{rises[name].low:+.3f}, {rises[name].high:+.3f}]" for name in names
+            f"{name} {rises[name].value:+.3f} [{rises[name].low:+.3f}, {rises[name].high:+.3f}]"
+            for name in names
         )
 
     above = [name for name, rise in rises.items() if rise.low > most]

@@ -92,9 +92,15 @@ def detectable(difference: Estimate) -> float:
 
     From the normal approximation: (z_0.975 + z_0.8) standard errors.
     """
-    z = float(torch.special.ndtri(torch.tensor([(1 + intervals.CONFIDENCE) / 2, POWER], dtype=torch.float64)).sum())
+    z = float(
+        torch.special.ndtri(torch.tensor([(1 + intervals.CONFIDENCE) / 2, POWER], dtype=torch.float64)).sum()
+    )
     half = max(difference.high - difference.value, difference.value - difference.low)
-    return half * z / float(torch.special.ndtri(torch.tensor((1 + intervals.CONFIDENCE) / 2, dtype=torch.float64)))
+    return (
+        half
+        * z
+        / float(torch.special.ndtri(torch.tensor((1 + intervals.CONFIDENCE) / 2, dtype=torch.float64)))
+    )
 
 
 def _apart(a: Estimate, b: Estimate) -> Estimate:

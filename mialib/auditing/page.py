@@ -46,7 +46,11 @@ def body(report: "Report") -> str:
     parts = [
         "<h1>Membership audit</h1>",
         *(f'<p class="verdict">{html.escape(one)}</p>' for one in report.sentences),
-        *(f'<p class="told"><b>{one.kind}</b>: {html.escape(one.text)}</p>' for one in report.findings if one.kind == "warning"),
+        *(
+            f'<p class="told"><b>{one.kind}</b>: {html.escape(one.text)}</p>'
+            for one in report.findings
+            if one.kind == "warning"
+        ),
         "<h2>Each network</h2>",
         _table(report.table.T),
         "<p>Numbers in brackets: 95 % intervals. AUC: the chance that the attacker's score <i>s</i> of a member is above that of "
@@ -68,7 +72,9 @@ def _table(frame: pd.DataFrame, **how) -> str:
 
 
 def _picture(report: "Report") -> str:
-    drawn = figures.roc({name: (one.judged.member, one.judged.margin) for name, one in report.networks.items()})
+    drawn = figures.roc(
+        {name: (one.judged.member, one.judged.margin) for name, one in report.networks.items()}
+    )
     content = base64.b64encode(alt.png(drawn)).decode()
     return f'<img alt="{html.escape(drawn.alt)}" src="data:image/png;base64,{content}">'
 
@@ -77,4 +83,8 @@ def _exposed(report: "Report", name: str) -> list[str]:
     shown = report.worst(name, 5).round(3)
     by_class = report.classes(name).head(5).round(3)
     parts = [f"<h2>Most exposed in {html.escape(name)}</h2>", _table(shown, index=False)]
-    return parts if by_class.empty else [*parts, "<p>By class, the most exposed first:</p>", _table(by_class.reset_index(), index=False)]
+    return (
+        parts
+        if by_class.empty
+        else [*parts, "<p>By class, the most exposed first:</p>", _table(by_class.reset_index(), index=False)]
+    )

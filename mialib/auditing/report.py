@@ -74,7 +74,11 @@ class Report:
 
     def verdict(self, name: str) -> str:
         """One of `verdicts`: "leaks more", "leaks less", "leaks no more" than the baseline, or "cannot tell"."""
-        return verdicts.UNDECIDED if self.refused else verdicts.verdict(self.difference(name).auc, self.tolerance)
+        return (
+            verdicts.UNDECIDED
+            if self.refused
+            else verdicts.verdict(self.difference(name).auc, self.tolerance)
+        )
 
     @property
     def sentences(self) -> list[str]:
@@ -87,10 +91,16 @@ class Report:
             leaks = tuple(one.judged.auc for one in networks)
             said.append(verdicts.sentence(name, self.baseline, leaks, found, self.tolerance))
             if self.control:
-                said.append(verdicts.attribution(name, self.control, self.difference(name, self.control), self.tolerance))
+                said.append(
+                    verdicts.attribution(
+                        name, self.control, self.difference(name, self.control), self.tolerance
+                    )
+                )
         if not self.compared:
             only = self.networks[self.baseline].judged
-            said.append(f"The best attack on {self.baseline} has an AUC of {with_interval(only.auc)}; 0.5 is guessing.")
+            said.append(
+                f"The best attack on {self.baseline} has an AUC of {with_interval(only.auc)}; 0.5 is guessing."
+            )
         elif not self.control:
             said.append(
                 "No control was given: a network changed as long but not compressed. So what differs may come from the further "
@@ -108,7 +118,9 @@ class Report:
                 "on others": f"{one.accuracy[1].value:.3f}",
                 "AUC": with_interval(one.judged.auc),
             }
-            line |= {metric_name(f"tpr_at_{rate:g}"): _or_blank(found) for rate, found in one.judged.tpr.items()}
+            line |= {
+                metric_name(f"tpr_at_{rate:g}"): _or_blank(found) for rate, found in one.judged.tpr.items()
+            }
             for than in filter(None, (self.baseline, self.control)):
                 apart = "" if name == than else with_interval(self.difference(name, than).auc, "+")
                 line[f"AUC minus that of {than}"] = apart
@@ -148,7 +160,9 @@ class Report:
         frame = pd.DataFrame.from_dict(found, orient="index", columns=columns).rename_axis("class")
         return frame.sort_values("AUC", ascending=False)
 
-    def check(self, max_increase: float = verdicts.TOLERANCE, metric: str = "auc", than: str | None = None) -> None:
+    def check(
+        self, max_increase: float = verdicts.TOLERANCE, metric: str = "auc", than: str | None = None
+    ) -> None:
         """A gate: pass silently where no compared network's metric is above the baseline's by more than `max_increase`.
 
         Args:
@@ -211,7 +225,11 @@ class Report:
 
     def _content(self, name: str) -> dict:
         one = self.networks[name]
-        against = {than: self.difference(name, than) for than in (self.baseline, self.control) if than not in (None, name)}
+        against = {
+            than: self.difference(name, than)
+            for than in (self.baseline, self.control)
+            if than not in (None, name)
+        }
         return {
             "answers": one.kind,
             "accuracy": dict(zip(("members", "others"), map(_numbers, one.accuracy), strict=True)),

@@ -20,7 +20,9 @@ def verdict(difference: Estimate, tolerance: float = TOLERANCE) -> str:
     return NO_MORE if difference.high <= tolerance else UNDECIDED
 
 
-def sentence(name: str, than: str, leaks: tuple[Estimate, Estimate], found: Difference, tolerance: float) -> str:
+def sentence(
+    name: str, than: str, leaks: tuple[Estimate, Estimate], found: Difference, tolerance: float
+) -> str:
     """The verdict on one network against another: who leaks more, by how much, and what would have been found.
 
     Args:

@@ -43,7 +43,9 @@ def of_answers(
             f"answers must be (n, c) log-posteriors of each network to the same {len(labels)} examples, found {shapes}"
         )
     classes = next(iter(answers.values())).shape[1]
-    places = torch.arange(len(labels), dtype=torch.float32)[:, None]  # instead of inputs, which nobody asks for
+    places = torch.arange(len(labels), dtype=torch.float32)[
+        :, None
+    ]  # instead of inputs, which nobody asks for
     pool = Dataset.of_features(name, places, labels, classes)
     nobody = torch.zeros_like(member)[None]
     split = Splits(member[None], ~member[None], nobody, torch.tensor([seed]))
