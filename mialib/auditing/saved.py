@@ -27,9 +27,10 @@ def read(path: str | Path) -> Saved:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; it must be an .npz, as numpy.savez writes it")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it is a single array")
+        with loaded as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(

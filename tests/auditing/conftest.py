@@ -1,0 +1,22 @@
+"""Answers of networks that leak as much as is asked for."""
+
+import numpy as np
+import pytest
+
+
+def made(leak: float, n: int = 800, classes: int = 4, seed: int = 0, noise: int = 0):
+    """Logits (n, classes) whose true class gains `leak` where the example is a member; labels; member, the first half."""
+    labels = np.random.default_rng(seed).integers(0, classes, n)
+    member = np.arange(n) < n // 2
+    own = np.random.default_rng((seed, 1 + noise)).normal(size=(n, classes))
+    return np.eye(classes)[labels] * (1 + leak * member[:, None]) + own, labels, member
+
+
+@pytest.fixture(scope="module")
+def three():
+    """Answers of three networks, labels and membership: the first leaks little, the second much, the third as the first."""
+    answers = {
+        name: made(leak, noise=noise)[0]
+        for noise, (name, leak) in enumerate([("original", 0.3), ("pruned", 2.0), ("longer", 0.3)])
+    }
+    return answers, *made(0)[1:]

@@ -1,0 +1,90 @@
+"""Audits of saved answers."""
+
+import doctest
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+import mialib
+from mialib.auditing import audit_answers, auditor
+from tests.auditing.conftest import made
+
+
+def test_help_has_an_example_that_runs():
+    assert mialib.audit_answers is audit_answers
+    found = doctest.DocTestFinder().find(audit_answers, "audit_answers", globs={})
+    assert sum(len(one.examples) for one in found) > 3
+    for one in found:
+        assert doctest.DocTestRunner().run(one).failed == 0
+
+
+def test_a_leak_is_found_and_its_numbers_are_scikit_learns(three):
+    report = audit_answers(*three, control="longer")
+    assert report.verdict("pruned") == "leaks more" and report.baseline == "original"
+    for one in report.networks.values():
+        assert one.judged.auc.value == pytest.approx(
+            roc_auc_score(one.judged.member, one.judged.margin), abs=1e-12
+        )
+    answers, labels, member = three
+    right = answers["pruned"].argmax(1) == labels
+    assert report.networks["pruned"].accuracy[0].value == right[member].mean()
+    assert report.networks["pruned"].accuracy[1].value == right[~member].mean()
+
+
+def test_the_form_of_the_answers_changes_nothing(three):
+    answers, labels, member = three
+    kinds = {
+        "original": answers["original"],
+        "pruned": torch.from_numpy(answers["pruned"]).softmax(1),
+        "longer": torch.from_numpy(answers["longer"]).log_softmax(1),
+    }
+    one, two = audit_answers(*three), audit_answers(kinds, np.eye(4)[labels], member.tolist())
+    assert two.networks["pruned"].judged.auc.value == pytest.approx(
+        one.networks["pruned"].judged.auc.value, abs=1e-9
+    )
+    assert any("pruned: posteriors, longer: log-posteriors" in finding.text for finding in two.findings)
+
+
+def test_the_order_of_the_examples_changes_no_verdict(three):
+    answers, labels, member = three
+    order = np.random.default_rng(0).permutation(len(labels))
+    turned = audit_answers({k: v[order] for k, v in answers.items()}, labels[order], member[order])
+    assert turned.verdict("pruned") == "leaks more" and turned.verdict("longer") != "leaks more"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answers": [1, 2]}, "must be a mapping"),
+        ({"answers": {}}, "must be a mapping"),
+        ({"answers": {"a": made(0)[0], "b": made(0)[0][:-1]}}, "same examples and classes"),
+        ({"baseline": "orginal"}, "baseline names 'orginal'; the networks are original, pruned, longer"),
+        ({"control": "none"}, "control names 'none'"),
+        ({"control": "original"}, "control and baseline are both 'original'"),
+        ({"columns": {"nobody": {}}}, "columns names 'nobody'"),
+    ],
+)
+def test_what_does_not_fit_is_named(three, change, message):
+    given = dict(zip(("answers", "labels", "member"), three, strict=True))
+    with pytest.raises(ValueError, match=message):
+        audit_answers(**given | change)
+
+
+def test_the_baseline_is_the_first_where_none_is_called_original(three):
+    answers, *rest = three
+    assert audit_answers({"dense": answers["original"], "int8": answers["longer"]}, *rest).baseline == "dense"
+
+
+def test_one_network_alone_is_measured(three):
+    answers, *rest = three
+    report = audit_answers({"a": answers["pruned"]}, *rest)
+    assert report.compared == [] and "0.5 is guessing" in report.sentences[0]
+    report.check()  # nothing is compared, nothing rises
+
+
+def test_findings_come_before_numbers(three):
+    report = audit_answers(*three, accuracy=0.99)
+    assert any(one.about == "accuracy" for one in report.findings)
+    assert auditor.ASSUMED == report.assumed

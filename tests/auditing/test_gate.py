@@ -1,0 +1,45 @@
+"""A gate: silent, or one error that says which network is why."""
+
+import pytest
+
+from mialib.auditing import gate
+from mialib.measures import Estimate
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "most"),
+    [
+        ("auc_increase > 0.02", "auc", 0.02),
+        ("auc_increase>0", "auc", 0.0),
+        (" tpr_at_0.01_increase > 1e-3 ", "tpr_at_0.01", 0.001),
+        ("tpr_at_0.001_increase > -0.1", "tpr_at_0.001", -0.1),
+    ],
+)
+def test_conditions_are_read(text, metric, most):
+    assert gate.condition(text) == (metric, most)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["auc > 0.02", "auc_increase < 0.02", "auc_increase > a", "acc_increase > 1", "", "auc_increase > 1.2.3"],
+)
+def test_other_conditions_are_refused(text):
+    with pytest.raises(ValueError):
+        gate.condition(text)
+
+
+def test_the_three_ends():
+    fine, above, wide = Estimate(0.01, 0.0, 0.02), Estimate(0.1, 0.03, 0.2), Estimate(0.01, -0.1, 0.1)
+    gate.check({"a": fine}, "auc", 0.02)
+    with pytest.raises(
+        gate.LeaksMore, match=r"auc rises by more than 0.02: b \+0.100 \[\+0.030, \+0.200\]"
+    ) as error:
+        gate.check({"a": fine, "b": above, "c": wide}, "auc", 0.02)
+    assert error.value.status == 3 and error.value.networks == ["b"]
+    with pytest.raises(gate.CannotTell, match="cannot be told: c") as error:
+        gate.check({"a": fine, "c": wide}, "auc", 0.02)
+    assert error.value.status == 4
+    with pytest.raises(gate.CannotTell):  # what is not resolved is not known to be small
+        gate.check({"a": Estimate(float("nan"))}, "tpr_at_0.001", 0.02)
+    with pytest.raises(gate.CannotTell, match="no verdict can be given: the sets overlap"):
+        gate.check({"a": fine}, "auc", 0.02, refused="the sets overlap")

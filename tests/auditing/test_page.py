@@ -1,0 +1,54 @@
+"""The page: whole, and without anything from elsewhere."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from mialib.auditing import audit_answers, page
+
+
+class Balanced(HTMLParser):
+    """Counts open elements; those that are never closed are left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.words = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def text(three):
+    answers, *rest = three
+    return page.of(audit_answers({"original": answers["original"], "<b>&": answers["pruned"]}, *rest))
+
+
+def test_it_is_one_page_that_loads_nothing(text):
+    reader = Balanced()
+    reader.feed(text)
+    assert reader.open == [] and text.startswith("<!DOCTYPE html>")
+    loaded = re.findall(r'(?:src|href)="([^"]{0,30})', text)
+    assert loaded and all(one.startswith("data:image/png;base64,") for one in loaded)
+    assert "<script" not in text and "url(" not in text and "@import" not in text
+
+
+def test_it_says_what_the_report_says_and_names_are_escaped(text):
+    reader = Balanced()
+    reader.feed(text)
+    words = "".join(reader.words)
+    assert "<b>& leaks more than original" in words and "<b>&" not in text
+    assert re.search(r'<img alt="ROC curves[^"]+"', text) and "<math" in text
+
+
+def test_dark_mode_phones_and_print_are_thought_of(text):
+    for need in ("prefers-color-scheme: dark", "@media print", "width=device-width", "overflow-x: auto"):
+        assert need in text

@@ -1,0 +1,32 @@
+"""From an interval to a verdict and its sentence."""
+
+import pytest
+
+from mialib.auditing import verdicts
+from mialib.auditing.judging import Difference
+from mialib.measures import Estimate
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.001, 0.5, "leaks more"),
+        (-0.5, -0.001, "leaks less"),
+        (-0.01, 0.02, "leaks no more"),
+        (0.0, 0.02, "leaks no more"),
+        (-0.01, 0.021, "cannot tell"),
+        (-0.3, 0.3, "cannot tell"),
+    ],
+)
+def test_what_an_interval_says(low, high, said):
+    difference = Estimate((low + high) / 2, low, high)
+    assert verdicts.verdict(difference, 0.02) == said
+    found = Difference(difference, {}, 0.05)
+    text = verdicts.sentence("pruned", "original", (Estimate(0.7), Estimate(0.6)), found, 0.02)
+    assert f"{low:+.3f}" in text and "from 0.600 to 0.700" in text
+    assert ("0.050 would have been found" in text) == (said in ("leaks no more", "cannot tell"))
+    assert f"{low:+.3f}" in verdicts.attribution("pruned", "longer", found, 0.02)
+
+
+def test_a_nan_is_no_verdict():
+    assert verdicts.verdict(Estimate(0.1)) == "cannot tell"

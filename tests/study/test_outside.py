@@ -1,0 +1,51 @@
+"""A study from saved answers."""
+
+import pytest
+import torch
+
+from mialib.attacks import pairs, threshold
+from mialib.study import outside
+
+
+@pytest.fixture(scope="module")
+def saved():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (60,), generator=generator)
+    member = torch.arange(60) < 25
+    answers = {name: torch.randn(60, 3, generator=generator).double().log_softmax(1) for name in ("a", "b")}
+    return answers, labels, member
+
+
+def test_each_network_answers_for_its_examples_in_the_order_of_attack(saved):
+    answers, labels, member = saved
+    study = outside.of_answers(*saved, name="mine", model="cnn")
+    index = study.roles.index[0]
+    assert sorted(index.tolist()) == list(range(60)) and index.tolist() != list(range(60))
+    for key in "ab":
+        (target,) = study.arms[key].targets()
+        assert torch.equal(target.log_posteriors[0], answers[key][index])
+        assert torch.equal(target.labels[0], labels[index])
+    assert torch.equal(study.member[0], member[index])
+    study.attack({"confidence_global": threshold.ATTACKS["confidence_global"]}, knowing="half")
+    row = study.rows[0]
+    assert (row["dataset"], row["model"], row["protocol"]) == ("mine", "cnn", "known_half")
+    assert {one["variant"] for one in study.rows} == {"a", "b"}
+    who = study.attacker(study.arms["a"], knowing="half")
+    assert torch.equal(member[who.scored[0]], who.member[0]) and len(who.scored[0]) == 31
+
+
+def test_an_attacker_may_hold_the_first_version_too(saved):
+    study = outside.of_answers(*saved, beside="a")
+    assert list(study.arms) == ["a", "b", "b, with a"]
+    both = study.arms["b, with a"]
+    assert both.answers.versions == 1
+    study.attack({"pair_of_all": pairs.pair_of_all}, both, knowing="half")
+    assert len(study.margins(study.attacker(both, knowing="half"), "pair_of_all")[0, 0]) == 31
+
+
+def test_what_does_not_fit_is_refused(saved):
+    answers, labels, member = saved
+    with pytest.raises(ValueError, match="same 60 examples, found {}"):
+        outside.of_answers({}, labels, member)
+    with pytest.raises(ValueError, match="same 60 examples, found .*'b'"):
+        outside.of_answers(answers | {"b": answers["b"][:-1]}, labels, member)
