@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mialib.attacks import threshold
 from mialib.auditing import answers as forms
-from mialib.auditing import checks
+from mialib.auditing import checks, models
+from mialib.auditing.examples import examples_of, same_shape
 from mialib.auditing.checks import Finding
 from mialib.auditing.judging import judged
 from mialib.auditing.report import Network, Report
@@ -20,6 +22,79 @@ ASSUMED = (
     "Intervals are over these examples, for these very networks. Networks trained anew would differ by more.",
     "Each interval is a 95 % one for itself.",
 )
+
+
+CONTROL = "control"  # the name of a control that is given as a model
+
+
+def audit(
+    networks: Mapping[str, object],
+    members,
+    nonmembers,
+    *,
+    baseline: str | None = None,
+    control=None,
+    accuracy: float | None = None,
+    tolerance: float = TOLERANCE,
+    columns: Mapping[str, Mapping] | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> Report:
+    """Did compressing a network change what it leaks? From the networks and their data; nothing is trained.
+
+    >>> import torch
+    >>> from mialib import audit
+    >>> _ = torch.manual_seed(0)
+    >>> x, y = torch.randn(600, 20), torch.randint(0, 2, (600,))
+    >>> network = torch.nn.Sequential(torch.nn.Linear(20, 256), torch.nn.ReLU(), torch.nn.Linear(256, 2))
+    >>> adam = torch.optim.Adam(network.parameters(), 1e-2)
+    >>> for step in range(100):  # it learns the first 300 by heart
+    ...     adam.zero_grad()
+    ...     torch.nn.functional.cross_entropy(network(x[:300]), y[:300]).backward()
+    ...     adam.step()
+    >>> halved = lambda x: network(x) / 2
+    >>> report = audit({"original": network, "halved": halved}, members=(x[:300], y[:300]), nonmembers=(x[300:], y[300:]))
+    >>> report.networks["original"].judged.auc.low > 0.7
+    True
+
+    Args:
+        networks: name -> a torch module, the path of an ONNX, TorchScript or exported file, a `models.Checkpoint`, or any
+            callable x -> logits or posteriors, such as a request to a server. They are asked, and not changed.
+        members, nonmembers: what the networks were trained on, and other examples of the same origin and preprocessing: a
+            torch Dataset or DataLoader, a pair (x, y), a `data.Dataset`, an .npz file, or a folder of pictures.
+        baseline: the name that the others are compared with; default: "original", else the first.
+        control: a network that was changed as long as the compressed ones, but not compressed, or its name.
+        accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
+            reported.
+        tolerance, columns, seed: as of `audit_answers`.
+        batch_size, device: how the networks are asked.
+
+    Raises:
+        ValueError: networks or examples that cannot be read or do not fit together; unknown names.
+    """
+    if not isinstance(networks, Mapping) or not networks:
+        raise ValueError(f"networks must be a mapping from names to networks, found {type(networks).__name__}")
+    networks = {str(name): one for name, one in networks.items()}
+    if control is not None and not (isinstance(control, str) and control in networks):
+        if CONTROL in networks:
+            raise ValueError(f"a network is called {CONTROL!r} and another one is given as the control; rename it")
+        networks, control = networks | {CONTROL: control}, CONTROL
+    inside, others = examples_of(members, "members"), examples_of(nonmembers, "nonmembers")
+    same_shape(inside, others)
+    ready = {name: models.opened(one, name=name, device=device) for name, one in networks.items()}
+    said = checks.of_inputs(inside.x, inside.y, others.x, others.y, seed=seed)
+    x, labels = torch.cat([inside.x, others.x]), torch.cat([inside.y, others.y])
+    for name, one in ready.items():
+        said += [Finding("note", "form", f"{name}: {note}") for note in one.notes]
+        if not models.is_steady(one, x, name=name, batch_size=batch_size):
+            text = f"{name} answers differently when it is asked twice; dropout may be on, or noise is added. Each was asked once."
+            said.append(Finding("warning", "unsteady", text))
+    how = {"batch_size": batch_size, "device": device}
+    answers = {name: models.answers(one, x, name=name, **how) for name, one in ready.items()}
+    member = torch.arange(len(labels)) < len(inside)
+    options = {"baseline": baseline, "control": control, "accuracy": accuracy, "tolerance": tolerance, "columns": columns}
+    return _audited(answers, labels, member, said, seed=seed, **options)
 
 
 def audit_answers(
@@ -68,6 +143,24 @@ def audit_answers(
     """
     if not isinstance(answers, Mapping) or not answers:
         raise ValueError(f"answers must be a mapping from names to answers, found {type(answers).__name__}")
+    return _audited(
+        answers,
+        labels,
+        member,
+        [],
+        baseline=baseline,
+        control=control,
+        accuracy=accuracy,
+        tolerance=tolerance,
+        columns=columns,
+        seed=seed,
+    )
+
+
+def _audited(
+    answers, labels, member, said: list[Finding], *, baseline, control, accuracy, tolerance, columns, seed
+) -> Report:
+    """The report on answers of any form; `said`: what was found before."""
     found = {str(name): forms.recognised(one, f"answers[{name!r}]") for name, one in answers.items()}
     shapes = {name: tuple(one.log_posteriors.shape) for name, one in found.items()}
     if len(set(shapes.values())) > 1:
@@ -82,7 +175,7 @@ def audit_answers(
         _named("columns", name, found)
     if control == baseline:
         raise ValueError(f"control and baseline are both {control!r}; the control is another network")
-    said = _seen(found, labels, member, accuracy)
+    said = said + _seen(found, labels, member, accuracy)
     return _report(found, labels, member, baseline, control, said, tolerance, columns, seed)
 
 
