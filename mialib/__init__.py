@@ -31,8 +31,8 @@ ROOMS = (
     "study",
     "reporting",
     "figures",
-    "auditing",
     "params",
+    "auditing",
     "site",
 )
 _PACKAGE = Path(__file__).resolve().parent

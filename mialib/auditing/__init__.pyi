@@ -1,4 +1,5 @@
 from . import answers as answers
+from . import audit_files as audit_files
 from . import auditor as auditor
 from . import checks as checks
 from . import examples as examples

@@ -74,11 +74,15 @@ def audit(
         ValueError: networks or examples that cannot be read or do not fit together; unknown names.
     """
     if not isinstance(networks, Mapping) or not networks:
-        raise ValueError(f"networks must be a mapping from names to networks, found {type(networks).__name__}")
+        raise ValueError(
+            f"networks must be a mapping from names to networks, found {type(networks).__name__}"
+        )
     networks = {str(name): one for name, one in networks.items()}
     if control is not None and not (isinstance(control, str) and control in networks):
         if CONTROL in networks:
-            raise ValueError(f"a network is called {CONTROL!r} and another one is given as the control; rename it")
+            raise ValueError(
+                f"a network is called {CONTROL!r} and another one is given as the control; rename it"
+            )
         networks, control = networks | {CONTROL: control}, CONTROL
     inside, others = examples_of(members, "members"), examples_of(nonmembers, "nonmembers")
     same_shape(inside, others)
@@ -93,7 +97,13 @@ def audit(
     how = {"batch_size": batch_size, "device": device}
     answers = {name: models.answers(one, x, name=name, **how) for name, one in ready.items()}
     member = torch.arange(len(labels)) < len(inside)
-    options = {"baseline": baseline, "control": control, "accuracy": accuracy, "tolerance": tolerance, "columns": columns}
+    options = {
+        "baseline": baseline,
+        "control": control,
+        "accuracy": accuracy,
+        "tolerance": tolerance,
+        "columns": columns,
+    }
     return _audited(answers, labels, member, said, seed=seed, **options)
 
 

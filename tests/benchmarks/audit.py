@@ -34,7 +34,9 @@ def audit(n: int, leaks, seed: int, **options) -> Report:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--n", type=int, default=2000, help="examples, half of them members")
     options = parser.parse_args()
@@ -49,8 +51,13 @@ def main() -> None:
         found = [report.difference(name) for report in reports]
         covered = np.mean([one.auc.low <= truth <= one.auc.high for one in found])
         errors = np.array([one.detectable for one in found]) / (stats.norm.ppf(0.975) + stats.norm.ppf(0.8))
-        power = np.mean(stats.norm.sf(1.96 - abs(truth) / errors) + stats.norm.cdf(-1.96 - abs(truth) / errors))
-        counts = [np.mean([one == verdict for one in said]) for verdict in ("leaks more", "leaks less", "leaks no more", "cannot tell")]
+        power = np.mean(
+            stats.norm.sf(1.96 - abs(truth) / errors) + stats.norm.cdf(-1.96 - abs(truth) / errors)
+        )
+        counts = [
+            np.mean([one == verdict for one in said])
+            for verdict in ("leaks more", "leaks less", "leaks no more", "cannot tell")
+        ]
         print(
             f"{leaks[0]:g} -> {leaks[1]:<4g} {truth:+.4f}  {counts[0]:.2f}  {counts[1]:.2f}  {counts[2]:.2f}     {counts[3]:.2f}"
             f"         {covered:.2f}     {counts[0] + counts[1]:.2f}   {power:.2f}"
