@@ -113,6 +113,18 @@ _EXAMPLES = {
     "site": """\
   mialib site                                                then open outputs/.site/index.html
   mialib site public                                         for a server""",
+    "audit": """\
+  mialib audit audit.yaml
+
+  audit.yaml:
+    networks:
+      original: {factory: "mine:network", weights: original.pt}
+      int8: int8.onnx
+    members: members.npz          # x and y; or a folder of pictures, or module:function
+    nonmembers: others.npz
+    control: longer.onnx          # changed as long as the compressed ones, but not compressed
+    gate: auc_increase > 0.02
+    html: audit.html""",
     "audit-answers": """\
   mialib audit-answers answers.npz --html audit.html
   mialib audit-answers answers.npz --control longer --gate "auc_increase > 0.02"
@@ -178,23 +190,24 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("kind", type=_face_set, help="att: AT&T (ORL) faces; lfw: aligned Labeled Faces")
     build.add_argument("archive", type=Path, help="the original folder, .zip or .tar archive")
     build.add_argument("root", type=Path, help="data root to write faces/ into (MIALIB_DATA)")
-    audit = add(
-        "audit-answers", "say from saved answers whether a compressed network leaks more", _GATE_STATUSES
-    )
-    audit.add_argument("file", type=Path, metavar="answers.npz")
-    audit.add_argument(
+    audit = add("audit", "say whether compressed networks leak more than the original", _GATE_STATUSES)
+    audit.add_argument("file", type=Path, metavar="audit.yaml")
+    saved = add("audit-answers", "the same from saved answers alone", _GATE_STATUSES)
+    saved.add_argument("file", type=Path, metavar="answers.npz")
+    saved.add_argument(
         "--baseline", metavar="NAME", help="the network that others are compared with (original)"
     )
-    audit.add_argument("--control", metavar="NAME", help="a network changed as long, but not compressed")
-    audit.add_argument(
+    saved.add_argument("--control", metavar="NAME", help="a network changed as long, but not compressed")
+    saved.add_argument(
         "--accuracy",
         type=float,
         metavar="SHARE",
         help="what the networks should reach on unseen examples, 0 to 1",
     )
-    audit.add_argument("--gate", metavar="CONDITION", help='what must not be, as "auc_increase > 0.02"')
-    audit.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
-    audit.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    for one in (audit, saved):
+        one.add_argument("--gate", metavar="CONDITION", help='what must not be, as "auc_increase > 0.02"')
+        one.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
+        one.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     pages = add("site", "build a site of all executed notebooks, for a browser")
     pages.add_argument("folder", nargs="?", type=Path, help="gets the site (default: outputs/.site)")
     return parser
@@ -446,18 +459,27 @@ def _faces(kind: str, archive: Path, root: Path) -> int:
     return 0
 
 
-def _audit_answers(
-    file: Path,
-    gate: str | None,
-    html: Path | None,
-    json: Path | None,
-    **options,
-) -> int:
+def _audit(file: Path, gate: str | None, html: Path | None, json: Path | None) -> int:
+    from mialib.auditing import audit, audit_files
+    from mialib.auditing import gate as gates
+
+    written = audit_files.read(file)
+    condition = written.gate if gate is None else gates.condition(gate)  # before any work
+    return _audited(audit(**written.arguments), condition, html or written.html, json or written.json)
+
+
+def _audit_answers(file: Path, gate: str | None, html: Path | None, json: Path | None, **options) -> int:
     from mialib.auditing import audit_answers, saved
     from mialib.auditing import gate as gates
 
     condition = None if gate is None else gates.condition(gate)  # before any work
-    report = audit_answers(*saved.read(file), **options)
+    return _audited(audit_answers(*saved.read(file), **options), condition, html, json)
+
+
+def _audited(report, condition, html: Path | None, json: Path | None) -> int:
+    """Print and write a report, and pass its gate."""
+    from mialib.auditing import gate as gates
+
     print(report)
     if html:
         report.to_html(html)
@@ -503,6 +525,7 @@ COMMANDS = {
     "list": _list,
     "init": _init,
     "overview": _overview,
+    "audit": _audit,
     "audit-answers": _audit_answers,
     "site": _site,
     "faces": _faces,

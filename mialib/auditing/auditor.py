@@ -8,8 +8,8 @@ from torch import Tensor
 from mialib.attacks import threshold
 from mialib.auditing import answers as forms
 from mialib.auditing import checks, models
-from mialib.auditing.examples import examples_of, same_shape
 from mialib.auditing.checks import Finding
+from mialib.auditing.examples import examples_of, same_shape
 from mialib.auditing.judging import judged
 from mialib.auditing.report import Network, Report
 from mialib.auditing.verdicts import TOLERANCE
