@@ -1,7 +1,7 @@
 """Examples as people have them, made into two tensors: inputs as a model takes them, and labels."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def examples_of(given, name: str, *, side: int = 224) -> Examples:
 def same_shape(members: Examples, nonmembers: Examples) -> None:
     """Raises ValueError where members and non-members differ in shape, type or names of classes."""
     for what, a, b in (
-        ("inputs", _described(members.x), _described(nonmembers.x)),
+        ("inputs", _described(members.x[0]), _described(nonmembers.x[0])),
         ("classes", members.classes, nonmembers.classes),
     ):
         if a != b and None not in (a, b):
@@ -135,11 +135,22 @@ def _of_loader(loader: DataLoader, name: str) -> tuple[Tensor, Tensor]:
         )
     if not isinstance(loader.dataset, IterableDataset):
         _check_filled(len(loader.dataset), name)
-        collate = loader.collate_fn if loader.batch_size is not None else list
-        _check_steady(lambda index: collate([loader.dataset[i] for i in index]), loader.dataset, name)
-    what = f"reading {name}"
-    batches = progress.follow(loader, what, "batch") if _has_length(loader) else loader
-    return _joined((_pair(batch, name) for batch in batches), name)
+        _check_steady(lambda i: _alone(loader, i, name), loader.dataset, name)
+    batches = progress.follow(loader, f"reading {name}", "batch") if _has_length(loader) else loader
+    return _joined((_batch(batch, name) for batch in batches), name)
+
+
+def _alone(loader: DataLoader, i: int, name: str) -> Tensor:
+    """The input of an example in a batch of its own, since the loader may change examples too."""
+    is_batched = loader.batch_sampler is not None
+    given = loader.dataset[i]
+    return _batch(loader.collate_fn([given] if is_batched else given), name)[0]
+
+
+def _batch(held, name: str) -> tuple[Tensor, Tensor]:
+    """x and y of a batch of a loader, or of the single example that it gives without a size of batches."""
+    x, y = _pair(held, name)
+    return (x, y) if y.ndim else (x[None], y[None])
 
 
 def _of_dataset(dataset, name: str) -> tuple[Tensor, Tensor]:
@@ -148,7 +159,7 @@ def _of_dataset(dataset, name: str) -> tuple[Tensor, Tensor]:
     _check_filled(n, name)
     first, _ = _example(dataset[0], name, 0)
     _check_memory(n * first.numel() * first.element_size(), n, name)
-    _check_steady(lambda index: [dataset[i] for i in index], dataset, name)
+    _check_steady(lambda i: _example(dataset[i], name, i)[0], dataset, name)
     x, labels = torch.empty((n, *first.shape), dtype=first.dtype), []
     for i in progress.follow(range(n), f"reading {name}", "example"):
         each, label = _example(dataset[i], name, i)
@@ -263,24 +274,19 @@ def _labels(y: Tensor, name: str) -> Tensor:
     return y.long()
 
 
-def _check_steady(ask: Callable[[list[int]], object], dataset, name: str) -> None:
-    """Refuse examples that are drawn anew when they are asked for: a network has seen none of those."""
+def _check_steady(ask: Callable[[int], Tensor], dataset, name: str) -> None:
+    """Refuse examples that are drawn anew when they are asked for: a network has seen none of those.
+
+    ask: the number of an example -> its input.
+    """
     n = len(dataset)
-    index = sorted({i * (n - 1) // (TWICE - 1) for i in range(TWICE)})
-    first, second = ask(index), ask(index)
-    for number, a, b in zip(index, _inputs(first, name), _inputs(second, name), strict=True):
-        if a.shape != b.shape or not torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)):
+    for i in sorted({step * (n - 1) // (TWICE - 1) for step in range(TWICE)}):
+        first, second = ask(i), ask(i)
+        if first.shape != second.shape or not torch.equal(torch.nan_to_num(first), torch.nan_to_num(second)):
             raise ValueError(
-                f"{name}: example {number} is another one when it is read again, by a random augmentation"
+                f"{name}: example {i} is another one when it is read again, by a random augmentation"
                 f"{_transform(dataset)}; pass the data with the transform that the network is tested with"
             )
-
-
-def _inputs(asked, name: str) -> Iterator[Tensor]:
-    """Of a batch that a loader collated, or of a list of examples."""
-    if isinstance(asked, list) and (not len(asked) or not isinstance(asked[0], Tensor)):
-        return (_example(each, name, number)[0] for number, each in enumerate(asked))
-    return iter(_pair(asked, name)[0])
 
 
 def _transform(dataset) -> str:

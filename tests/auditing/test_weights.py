@@ -36,7 +36,7 @@ def prefixed(net, prefix):
     "wrap, notes",
     [
         (lambda net: net.state_dict(), []),
-        (lambda net: nn.DataParallel(net).state_dict(), ['"module."']),
+        (lambda net: prefixed(net, "module."), ['"module."']),
         (lambda net: prefixed(net, "module._orig_mod."), ['"module."', '"_orig_mod."']),
         (lambda net: {"epoch": 1, "model": net.state_dict()}, ['under "model"']),
         (lambda net: {"state_dict": prefixed(net, "model."), "optimizer": {}}, ['under "state_dict"', '"model."']),
