@@ -38,6 +38,8 @@ def sentence(
     }[said]
     moved = f"the best attack's AUC goes from {leaks[1].value:.3f} to {leaks[0].value:.3f}, by {by}"
     missed = f" A true difference of {found.detectable:.3f} would have been found four times in five."
+    if not found.detectable:  # every attack sees the examples in the same order
+        missed = " To these attacks their answers are the same."
     return f"{lead}: {moved}.{missed if said in (NO_MORE, UNDECIDED) else ''}"
 
 

@@ -8,13 +8,14 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import mialib
-from mialib.auditing import audit_answers, auditor
+from mialib.auditing import audit, audit_answers, auditor
 from tests.auditing.conftest import made
 
 
-def test_help_has_an_example_that_runs():
-    assert mialib.audit_answers is audit_answers
-    found = doctest.DocTestFinder().find(audit_answers, "audit_answers", globs={})
+@pytest.mark.parametrize("function", [audit, audit_answers], ids=lambda one: one.__name__)
+def test_help_has_an_example_that_runs(function):
+    assert getattr(mialib, function.__name__) is function
+    found = doctest.DocTestFinder().find(function, function.__name__, globs={})
     assert sum(len(one.examples) for one in found) > 3
     for one in found:
         assert doctest.DocTestRunner().run(one).failed == 0
@@ -88,3 +89,56 @@ def test_findings_come_before_numbers(three):
     report = audit_answers(*three, accuracy=0.99)
     assert any(one.about == "accuracy" for one in report.findings)
     assert auditor.ASSUMED == report.assumed
+
+
+# The networks themselves
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """An overfit network, one stopped early, its members and others."""
+    torch.manual_seed(0)
+    x = torch.randn(400, 20)
+    y = torch.randint(0, 3, (400,))
+    found = {}
+    for name, steps in (("original", 60), ("early", 2)):
+        network = torch.nn.Sequential(torch.nn.Linear(20, 128), torch.nn.ReLU(), torch.nn.Linear(128, 3))
+        adam = torch.optim.Adam(network.parameters(), 1e-2)
+        for _ in range(steps):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(network(x[:200]), y[:200]).backward()
+            adam.step()
+        found[name] = network
+    return found, (x[:200], y[:200]), (x[200:], y[200:])
+
+
+def test_networks_give_what_their_saved_answers_give(networks):
+    found, members, others = networks
+    x, y = (torch.cat(pair) for pair in zip(members, others, strict=True))
+    with torch.no_grad():
+        answers = {name: network(x) for name, network in found.items()}
+    saved = audit_answers(answers, y, torch.arange(400) < 200)
+    asked = audit(found, members, others, batch_size=64)
+    assert asked.networks["early"].judged.auc == saved.networks["early"].judged.auc
+    assert asked.verdict("early") == "leaks less" and asked.sentences == saved.sentences
+
+
+def test_a_control_may_be_a_network_or_a_name(networks):
+    found, *data = networks
+    by_name = audit(found | {"other": found["original"]}, *data, control="other")
+    given = audit(found, *data, control=found["original"])
+    assert (by_name.control, given.control) == ("other", "control")
+    assert by_name.sentences[0] == given.sentences[0] and given.compared == ["early"]
+    with pytest.raises(ValueError, match="rename"):
+        audit(found | {"control": found["early"]}, *data, control=found["original"])
+
+
+def test_a_network_that_is_not_steady_is_warned_of(networks):
+    found, *data = networks
+    report = audit({"original": lambda x: found["original"](x) + torch.randn(len(x), 3)}, *data)
+    assert any(one.about == "unsteady" and one.kind == "warning" for one in report.findings)
+
+
+def test_networks_are_a_mapping(networks):
+    with pytest.raises(ValueError, match="must be a mapping from names to networks, found Sequential"):
+        audit(networks[0]["early"], *networks[1:])

@@ -30,3 +30,8 @@ def test_what_an_interval_says(low, high, said):
 
 def test_a_nan_is_no_verdict():
     assert verdicts.verdict(Estimate(0.1)) == "cannot tell"
+
+
+def test_networks_that_answer_alike_are_said_to():
+    found = Difference(Estimate(0.0, 0.0, 0.0), {}, 0.0)
+    assert "the same" in verdicts.sentence("halved", "original", (Estimate(0.7), Estimate(0.7)), found, 0.02)
