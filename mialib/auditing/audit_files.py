@@ -66,7 +66,11 @@ def read(path: str | Path) -> Written:
         arguments[side] = _place(values[side], folder)
     control = values.get("control")
     if control is not None:
-        arguments["control"] = control if control in arguments["networks"] else _network(control, folder)
+        arguments["control"] = (
+            control
+            if isinstance(control, str) and control in arguments["networks"]
+            else _network(control, folder)
+        )
     condition = None if values.get("gate") is None else gate.condition(values["gate"])
     outputs = (None if values.get(name) is None else folder / values[name] for name in ("html", "json"))
     return Written(arguments, condition, *outputs)
