@@ -9,7 +9,6 @@ from . import roc_and_histograms as roc_and_histograms
 from . import style as style
 from . import training_curves as training_curves
 from .alt import Picture as Picture
-from .alt import described as described
 from .comparisons import class_dots as class_dots
 from .comparisons import dots as dots
 from .comparisons import heatmap as heatmap

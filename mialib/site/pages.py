@@ -100,7 +100,10 @@ class Run:
             ]
             for notebook in (self.current, self.content)
         )
-        return "is as it was executed" if now == then else "has changed since"
+        if now == then:
+            return "is as it was executed"
+        code = [[source for kind, source in cells if kind == "code"] for cells in (now, then)]
+        return "has other words since" if code[0] == code[1] else "has changed since"
 
 
 def found(results: Path) -> list[Run]:

@@ -12,7 +12,7 @@ from mialib.models import decoders
 from mialib.training import Batch, Population, Recipe, fitting, pick
 from mialib.training.population import initial
 
-RECIPE = Recipe(80, 32, 1e-2, 0.0)
+RECIPE = Recipe(30, 32, 1e-2, 0.0)
 WIDTHS = (32,)
 
 

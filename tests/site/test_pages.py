@@ -71,6 +71,17 @@ def test_the_table_of_runs_by_hand(written):
     ]
 
 
+def test_a_notebook_of_other_words_is_told_from_one_of_other_code(repository):
+    path = repository / "notebooks/b.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("More words."))
+    nbformat.write(notebook, path)
+    assert pages.found(repository / "outputs")[-1].facts["notebook"] == "has other words since"
+    notebook.cells.append(nbformat.v4.new_code_cell("1 + 1"))
+    nbformat.write(notebook, path)
+    assert pages.found(repository / "outputs")[-1].facts["notebook"] == "has changed since"
+
+
 def test_a_notebook_that_was_removed_is_said(repository):
     (repository / "notebooks/b.ipynb").unlink()
     assert pages.found(repository / "outputs")[-1].facts["notebook"] == "is no longer there"
