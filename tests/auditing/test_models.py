@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from mialib.auditing import models
-from mialib.auditing.models import Checkpoint
+from mialib.auditing import Checkpoint, models
 
 X = torch.linspace(-1, 1, 60).reshape(10, 6)
 
