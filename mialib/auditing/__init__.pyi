@@ -2,6 +2,7 @@ from . import answers as answers
 from . import audit_files as audit_files
 from . import auditor as auditor
 from . import checks as checks
+from . import copies as copies
 from . import examples as examples
 from . import gate as gate
 from . import judging as judging
@@ -10,6 +11,7 @@ from . import outputs as outputs
 from . import page as page
 from . import report as report
 from . import saved as saved
+from . import telling as telling
 from . import verdicts as verdicts
 from . import weights as weights
 from .auditor import audit as audit
