@@ -7,6 +7,8 @@ import tomllib
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
 from mialib import REPO_ROOT, data, models, params, training
 from mialib.asking import Views
@@ -27,15 +29,40 @@ def names_of(block):
     return module.__dict__
 
 
-ATTACK, DEFENSE, MINE = BLOCKS
+AUDIT, ATTACK, DEFENSE, MINE = BLOCKS
 ARM = re.search(r"`(comparison\.arm\(.*?\))`", README).group(1)
 posteriors = torch.tensor([[0.99, 0.01], [0.6, 0.4], [0.98, 0.02], [0.55, 0.45]], dtype=torch.float64)
 member = torch.tensor([[True, False, True, False]])
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["attack", "defence", "data and network"])
+@pytest.mark.parametrize("block", BLOCKS, ids=["audit", "attack", "defence", "data and network"])
 def test_an_example_is_about_ten_lines(block):
     assert len([line for line in block.splitlines() if line.strip()]) <= 12
+
+
+def test_the_example_audit_runs(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    x = torch.randn(400, 8)
+    y = ((x[:, 0] > 0) ^ (torch.rand(400) < 0.2)).long()  # a fifth can only be learned by heart
+    made = {}
+    for name, steps in (("model", 150), ("pruned", 8)):
+        network = made[name] = nn.Sequential(nn.Linear(8, 128), nn.ReLU(), nn.Linear(128, 2))
+        adam = torch.optim.Adam(network.parameters(), 1e-2)
+        for _ in range(steps):
+            adam.zero_grad()
+            nn.functional.cross_entropy(network(x[:200]), y[:200]).backward()
+            adam.step()
+    monkeypatch.chdir(tmp_path)
+    torch.onnx.export(
+        made["pruned"], (x[:2],), "int8.onnx", dynamo=False, dynamic_axes={"x": {0: "n"}}, input_names=["x"]
+    )
+    given = {"train_set": TensorDataset(x[:200], y[:200]), "heldout_set": TensorDataset(x[200:], y[200:])}
+    names = made | given | {"trained_further": made["model"]}
+    exec(AUDIT, names)
+    assert (
+        names["report"].verdict("pruned") == "leaks less"
+        and (tmp_path / "audit.html").stat().st_size > 10_000
+    )
 
 
 @pytest.mark.parametrize("served", [False, True], ids=["plain", "behind the output defence"])
