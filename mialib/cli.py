@@ -129,8 +129,9 @@ _EXAMPLES = {
   mialib audit-answers answers.npz --html audit.html
   mialib audit-answers answers.npz --control longer --gate "auc_increase > 0.02"
 
-in Python, to save answers: numpy.savez("answers.npz", labels=..., member=..., original=..., pruned=...)
-  labels (n,) and member (n,), 1 = was trained on; each network's logits or posteriors (n, classes) under its name""",
+in Python, to save answers:
+  numpy.savez("answers.npz", labels=..., member=..., original=..., pruned=...)
+  labels (n,) and member (n,), 1 = was trained on; each network's logits or posteriors (n, classes)""",
     "faces": """\
   mialib faces att att_faces.zip ~/data
   mialib faces lfw lfw-funneled.tgz ~/data""",

@@ -344,8 +344,8 @@ def test_an_unknown_command_is_answered_with_the_nearest_and_all(capsys):
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert (
-        "unknown command 'paln', did you mean 'plan'? There are run, plan, list, init, overview, site, faces"
-        in said
+        "unknown command 'paln', did you mean 'plan'? There are run, plan, list, init, overview, audit, "
+        "audit-answers, site, faces" in said
     )
 
 

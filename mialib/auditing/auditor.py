@@ -177,6 +177,9 @@ def _audited(
         raise ValueError(f"all networks must answer for the same examples and classes, found {shapes}")
     n, classes = next(iter(shapes.values()))
     labels, member = forms.labels_of(labels, n, classes), forms.membership(member, n)
+    for what, share in (("accuracy", accuracy), ("tolerance", tolerance)):
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{what} is {share!r}; it must be a share from 0 to 1")
     baseline = _named("baseline", baseline, found) or (
         "original" if "original" in found else next(iter(found))
     )
