@@ -21,7 +21,7 @@ OVERLAP = 0.01  # of the smaller set; with more in common no verdict is given
 APART, MILDLY_APART = (
     0.55,
     0.52,
-)  # lower ends of the AUC on inputs alone; chance reaches them in 1 to 3 of 100 random splits
+)  # lower ends of the AUC on inputs alone
 FEWEST_TO_TELL = 40  # examples of each set for that AUC
 LABELS_APART = 0.1  # share of examples whose class would have to change, beyond chance
 SPREADS_APART, MEANS_APART = (
@@ -56,7 +56,7 @@ def of_inputs(
     """Examples in both sets, exactly or nearly; other preprocessing; inputs that give membership away without a network.
 
     Args:
-        members_x, others_x: (n, ...) and (m, ...), any number type, the same shape but for the first size.
+        members_x, others_x: (n, ...) and (m, ...), on the CPU, any number type, the same shape but for the first size.
         members_y, others_y: int64 (n,) and (m,), true classes.
         seed: of the samples and of the classifier.
 
@@ -128,7 +128,7 @@ def of_answers(
     answered = log_posteriors.argmax(1)
     right = answered == labels
     on = {side: _share(right[of]) for side, of in (("members", member), ("others", ~member))}
-    found = _the_same(log_posteriors, answered, name) or _at_chance(answered, labels, name)
+    found = _the_same(log_posteriors, answered, labels, name) or _at_chance(answered, labels, name)
     if expected_accuracy is not None:
         found += _unexpected(on, expected_accuracy, name)
     return found + _swapped(right, member, on, name) + _saturated(log_posteriors, member, name)
@@ -171,6 +171,10 @@ def _must_fit(members_x, members_y, others_x, others_y) -> None:
     for name, x, y in (("members", members_x, members_y), ("others", others_x, others_y)):
         if not len(x):
             raise ValueError(f"{name}_x is empty; it must hold at least one example")
+        if x.ndim < 2 or not x[0].numel():
+            raise ValueError(
+                f"{name}_x has shape {tuple(x.shape)}; it must be (n, ...) with one value or more each"
+            )
         if y.shape != (len(x),):
             raise ValueError(
                 f"{name}_y has shape {tuple(y.shape)}; it must be ({len(x)},), one class for each of {name}_x"
@@ -183,11 +187,12 @@ def _must_fit(members_x, members_y, others_x, others_y) -> None:
 
 
 def _exact(hash_m, hash_o, members_y, others_y) -> list[Finding]:
-    in_members, in_others = copies.shared(hash_m, hash_o)
+    _, in_others = copies.shared(hash_m, hash_o)
     if not len(in_others):
         return []
     share = len(in_others) / min(len(hash_m), len(hash_o))
-    first = in_members[[np.flatnonzero(hash_m[in_members] == hash_o[k])[0] for k in in_others]]
+    values, index = np.unique(hash_m, return_index=True)
+    first = index[np.searchsorted(values, hash_o[in_others])]
     relabelled = int((members_y[torch.from_numpy(first)] != others_y[torch.from_numpy(in_others)]).sum())
     other_label = f", {relabelled:,} of them with another label" if relabelled else ""
     text = (
@@ -370,7 +375,7 @@ def _lacking(counts: np.ndarray) -> list[Finding]:
     return found
 
 
-def _the_same(log_posteriors, answered, name) -> list[Finding]:
+def _the_same(log_posteriors, answered, labels, name) -> list[Finding]:
     posteriors = log_posteriors.exp()
     if len(posteriors) > 1 and float((posteriors.amax(0) - posteriors.amin(0)).max()) <= 1e-6:
         text = (
@@ -378,12 +383,12 @@ def _the_same(log_posteriors, answered, name) -> list[Finding]:
             "Check how it was loaded and what it was given."
         )
         return [Finding(REFUSED, "accuracy", text)]
-    if log_posteriors.shape[1] > 1 and len(answered) >= 20 and bool((answered == answered[0]).all()):
+    if log_posteriors.shape[1] > 1 and len(labels.unique()) > 1 and bool((answered == answered[0]).all()):
         text = (
             f"{name} answers class {int(answered[0])} to all {len(answered):,} examples. The commonest causes are another "
             "normalisation than in training, and weights that were not loaded."
         )
-        return [Finding(WARNING, "accuracy", text)]
+        return [Finding(REFUSED, "accuracy", text)]
     return []
 
 
@@ -392,7 +397,7 @@ def _at_chance(answered, labels, name) -> list[Finding]:
     shares = [torch.bincount(one, minlength=classes).double() / len(one) for one in (answered, labels)]
     chance = float((shares[0] * shares[1]).sum())
     found = _share(answered == labels)
-    if found.low > chance:
+    if found.low > chance or len(labels.unique()) == 1:
         return []
     clear = found.high < chance + FAR_BELOW
     end = (
