@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -359,7 +360,7 @@ def test_help_fits_and_has_an_example_that_is_understood(command, capsys, monkey
     examples = re.findall(r"^  (?:nohup |\w+=\w+ )?mialib ([a-z].*?)(?: {3,}| [&|2]|$)", text, re.MULTILINE)
     assert examples
     for example in examples:
-        arguments = [word for word in example.split() if word != "&"]
+        arguments = [word for word in shlex.split(example) if word != "&"]
         assert cli._parser().parse_args(arguments).command == (command or arguments[0])
 
 
