@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from mialib.auditing import Report, audit_answers
 
-CLASSES, TRUTH = 10, 400_000
+CLASSES, TRUTH = 10, 200_000
 # leak of the baseline, of the other: none, alike, a little more, much more, less
 PAIRS = ((0.0, 0.0), (1.0, 1.0), (1.0, 1.2), (1.0, 1.5), (1.0, 0.6))
 
