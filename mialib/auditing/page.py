@@ -2,15 +2,11 @@
 
 import base64
 import html
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mialib import figures
 from mialib.figures import alt
-
-if TYPE_CHECKING:
-    from mialib.auditing.report import Report
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --faint: #d5d5d5; --told: #f3f3f3; }
@@ -31,8 +27,8 @@ _AUC = """<math display="block"><mi>AUC</mi><mo>=</mo><mi>P</mi><mo>(</mo><msub>
 <msub><mi>s</mi><mtext>member</mtext></msub><mo>=</mo><msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo></math>"""
 
 
-def of(report: "Report") -> str:
-    """A whole page, HTML 5."""
+def of(report) -> str:
+    """A whole page, HTML 5, of a `report.Report`."""
     title = "Does it leak? " + ", ".join(report.networks)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -41,7 +37,7 @@ def of(report: "Report") -> str:
     )
 
 
-def body(report: "Report") -> str:
+def body(report) -> str:
     """The same without a page around it, for a notebook."""
     parts = [
         "<h1>Membership audit</h1>",
@@ -71,7 +67,7 @@ def _table(frame: pd.DataFrame, **how) -> str:
     return f'<div class="wide">{frame.to_html(border=0, justify="left", **how)}</div>'
 
 
-def _picture(report: "Report") -> str:
+def _picture(report) -> str:
     drawn = figures.roc(
         {name: (one.judged.member, one.judged.margin) for name, one in report.networks.items()}
     )
@@ -79,7 +75,7 @@ def _picture(report: "Report") -> str:
     return f'<img alt="{html.escape(drawn.alt)}" src="data:image/png;base64,{content}">'
 
 
-def _exposed(report: "Report", name: str) -> list[str]:
+def _exposed(report, name: str) -> list[str]:
     shown = report.worst(name, 5).round(3)
     by_class = report.classes(name).head(5).round(3)
     parts = [f"<h2>Most exposed in {html.escape(name)}</h2>", _table(shown, index=False)]
