@@ -50,7 +50,7 @@ def body(report) -> str:
         "<h2>Each network</h2>",
         _table(report.table.T),
         "<p>Numbers in brackets: 95 % intervals. AUC: the chance that the attacker's score <i>s</i> of a member is above that of "
-        f"another example, 0.5 is guessing.</p>{_AUC}"
+        f'another example, 0.5 is guessing.</p><div class="wide">{_AUC}</div>'
         "<p>TPR at 1 % FPR: the share of members found while one other example in a hundred is accused wrongly.</p>",
         "<h2>How many members at how few false alarms</h2>",
         _picture(report),
@@ -64,7 +64,7 @@ def body(report) -> str:
 
 
 def _table(frame: pd.DataFrame, **how) -> str:
-    return f'<div class="wide">{frame.to_html(border=0, justify="left", **how)}</div>'
+    return f'<div class="wide">{frame.to_html(border=0, justify="left", float_format="%.3f", **how)}</div>'
 
 
 def _picture(report) -> str:
@@ -76,8 +76,8 @@ def _picture(report) -> str:
 
 
 def _exposed(report, name: str) -> list[str]:
-    shown = report.worst(name, 5).round(3)
-    by_class = report.classes(name).head(5).round(3)
+    shown = report.worst(name, 5)
+    by_class = report.classes(name).head(5)
     parts = [f"<h2>Most exposed in {html.escape(name)}</h2>", _table(shown, index=False)]
     return (
         parts

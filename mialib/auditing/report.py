@@ -118,9 +118,7 @@ class Report:
                 "on others": f"{one.accuracy[1].value:.3f}",
                 "AUC": with_interval(one.judged.auc),
             }
-            line |= {
-                metric_name(f"tpr_at_{rate:g}"): _or_blank(found) for rate, found in one.judged.tpr.items()
-            }
+            line |= {metric_name(f"tpr_at_{rate:g}"): _told(found) for rate, found in one.judged.tpr.items()}
             for than in filter(None, (self.baseline, self.control)):
                 apart = "" if name == than else with_interval(self.difference(name, than).auc, "+")
                 line[f"AUC minus that of {than}"] = apart
@@ -251,8 +249,8 @@ class Report:
         }
 
 
-def _or_blank(estimate: Estimate) -> str:
-    return "" if np.isnan(estimate.value) else with_interval(estimate)
+def _told(estimate: Estimate) -> str:
+    return "too few others" if np.isnan(estimate.value) else with_interval(estimate)
 
 
 def _numbers(estimate: Estimate) -> dict:
