@@ -5,7 +5,7 @@ the examples that the network was not trained on.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
@@ -43,11 +43,13 @@ class Finding:
         kind: "refused": no verdict can be given; "warning"; "note".
         about: "overlap", "classes", "inputs", "accuracy", "resolution", "saturated", ...
         text: one or two plain sentences: what was found, what it means, what to do.
+        network: the one that it is about; empty: all.
     """
 
     kind: str
     about: str
     text: str
+    network: str = ""
 
 
 def of_inputs(
@@ -131,11 +133,12 @@ def of_answers(
     found = _the_same(log_posteriors, answered, labels, name) or _at_chance(answered, labels, name)
     if expected_accuracy is not None:
         found += _unexpected(on, expected_accuracy, name)
-    return found + _swapped(right, member, on, name) + _saturated(log_posteriors, member, name)
+    found += _swapped(right, member, on, name) + _saturated(log_posteriors, member, name)
+    return [replace(one, network=name) for one in found]
 
 
 def of_size(members: int, others: int) -> list[Finding]:
-    """Which false-positive rates so many others resolve, and how large a leak must be to be seen.
+    """Which false-positive rates that many others resolve, and how large a leak must be to be seen.
 
     members, others: how many examples the attack is judged on, at least 1 each.
     """

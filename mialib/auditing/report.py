@@ -59,8 +59,13 @@ class Report:
 
     @property
     def refused(self) -> str:
-        """Why no verdict can be given; empty where one can."""
-        return " ".join(one.text for one in self.findings if one.kind == "refused")
+        """Why no verdict can be given on any network; empty where one can."""
+        return self._refusal("", self.baseline)
+
+    def _refusal(self, *networks: str) -> str:
+        return " ".join(
+            one.text for one in self.findings if one.kind == "refused" and one.network in networks
+        )
 
     @property
     def compared(self) -> list[str]:
@@ -74,11 +79,9 @@ class Report:
 
     def verdict(self, name: str) -> str:
         """One of `verdicts`: "leaks more", "leaks less", "leaks no more" than the baseline, or "cannot tell"."""
-        return (
-            verdicts.UNDECIDED
-            if self.refused
-            else verdicts.verdict(self.difference(name).auc, self.tolerance)
-        )
+        if self.refused or self._refusal(name):
+            return verdicts.UNDECIDED
+        return verdicts.verdict(self.difference(name).auc, self.tolerance)
 
     @property
     def sentences(self) -> list[str]:
@@ -87,10 +90,13 @@ class Report:
             return [f"No verdict: {self.refused}"]
         said = []
         for name in self.compared:
+            if wrong := self._refusal(name):
+                said.append(f"No verdict on {name}: {wrong}")
+                continue
             found, networks = self.difference(name), (self.networks[name], self.networks[self.baseline])
             leaks = tuple(one.judged.auc for one in networks)
             said.append(verdicts.sentence(name, self.baseline, leaks, found, self.tolerance))
-            if self.control:
+            if self.control and not self._refusal(self.control):
                 said.append(
                     verdicts.attribution(
                         name, self.control, self.difference(name, self.control), self.tolerance
@@ -174,7 +180,8 @@ class Report:
         if metric not in gate.METRICS:
             raise ValueError(f"metric is {metric!r}; it must be one of {', '.join(gate.METRICS)}")
         rises = {name: self._rise(name, metric, than) for name in self.compared}
-        gate.check(rises, metric, max_increase, self.refused)
+        refused = self.refused or self._refusal(*self.compared, *filter(None, [than]))
+        gate.check(rises, metric, max_increase, refused)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """The report as JSON, also into a file if `path` is given. Its fields: `README` and `SCHEMA`."""

@@ -80,6 +80,18 @@ def test_what_is_refused_has_no_verdict(found):
         refused.check()
 
 
+def test_one_network_that_does_not_work_leaves_the_others_their_verdict(found):
+    broken = [Finding("refused", "accuracy", "longer is at chance.", "longer")]
+    one = report.Report(found.networks, "original", None, broken, [], 0.02, [])
+    assert one.verdict("pruned") == "leaks more" and one.verdict("longer") == "cannot tell"
+    assert "No verdict on longer: longer is at chance." in one.sentences and one.refused == ""
+    with pytest.raises(CannotTell, match="longer is at chance"):
+        one.check(max_increase=0.9)
+    assert (
+        report.Report(found.networks, "longer", None, broken, [], 0.02, []).refused == "longer is at chance."
+    )
+
+
 def test_json_holds_every_number_of_the_table(found, tmp_path):
     content = json.loads(found.to_json(tmp_path / "a.json"))
     assert content == json.loads((tmp_path / "a.json").read_text()) == found.content
