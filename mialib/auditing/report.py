@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -202,7 +202,7 @@ class Report:
             "control": self.control,
             "tolerance": self.tolerance,
             "networks": {name: self._content(name) for name in self.networks},
-            "findings": [{"kind": one.kind, "about": one.about, "text": one.text} for one in self.findings],
+            "findings": [asdict(one) for one in self.findings],
             "assumed": list(self.assumed),
         }
 
