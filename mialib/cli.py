@@ -489,6 +489,7 @@ def _audited(report, condition, html: Path | None, json: Path | None) -> int:
     try:
         if condition:
             report.check(condition.most, condition.metric)
+            print(f"gate passed: no rise of {condition.metric} above {condition.most:g}")
     except gates.GateError as error:
         print(f"mialib: {error}", file=sys.stderr)
         return error.status

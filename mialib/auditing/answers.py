@@ -13,18 +13,19 @@ LOGITS, POSTERIORS, LOG_POSTERIORS = "logits", "posteriors", "log-posteriors"
 
 
 class Recognised(NamedTuple):
-    """log_posteriors: float64 (n, c). kind: what the values were taken for. saturated: share of rows that hold a 1.0."""
+    """log_posteriors: float64 (n, c). kind: what the values were taken for. note: what was lost in saving them, if anything."""
 
     log_posteriors: Tensor
     kind: str
-    saturated: float
+    note: str = ""
 
 
 def recognised(values, name: str) -> Recognised:
     """Log-posteriors of logits, posteriors or log-posteriors, whichever `values` are.
 
-    Rows without negative numbers that sum to one are posteriors; rows without positive numbers whose exponentials sum to
-    one are log-posteriors; all else is logits. It must be true of all rows.
+    Rows without negative numbers that sum to one are posteriors, also if they are rounded to two digits or more, or in per
+    cent; rows without positive numbers whose exponentials sum to one are log-posteriors; all else is logits. It must be true
+    of all rows.
 
     Args:
         values: array, list or tensor (n, c); (n,) or (n, 1) of a network with a single output, the second of two classes.
@@ -50,18 +51,40 @@ def recognised(values, name: str) -> Recognised:
             "examples out of all networks, or mend the network"
         )
     with np.errstate(divide="ignore"):
-        if (array >= 0).all() and (np.abs(array.sum(1) - 1) <= TOLERANCE).all():
-            saturated = float((array.max(1) == 1).mean())
-            return Recognised(torch.from_numpy(np.log(array)), POSTERIORS, saturated)
+        for unit in (1, 100):
+            digits = _digits(array / unit)
+            if (array >= 0).all() and (
+                np.abs(array.sum(1) / unit - 1) <= _error(digits, array.shape[1])
+            ).all():
+                note = (
+                    ""
+                    if digits is None
+                    else f"the posteriors are rounded to {digits} digits, which hides part of a leak; give logits."
+                )
+                shares = array / array.sum(1, keepdims=True) if digits is not None or unit > 1 else array
+                return Recognised(torch.from_numpy(np.log(shares)), POSTERIORS, note)
         if (array <= TOLERANCE).all() and (np.abs(np.exp(array).sum(1) - 1) <= TOLERANCE).all():
-            return Recognised(
-                torch.from_numpy(np.minimum(array, 0)), LOG_POSTERIORS, float((array.max(1) >= 0).mean())
-            )
+            return Recognised(torch.from_numpy(np.minimum(array, 0)), LOG_POSTERIORS)
     if np.isinf(array).any():
         raise ValueError(
             f"{name}: {np.isinf(array).any(1).sum()} of {len(array)} answers hold infinite logits; valid are finite ones"
         )
-    return Recognised(torch.from_numpy(array).log_softmax(1), LOGITS, 0.0)
+    return Recognised(torch.from_numpy(array).log_softmax(1), LOGITS)
+
+
+def _digits(array: np.ndarray) -> int | None:
+    """The number of digits, 2 to 4, that all posteriors are rounded to; None: more, or none are posteriors.
+
+    Whole numbers, such as one-hot answers, are not taken for rounded.
+    """
+    if not ((array >= 0) & (array <= 1)).all() or (array == array.round()).all():
+        return None
+    return next((digits for digits in (2, 3, 4) if np.abs(array - array.round(digits)).max() < 1e-9), None)
+
+
+def _error(digits: int | None, classes: int) -> float:
+    """How far a row's sum may be from one: each class is off by half a last digit at most."""
+    return TOLERANCE if digits is None else max(TOLERANCE, classes * 0.5 * 10.0**-digits)
 
 
 def _of_single_output(values: np.ndarray) -> np.ndarray:

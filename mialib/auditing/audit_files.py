@@ -42,6 +42,8 @@ def read(path: str | Path) -> Written:
         ValueError: all that is wrong with it, each with the file and the name.
     """
     path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: it does not exist; an audit is a YAML file, see 'mialib audit --help'")
     try:
         values, problems = yaml_files.read(path)
     except (OSError, ValueError) as error:

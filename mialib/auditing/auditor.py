@@ -60,7 +60,8 @@ def audit(
 
     Args:
         networks: name -> a torch module, the path of an ONNX, TorchScript or exported file, a `models.Checkpoint`, or any
-            callable x -> logits or posteriors, such as a request to a server. They are asked, and not changed.
+            callable x -> logits or posteriors, such as a request to a server; it gets CPU tensors (batch, ...) and may return
+            arrays. They are asked, and not changed.
         members, nonmembers: what the networks were trained on, and other examples of the same origin and preprocessing: a
             torch Dataset or DataLoader, a pair (x, y), a `data.Dataset`, an .npz file, or a folder of pictures.
         baseline: the name that the others are compared with; default: "original", else the first.
@@ -203,6 +204,11 @@ def _report(found, labels, member, baseline, control, findings, tolerance, colum
         )
         for name, one in found.items()
     }
+    findings = findings + checks.of_results(
+        {name: one.accuracy[1] for name, one in networks.items()},
+        {name: one.judged.auc for name, one in networks.items()},
+        baseline,
+    )
     return Report(networks, baseline, control, findings, ASSUMED, tolerance, study.rows)
 
 
@@ -210,9 +216,13 @@ def _seen(found, labels: Tensor, member: Tensor, accuracy: float | None) -> list
     """What is looked at before any number."""
     classes = next(iter(found.values())).log_posteriors.shape[1]
     said = checks.of_labels(labels[member], labels[~member], classes)
-    said += checks.of_size(int(member.sum()) // 2, int((~member).sum()) // 2)
+    scored = (
+        int(side.sum()) - int(side.sum()) // 2 for side in (member, ~member)
+    )  # the other half is given away
+    said += checks.of_size(*scored)
     for name, one in found.items():
         said += checks.of_answers(one.log_posteriors, labels, member, name, accuracy)
+        said += [Finding("warning", "rounded", f"{name}: {one.note}", name)] if one.note else []
     kinds = ", ".join(f"{name}: {one.kind}" for name, one in found.items())
     return [*said, Finding("note", "kinds", f"The answers were taken for: {kinds}.")]
 

@@ -5,6 +5,7 @@ the examples that the network was not trained on.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,7 @@ SPREADS_APART, MEANS_APART = (
 )  # ratio of standard deviations; difference of means in standard deviations
 BY_CHANCE = 0.001  # p-value below which a count is not taken for chance
 FAR_BELOW, BELOW = 0.1, 0.02  # accuracy below what was stated: refused, warned of
+WORSE = 0.05  # accuracy on others below the baseline's
 SATURATED = 0.1  # share of rows from which on it is worth a warning
 WIDE, ROUGH = 0.1, 0.05  # smallest AUC above 0.5 that would be seen: a warning, a note
 NAMED = 5  # indices that a text gives
@@ -135,6 +137,33 @@ def of_answers(
         found += _unexpected(on, expected_accuracy, name)
     found += _swapped(right, member, on, name) + _saturated(log_posteriors, member, name)
     return [replace(one, network=name) for one in found]
+
+
+def of_results(
+    accuracies: Mapping[str, Estimate], leaks: Mapping[str, Estimate], baseline: str
+) -> list[Finding]:
+    """Networks much worse than the baseline, and attacks that take the others for the members.
+
+    Args:
+        accuracies: of each network, on others, with intervals.
+        leaks: AUC of the strongest attack on each.
+    """
+    found, of_baseline = [], accuracies[baseline]
+    for name, one in accuracies.items():
+        if one.high < of_baseline.low and of_baseline.value - one.value > WORSE:
+            text = (
+                f"{name} is right for {_percent(one)} of the others, {baseline} for {_percent(of_baseline)}. If that was not to be "
+                "expected, check that its inputs come normalised as it wants them: a network that is worse also leaks less."
+            )
+            found.append(Finding("warning", "accuracy", text, name))
+    for name, one in leaks.items():
+        if one.high < 0.5:
+            text = (
+                f"the attacks on {name} take the others for the members (AUC {_with_interval(one)}, 0.5 is guessing). Check that "
+                "members and non-members are not exchanged."
+            )
+            found.append(Finding("refused", "membership", text, name))
+    return found
 
 
 def of_size(members: int, others: int) -> list[Finding]:

@@ -1,9 +1,11 @@
 """A gate for continuous integration: does a network leak more than is allowed?"""
 
+import math
 import re
 from typing import NamedTuple
 
 from mialib.measures import Estimate
+from mialib.reporting.vocabulary import with_interval
 
 METRICS = ("auc", "tpr_at_0.01", "tpr_at_0.001")
 _CONDITION = re.compile(r"\s*(?P<metric>\w+(?:\.\d+)?)_increase\s*>\s*(?P<most>[+-]?[\d.]+(?:e[+-]?\d+)?)\s*")
@@ -65,10 +67,7 @@ def check(rises: dict[str, Estimate], metric: str, most: float, refused: str = "
         raise CannotTell(f"no verdict can be given: {refused}", list(rises))
 
     def told(names):
-        return "; ".join(
-            f"{name} {rises[name].value:+.3f} [{rises[name].low:+.3f}, {rises[name].high:+.3f}]"
-            for name in names
-        )
+        return "; ".join(f"{name} {_told(rises[name])}" for name in names)
 
     above = [name for name, rise in rises.items() if rise.low > most]
     if above:
@@ -76,3 +75,7 @@ def check(rises: dict[str, Estimate], metric: str, most: float, refused: str = "
     open_ = [name for name, rise in rises.items() if not rise.high <= most]
     if open_:
         raise CannotTell(f"whether {metric} rises by more than {most:g} cannot be told: {told(open_)}", open_)
+
+
+def _told(rise: Estimate) -> str:
+    return "(too few others to resolve it)" if math.isnan(rise.value) else with_interval(rise, "+")

@@ -25,7 +25,7 @@ from mialib.data.tensors import kind_of, must_be_tensor
 STEADY = 1e-4  # of the largest answer: more than rounding does, less than dropout or noise
 VALID = (
     "a torch module, an ONNX file (.onnx), a torch.export (.pt2) or TorchScript file (.pt, .pth, .ts), "
-    'Checkpoint("module:function", weights), or a function of inputs that gives logits or posteriors, such as '
+    'mialib.auditing.Checkpoint("module:function", weights), or a function of inputs that gives logits or posteriors, such as '
     "classifier.predict_proba"
 )
 _PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

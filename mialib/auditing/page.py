@@ -78,7 +78,12 @@ def _picture(report) -> str:
 def _exposed(report, name: str) -> list[str]:
     shown = report.worst(name, 5)
     by_class = report.classes(name).head(5)
-    parts = [f"<h2>Most exposed in {html.escape(name)}</h2>", _table(shown, index=False)]
+    parts = [
+        f"<h2>Most exposed in {html.escape(name)}</h2><p>Members that the attack is surest of, by its margin (above 0: called a "
+        "member); <i>others as suspicious</i>: the share of non-members with a margin as large or larger. Easy examples come "
+        "first; to see those that were learned by heart takes shadow models.</p>",
+        _table(shown, index=False),
+    ]
     return (
         parts
         if by_class.empty

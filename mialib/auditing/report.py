@@ -96,18 +96,16 @@ class Report:
             found, networks = self.difference(name), (self.networks[name], self.networks[self.baseline])
             leaks = tuple(one.judged.auc for one in networks)
             said.append(verdicts.sentence(name, self.baseline, leaks, found, self.tolerance))
-            if self.control and not self._refusal(self.control):
+            # what answers as the baseline does was not changed further: the control says nothing of it
+            if self.control and found.detectable and not self._refusal(self.control):
                 said.append(
                     verdicts.attribution(
                         name, self.control, self.difference(name, self.control), self.tolerance
                     )
                 )
-        if not self.compared:
-            only = self.networks[self.baseline].judged
-            said.append(
-                f"The best attack on {self.baseline} has an AUC of {with_interval(only.auc)}; 0.5 is guessing."
-            )
-        elif not self.control:
+        own = with_interval(self.networks[self.baseline].judged.auc)
+        said.append(f"The best attack on {self.baseline} itself has an AUC of {own}; 0.5 is guessing.")
+        if self.compared and not self.control:
             said.append(
                 "No control was given: a network changed as long but not compressed. So what differs may come from the further "
                 "training instead of the compression."
@@ -133,13 +131,16 @@ class Report:
             lines[name] = dict(one.columns) | line
         return pd.DataFrame.from_dict(lines, orient="index")
 
-    def worst(self, name: str, count: int = 10) -> pd.DataFrame:
-        """The members that are most exposed, the most exposed first: `count` of those that attacks were scored on.
+    def worst(self, name: str | None = None, count: int = 10) -> pd.DataFrame:
+        """The members that the strongest attack is surest of, the surest first: `count` of those that it was scored on.
+
+        By its margin, which favours easy examples: those that were learned by heart against their label need shadow models to
+        be seen. Default: of the first network that is compared.
 
         Columns: the example's row in what was given, its class, the margin, and the share of non-members that look as much
         like members or more: an attacker who accuses this one accuses these too.
         """
-        one = self._network(name).judged
+        one = self._network(name or [*self.compared, self.baseline][0]).judged
         others = np.sort(one.margin[~one.member])
         order = [i for i in np.argsort(-one.margin, kind="stable") if one.member[i]][:count]
         wrongly = 1 - np.searchsorted(others, one.margin[order], side="left") / len(others)
@@ -152,9 +153,12 @@ class Report:
             }
         )
 
-    def classes(self, name: str) -> pd.DataFrame:
-        """The AUC within each class, the most exposed first; of classes with ten members and ten others or more."""
-        one, found = self._network(name).judged, {}
+    def classes(self, name: str | None = None) -> pd.DataFrame:
+        """The AUC within each class, the most exposed first; of classes with ten members and ten others or more.
+
+        Default: of the first network that is compared.
+        """
+        one, found = self._network(name or [*self.compared, self.baseline][0]).judged, {}
         for label in np.unique(one.label):
             here = one.label == label
             sides = int(one.member[here].sum()), int((~one.member[here]).sum())
@@ -184,7 +188,7 @@ class Report:
         gate.check(rises, metric, max_increase, refused)
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """The report as JSON, also into a file if `path` is given. Its fields: `README` and `SCHEMA`."""
+        """The report as JSON, also into a file if `path` is given. Its fields: `content`."""
         text = json.dumps(self.content, indent=1, allow_nan=False) + "\n"
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")

@@ -40,15 +40,21 @@ def sentence(
     missed = f" A true difference of {found.detectable:.3f} would have been found four times in five."
     if not found.detectable:  # every attack sees the examples in the same order
         missed = " To these attacks their answers are the same."
-    return f"{lead}: {moved}.{missed if said in (NO_MORE, UNDECIDED) else ''}"
+    if said == MORE and found.auc.high <= tolerance:
+        missed = f" That is less than {tolerance:g}, which was said not to matter."
+    return f"{lead}: {moved}.{'' if said == LESS or said == MORE and found.auc.high > tolerance else missed}"
 
 
 def attribution(name: str, control: str, found: Difference, tolerance: float) -> str:
-    """What is left of the difference against the control, which was changed as long but not compressed."""
+    """What is left of the difference against the control.
+
+    The control was changed as long but not compressed. For a network that was not changed further, such as one that was only
+    rounded, the baseline is the yardstick.
+    """
     by = vocabulary.with_interval(found.auc, "+")
     return {
-        MORE: f"It is the compression: against {control}, {name} leaks more too ({by}).",
-        LESS: f"The compression itself lowers the leak: against {control}, {name} leaks less ({by}).",
-        NO_MORE: f"The compression itself adds nothing that matters: against {control} the difference is {by}.",
-        UNDECIDED: f"Whether that is the compression's doing cannot be told: against {control} the difference is {by}.",
+        MORE: f"Against {control}, changed as long but not compressed, {name} leaks more too ({by}).",
+        LESS: f"Against {control}, changed as long but not compressed, {name} leaks less ({by}).",
+        NO_MORE: f"Against {control}, changed as long but not compressed, {name} leaks nothing more that matters ({by}).",
+        UNDECIDED: f"Against {control}, changed as long but not compressed, the difference of {name} is not decided ({by}).",
     }[verdict(found.auc, tolerance)]

@@ -36,10 +36,23 @@ def test_one_row_that_is_none_makes_all_logits():
     assert answers.recognised(values, "a").kind == "logits"
 
 
-def test_posteriors_of_exactly_one_are_counted_and_stay():
-    found = answers.recognised([[1.0, 0.0], [0.25, 0.75]], "a")
-    assert found.saturated == 0.5
-    assert found.log_posteriors[0].tolist() == [0.0, -np.inf]
+def test_posteriors_of_exactly_one_stay():
+    assert answers.recognised([[1.0, 0.0], [0.25, 0.75]], "a").log_posteriors[0].tolist() == [0.0, -np.inf]
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_rounded_posteriors_are_posteriors_and_said_to_be_rounded(digits):
+    values = np.random.default_rng(0).dirichlet(np.ones(20), 200).round(digits)
+    assert np.abs(values.sum(1) - 1).max() > answers.TOLERANCE
+    found = answers.recognised(values, "a")
+    assert found.kind == "posteriors" and f"rounded to {digits} digits" in found.note
+    assert torch.allclose(found.log_posteriors.exp().sum(1), torch.ones(200).double())
+    assert answers.recognised(np.eye(3), "a").note == "" == answers.recognised(LOGITS.softmax(1), "a").note
+
+
+def test_posteriors_in_per_cent_are_posteriors():
+    found = answers.recognised(100 * LOGITS.softmax(1), "a")
+    assert found.kind == "posteriors" and torch.allclose(found.log_posteriors.exp(), LOGITS.softmax(1))
 
 
 def test_a_single_output_is_the_second_of_two_classes():

@@ -142,3 +142,34 @@ def test_a_network_that_is_not_steady_is_warned_of(networks):
 def test_networks_are_a_mapping(networks):
     with pytest.raises(ValueError, match="must be a mapping from names to networks, found Sequential"):
         audit(networks[0]["early"], *networks[1:])
+
+
+# What people get wrong
+
+
+def test_exchanged_sets_have_no_verdict(three):
+    answers, labels, member = three
+    report = audit_answers({"original": answers["pruned"], "other": answers["pruned"]}, labels, ~member)
+    assert "exchanged" in report.refused and report.sentences == [f"No verdict: {report.refused}"]
+
+
+def test_a_network_that_is_much_worse_is_warned_of(three):
+    answers, labels, member = three
+    worse = answers["original"] + 3 * np.random.default_rng(1).normal(size=answers["original"].shape)
+    report = audit_answers({"original": answers["original"], "worse": worse}, labels, member)
+    assert [one.network for one in report.findings if "normalised as it wants them" in one.text] == ["worse"]
+
+
+def test_rounding_is_told_and_not_taken_for_protection(three):
+    answers, labels, member = three
+    rounded = torch.from_numpy(answers["original"]).softmax(1).numpy().round(2)
+    report = audit_answers({"original": answers["original"], "rounded": rounded}, labels, member)
+    assert [one.network for one in report.findings if one.about == "rounded"] == ["rounded"]
+    assert report.networks["rounded"].kind == "posteriors"
+
+
+def test_the_control_says_nothing_of_a_network_that_was_not_changed_further(three):
+    answers, labels, member = three
+    copies = answers | {"copy": answers["original"]}
+    said = audit_answers(copies, labels, member, control="longer").sentences
+    assert sum("Against longer" in one for one in said) == 1

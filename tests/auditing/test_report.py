@@ -17,7 +17,7 @@ def found(three):
 def test_it_says_the_verdict_first(found):
     lines = str(found).splitlines()
     assert lines[0].startswith("pruned leaks more than original: ")
-    assert lines[1].startswith("It is the compression: against longer, ")
+    assert lines[1].startswith("Against longer, changed as long but not compressed, pruned leaks more too")
     assert "verdict" in str(found) and found._repr_html_().startswith('<div class="mialib"><h1>')
 
 
@@ -27,6 +27,7 @@ def test_without_a_control_it_warns_in_one_sentence(three):
 
 
 def test_the_table_has_a_line_for_each_network(found):
+    assert any(one.startswith("The best attack on original itself has an AUC of ") for one in found.sentences)
     table = found.table
     assert table.index.tolist() == ["original", "pruned", "longer"]
     assert table.loc["pruned", "sparsity"] == "70 %" and table.loc["pruned", "verdict"] == "leaks more"
@@ -44,6 +45,7 @@ def test_the_worst_by_hand(found):
     assert shown["example"].tolist() == one.example[order].tolist()
     for margin, wrongly in zip(shown["margin"], shown["others as suspicious"], strict=True):
         assert wrongly == pytest.approx((one.margin[~one.member] >= margin).mean())
+    assert found.worst().equals(found.worst("pruned")) and found.classes().equals(found.classes("pruned"))
     with pytest.raises(ValueError, match="no network 'int8'; there are original, pruned, longer"):
         found.worst("int8")
 

@@ -35,3 +35,10 @@ def test_a_nan_is_no_verdict():
 def test_networks_that_answer_alike_are_said_to():
     found = Difference(Estimate(0.0, 0.0, 0.0), {}, 0.0)
     assert "the same" in verdicts.sentence("halved", "original", (Estimate(0.7), Estimate(0.7)), found, 0.02)
+
+
+def test_a_rise_that_does_not_matter_is_said_not_to():
+    found = Difference(Estimate(0.009, 0.001, 0.018), {}, 0.02)
+    leaks = Estimate(0.709), Estimate(0.7)
+    assert "less than 0.02, which was said not to matter" in verdicts.sentence("a", "b", leaks, found, 0.02)
+    assert "matter" not in verdicts.sentence("a", "b", leaks, found, 0.01)
