@@ -20,7 +20,7 @@ ASSUMED = (
     "The attacker knows half of the members and of the others, sees the scores, and uses thresholds on them. Attackers who train "
     "shadow models can find more: this is a lower bound, for each network and for the difference.",
     "Intervals are over these examples, for these very networks. Networks trained anew would differ by more.",
-    "Each interval is a 95 % one for itself.",
+    "Each interval, taken alone, misses the truth in about one audit of twenty.",
 )
 
 
