@@ -18,7 +18,7 @@ from mialib.study import outside
 
 ASSUMED = (
     "The attacker knows half of the members and of the others, sees the scores, and uses thresholds on them. Attackers who train "
-    "shadow models can find more: this is a lower bound, for each network and for the difference.",
+    "shadow models can find more, and for them the difference may be another one.",
     "Intervals are over these examples, for these very networks. Networks trained anew would differ by more.",
     "Each interval, taken alone, misses the truth in about one audit of twenty.",
 )
