@@ -147,7 +147,7 @@ def holm(values: np.ndarray) -> Estimate:
     """One sided, as an interval: below 0 where one of six noisy claims holds for all claims together."""
     paper = {str(i): Claim(str(i), "", "a > b") for i in range(len(values))}
     found = claims.compare(paper, {str(i): metrics.over_targets(one) for i, one in enumerate(values)})
-    return Estimate(0.0, 0.0, 0.0 if " 0 hold" in claims.family(found) else -1.0)
+    return Estimate(0.0, 0.0, 0.0 if ": 0 of " in claims.family(found) else -1.0)
 
 
 def falls(values: np.ndarray) -> Estimate:

@@ -15,6 +15,7 @@ from mialib.data import canaries, splits
 from mialib.measures import decisions, metrics
 from mialib.models.classifiers import small_cnn
 from mialib.reporting import tables
+from mialib.reporting.vocabulary import in_words
 from mialib.study import COLUMNS, Study
 from mialib.training import Recipe, population
 from tests.study.conftest import Made
@@ -487,10 +488,10 @@ def test_the_whole_way_on_real_models(digits, suite):
     found.attack({"nn": suite["nn"]}, measures={"auc": metrics.auc}, by_class=True)
     assert {row["attack"] for row in found.rows} == {*suite, None}
     assert {row["dataset"] for row in found.rows} == {"digits"}
-    assert tables.models(found.rows)["test_accuracy"].tolist() == pytest.approx(
+    assert tables.models(found.rows)["test accuracy"].tolist() == pytest.approx(
         found.values(arm, "test_accuracy")
     )
-    assert tables.attacks(found, [arm], "auc").index.tolist() == list(suite)
+    assert tables.attacks(found, [arm], "auc").index.tolist() == [in_words(name) for name in suite]
     headline = tables.headline({"rows": found.rows, "claims": {}})
     assert all(name in headline for name in ("original", *suite))
 
