@@ -4,7 +4,9 @@ from . import auditor as auditor
 from . import checks as checks
 from . import copies as copies
 from . import examples as examples
+from . import findings as findings
 from . import gate as gate
+from . import input_checks as input_checks
 from . import judging as judging
 from . import models as models
 from . import outputs as outputs
@@ -16,7 +18,7 @@ from . import verdicts as verdicts
 from . import weights as weights
 from .auditor import audit as audit
 from .auditor import audit_answers as audit_answers
-from .checks import Finding as Finding
+from .findings import Finding as Finding
 from .gate import CannotTell as CannotTell
 from .gate import LeaksMore as LeaksMore
 from .models import Checkpoint as Checkpoint

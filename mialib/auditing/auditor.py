@@ -7,9 +7,9 @@ from torch import Tensor
 
 from mialib.attacks import threshold
 from mialib.auditing import answers as forms
-from mialib.auditing import checks, models
-from mialib.auditing.checks import Finding
+from mialib.auditing import checks, input_checks, models
 from mialib.auditing.examples import examples_of, same_shape
+from mialib.auditing.findings import Finding
 from mialib.auditing.judging import judged
 from mialib.auditing.report import Network, Report
 from mialib.auditing.verdicts import TOLERANCE
@@ -88,7 +88,7 @@ def audit(
     inside, others = examples_of(members, "members"), examples_of(nonmembers, "nonmembers")
     same_shape(inside, others)
     ready = {name: models.opened(one, name=name, device=device) for name, one in networks.items()}
-    said = checks.of_inputs(inside.x, inside.y, others.x, others.y, seed=seed)
+    said = input_checks.of_inputs(inside.x, inside.y, others.x, others.y, seed=seed)
     x, labels = torch.cat([inside.x, others.x]), torch.cat([inside.y, others.y])
     for name, one in ready.items():
         said += [Finding("note", "form", f"{name}: {note}") for note in one.notes]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mialib import version
 from mialib.auditing import gate, page, verdicts
-from mialib.auditing.checks import Finding
+from mialib.auditing.findings import Finding
 from mialib.auditing.judging import RATES, Difference, Judged, difference
 from mialib.measures import Estimate, metrics
 from mialib.reporting.vocabulary import in_words, metric_name, with_interval

@@ -20,3 +20,12 @@ def three():
         for noise, (name, leak) in enumerate([("original", 0.3), ("pruned", 2.0), ("longer", 0.3)])
     }
     return answers, *made(0)[1:]
+
+
+def kinds(findings):
+    return sorted((one.kind, one.about) for one in findings)
+
+
+def the(findings, about):
+    (one,) = (one for one in findings if one.about == about)
+    return one

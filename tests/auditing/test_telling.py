@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from mialib.auditing import checks, telling
+from mialib.auditing import input_checks, telling
 
 
 def digits():
@@ -24,14 +24,14 @@ def test_noise_and_brightness_give_inputs_away(shape):
         x[b] + 1,
         x[b] + 0.5 * torch.randn(x[b].shape, generator=torch.Generator().manual_seed(0)),
     ):
-        assert telling.apart(x[a], changed).low > checks.APART
+        assert telling.apart(x[a], changed).low > input_checks.APART
 
 
 def test_random_halves_are_rarely_told_apart():
     """12 splits of 100 and 100; with a chance of 5 in 100 each, three false alarms would come in 2 of 100 such tests."""
     x = digits()
     lows = [telling.apart(*(x[half] for half in halves(seed, 100)), seed).low for seed in range(12)]
-    assert sum(low > checks.APART for low in lows) <= 2
+    assert sum(low > input_checks.APART for low in lows) <= 2
 
 
 def test_the_seed_fixes_the_answer():
