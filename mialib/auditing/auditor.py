@@ -1,6 +1,7 @@
 """Audit your own networks: from saved answers, or from the networks themselves."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -85,6 +86,7 @@ def audit(
                 f"a network is called {CONTROL!r} and another one is given as the control; rename it"
             )
         networks, control = networks | {CONTROL: control}, CONTROL
+    wanted = _wanted(networks, baseline, control, accuracy, tolerance, columns, seed)  # before any work
     inside, others = examples_of(members, "members"), examples_of(nonmembers, "nonmembers")
     same_shape(inside, others)
     ready = {name: models.opened(one, name=name, device=device) for name, one in networks.items()}
@@ -98,14 +100,7 @@ def audit(
     how = {"batch_size": batch_size, "device": device}
     answers = {name: models.answers(one, x, name=name, **how) for name, one in ready.items()}
     member = torch.arange(len(labels)) < len(inside)
-    options = {
-        "baseline": baseline,
-        "control": control,
-        "accuracy": accuracy,
-        "tolerance": tolerance,
-        "columns": columns,
-    }
-    return _audited(answers, labels, member, said, seed=seed, **options)
+    return _audited(answers, labels, member, said, wanted)
 
 
 def audit_answers(
@@ -154,62 +149,67 @@ def audit_answers(
     """
     if not isinstance(answers, Mapping) or not answers:
         raise ValueError(f"answers must be a mapping from names to answers, found {type(answers).__name__}")
-    return _audited(
-        answers,
-        labels,
-        member,
-        [],
-        baseline=baseline,
-        control=control,
-        accuracy=accuracy,
-        tolerance=tolerance,
-        columns=columns,
-        seed=seed,
+    answers = {str(name): one for name, one in answers.items()}
+    wanted = _wanted(answers, baseline, control, accuracy, tolerance, columns, seed)
+    return _audited(answers, labels, member, [], wanted)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The options of an audit, checked."""
+
+    baseline: str
+    control: str | None
+    accuracy: float | None
+    tolerance: float
+    columns: Mapping[str, Mapping]
+    seed: int
+
+
+def _wanted(names, baseline, control, accuracy, tolerance, columns, seed) -> _Wanted:
+    for what, share in (("accuracy", accuracy), ("tolerance", tolerance)):
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{what} is {share!r}; it must be a share from 0 to 1")
+    baseline = _named("baseline", baseline, names) or (
+        "original" if "original" in names else next(iter(names))
     )
+    control, columns = _named("control", control, names), dict(columns or {})
+    for name in columns:
+        _named("columns", name, names)
+    if control == baseline:
+        raise ValueError(f"control and baseline are both {control!r}; the control is another network")
+    return _Wanted(baseline, control, accuracy, tolerance, columns, seed)
 
 
-def _audited(
-    answers, labels, member, said: list[Finding], *, baseline, control, accuracy, tolerance, columns, seed
-) -> Report:
+def _audited(answers: Mapping[str, object], labels, member, said: list[Finding], wanted: _Wanted) -> Report:
     """The report on answers of any form; `said`: what was found before."""
-    found = {str(name): forms.recognised(one, f"answers[{name!r}]") for name, one in answers.items()}
+    found = {name: forms.recognised(one, f"answers[{name!r}]") for name, one in answers.items()}
     shapes = {name: tuple(one.log_posteriors.shape) for name, one in found.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"all networks must answer for the same examples and classes, found {shapes}")
     n, classes = next(iter(shapes.values()))
     labels, member = forms.labels_of(labels, n, classes), forms.membership(member, n)
-    for what, share in (("accuracy", accuracy), ("tolerance", tolerance)):
-        if share is not None and not 0 <= share <= 1:
-            raise ValueError(f"{what} is {share!r}; it must be a share from 0 to 1")
-    baseline = _named("baseline", baseline, found) or (
-        "original" if "original" in found else next(iter(found))
-    )
-    control, columns = _named("control", control, found), dict(columns or {})
-    for name in columns:
-        _named("columns", name, found)
-    if control == baseline:
-        raise ValueError(f"control and baseline are both {control!r}; the control is another network")
-    said = said + _seen(found, labels, member, accuracy)
-    return _report(found, labels, member, baseline, control, said, tolerance, columns, seed)
+    said = said + _seen(found, labels, member, wanted.accuracy)
+    return _report(found, labels, member, said, wanted)
 
 
-def _report(found, labels, member, baseline, control, findings, tolerance, columns, seed) -> Report:
+def _report(found, labels: Tensor, member: Tensor, findings: list[Finding], wanted: _Wanted) -> Report:
     study = outside.of_answers(
-        {name: one.log_posteriors for name, one in found.items()}, labels, member, seed=seed
+        {name: one.log_posteriors for name, one in found.items()}, labels, member, seed=wanted.seed
     )
     best = judged(study, dict.fromkeys(found, threshold.ATTACKS))
     networks = {
         name: Network(
-            one.kind, _accuracy(one.log_posteriors, labels, member), best[name], columns.get(name, {})
+            one.kind, _accuracy(one.log_posteriors, labels, member), best[name], wanted.columns.get(name, {})
         )
         for name, one in found.items()
     }
     findings = findings + checks.of_results(
         {name: one.accuracy[1] for name, one in networks.items()},
         {name: one.judged.auc for name, one in networks.items()},
-        baseline,
+        wanted.baseline,
     )
-    return Report(networks, baseline, control, findings, ASSUMED, tolerance, study.rows)
+    return Report(networks, wanted.baseline, wanted.control, findings, ASSUMED, wanted.tolerance, study.rows)
 
 
 def _seen(found, labels: Tensor, member: Tensor, accuracy: float | None) -> list[Finding]:

@@ -7,8 +7,10 @@ counted. The choice is made by two-fold cross-fitting within the given half: eac
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import scipy
 import torch
 from torch import Tensor
 
@@ -37,11 +39,11 @@ class Judged:
     label: np.ndarray
     example: np.ndarray
 
-    @property
+    @cached_property
     def auc(self) -> Estimate:
         return metrics.auc(self.member, self.margin)
 
-    @property
+    @cached_property
     def tpr(self) -> dict[float, Estimate]:
         """The true-positive rate at each of `RATES`; nan where there are too few non-members."""
         return {rate: metrics.tpr_at_fpr(self.member, self.margin, rate) for rate in RATES}
@@ -92,15 +94,9 @@ def detectable(difference: Estimate) -> float:
 
     From the normal approximation: (z_0.975 + z_0.8) standard errors.
     """
-    z = float(
-        torch.special.ndtri(torch.tensor([(1 + intervals.CONFIDENCE) / 2, POWER], dtype=torch.float64)).sum()
-    )
+    of_interval, of_power = scipy.special.ndtri([(1 + intervals.CONFIDENCE) / 2, POWER])
     half = max(difference.high - difference.value, difference.value - difference.low)
-    return (
-        half
-        * z
-        / float(torch.special.ndtri(torch.tensor((1 + intervals.CONFIDENCE) / 2, dtype=torch.float64)))
-    )
+    return float(half * (of_interval + of_power) / of_interval)
 
 
 def _apart(a: Estimate, b: Estimate) -> Estimate:

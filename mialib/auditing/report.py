@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,14 @@ class Report:
 
     def difference(self, name: str, than: str | None = None) -> Difference:
         """What is found of a network more than of another; default: than of the baseline."""
-        a, b = (self._network(one).judged for one in (name, than or self.baseline))
-        return difference(a, b)
+        pair = name, than or self.baseline
+        if pair not in self._differences:  # sentences, table, gate and JSON all ask for it
+            self._differences[pair] = difference(*(self._network(one).judged for one in pair))
+        return self._differences[pair]
+
+    @cached_property
+    def _differences(self) -> dict[tuple[str, str], Difference]:
+        return {}
 
     def verdict(self, name: str) -> str:
         """One of `verdicts`: "leaks more", "leaks less", "leaks no more" than the baseline, or "cannot tell"."""

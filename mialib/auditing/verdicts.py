@@ -37,12 +37,17 @@ def sentence(
         UNDECIDED: f"Whether {name} leaks more than {than}, these examples cannot tell",
     }[said]
     moved = f"the best attack's AUC goes from {leaks[1].value:.3f} to {leaks[0].value:.3f}, by {by}"
-    missed = f" A true difference of {found.detectable:.3f} would have been found four times in five."
-    if not found.detectable:  # every attack sees the examples in the same order
-        missed = " To these attacks their answers are the same."
-    if said == MORE and found.auc.high <= tolerance:
-        missed = f" That is less than {tolerance:g}, which was said not to matter."
-    return f"{lead}: {moved}.{'' if said == LESS or said == MORE and found.auc.high > tolerance else missed}"
+    if (
+        said in (NO_MORE, UNDECIDED) and not found.detectable
+    ):  # every attack sees the examples in the same order
+        end = " To these attacks their answers are the same."
+    elif said in (NO_MORE, UNDECIDED):
+        end = f" A true difference of {found.detectable:.3f} would have been found four times in five."
+    elif said == MORE and found.auc.high <= tolerance:
+        end = f" That is less than {tolerance:g}, which was said not to matter."
+    else:
+        end = ""
+    return f"{lead}: {moved}.{end}"
 
 
 def attribution(name: str, control: str, found: Difference, tolerance: float) -> str:
