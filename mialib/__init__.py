@@ -77,7 +77,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "planning",
         "cli",
     ),
-    submod_attrs={"auditing": ["audit", "audit_answers"]},
+    submod_attrs={"auditing": ["audit", "audit_answers", "Shadows"]},
 )
 
 

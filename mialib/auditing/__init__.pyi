@@ -1,4 +1,5 @@
 from . import answers as answers
+from . import attacked as attacked
 from . import audit_files as audit_files
 from . import auditor as auditor
 from . import checks as checks
@@ -6,6 +7,7 @@ from . import copies as copies
 from . import examples as examples
 from . import findings as findings
 from . import gate as gate
+from . import imitating as imitating
 from . import input_checks as input_checks
 from . import judging as judging
 from . import models as models
@@ -13,6 +15,9 @@ from . import outputs as outputs
 from . import page as page
 from . import report as report
 from . import saved as saved
+from . import shadow_checks as shadow_checks
+from . import shadow_plans as shadow_plans
+from . import shadows as shadows
 from . import telling as telling
 from . import verdicts as verdicts
 from . import weights as weights
@@ -23,3 +28,5 @@ from .gate import CannotTell as CannotTell
 from .gate import LeaksMore as LeaksMore
 from .models import Checkpoint as Checkpoint
 from .report import Report as Report
+from .shadows import SavedShadows as SavedShadows
+from .shadows import Shadows as Shadows

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mialib import version
 from mialib.auditing import gate, page, verdicts
+from mialib.auditing.attacked import Attacked
 from mialib.auditing.findings import Finding
 from mialib.auditing.judging import RATES, Difference, Judged, difference
 from mialib.measures import Estimate, metrics
@@ -47,7 +48,7 @@ class Report:
         findings: what was seen before any number; one of the kind "refused" forbids a verdict.
         assumed: sentences: what this audit takes for granted, and what it cannot see.
         tolerance: a rise of the AUC that does not matter.
-        rows: the study's tidy rows.
+        attacked: all that was found, with the study's tidy rows.
     """
 
     networks: Mapping[str, Network]
@@ -56,7 +57,7 @@ class Report:
     findings: Sequence[Finding]
     assumed: Sequence[str]
     tolerance: float
-    rows: list[dict]
+    attacked: Attacked
 
     @property
     def refused(self) -> str:
