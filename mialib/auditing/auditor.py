@@ -270,7 +270,8 @@ def _seen(found, labels: Tensor, member: Tensor, accuracy: float | None) -> list
 
 def _seen_of_imitations(imitations: Imitations, posteriors, labels: Tensor, member: Tensor) -> list[Finding]:
     """Are there enough candidates, and are the imitations like the networks?"""
-    rows = imitations.candidates
+    rows, planted = imitations.candidates, imitations.planted
+    canaries = 0 if planted is None else len(planted.labels)
     side = member[rows]
     said = checks.of_size(int(side.sum()), int((~side).sum())) + shadow_checks.of_sizes(
         imitations.sizes, int(member.sum())
@@ -278,7 +279,7 @@ def _seen_of_imitations(imitations: Imitations, posteriors, labels: Tensor, memb
     for name, one in posteriors.items():
         right = one[rows].argmax(1) == labels[rows]
         theirs = imitations.answers[name].argmax(2) == labels[rows]
-        said += shadow_checks.of_accuracies(name, right, side, theirs, imitations.member)
+        said += shadow_checks.of_accuracies(name, right, side, theirs, imitations.member, canaries)
     return said
 
 

@@ -148,7 +148,8 @@ def on_canaries(study: Study, judged: Mapping[str, Judged]) -> dict[str, OnCanar
             )
             for member, margin in zip(study.member, study.margins(arm, one.attack), strict=True)
         ]
-        auc = Estimate(*metrics.over_targets(study.values(arm, "auc", one.attack)))
+        auc = metrics.over_targets(study.values(arm, "auc", one.attack))
+        auc = Estimate(auc.value, max(auc.low, 0.0), min(auc.high, 1.0))
         found[key] = OnCanaries(one.attack, auc, max(bounds), study.member.shape[1], len(study))
     return found
 
