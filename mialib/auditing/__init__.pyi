@@ -4,6 +4,7 @@ from . import audit_files as audit_files
 from . import auditor as auditor
 from . import checks as checks
 from . import copies as copies
+from . import example as example
 from . import examples as examples
 from . import findings as findings
 from . import gate as gate

@@ -15,11 +15,13 @@ LEAST = 4  # shadows: two that have a candidate as a member, and two that do not
 class Shadows:
     """An attacker's imitations of your networks: your recipe, run `n` times on other members.
 
-    >>> def train(data):  # a TensorDataset of (x, y)
-    ...     return network_trained_on(data)
-    >>> def compress(network, data):
-    ...     return {"pruned": pruned(network, data), "control": trained_further(network, data)}
-    >>> shadows = Shadows(train, compress, n=8, folder="shadows")
+        def train(data):  # a TensorDataset of (x, y)
+            return trained_on(data)
+
+        def compress(network, data):
+            return {"pruned": pruned(network, data), "control": trained_further(network, data)}
+
+        mialib.audit(networks, members, nonmembers, control="control", shadows=mialib.Shadows(train, compress, folder="kept"))
 
     Args:
         train: data -> network, as the baseline was made. `data` is a `TensorDataset` of (x, y), on the CPU, as many examples

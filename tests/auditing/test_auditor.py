@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import mialib
-from mialib.auditing import audit, audit_answers, auditor
+from mialib.auditing import attacked, audit, audit_answers, auditor
 from tests.auditing.conftest import made
 
 
@@ -88,7 +88,7 @@ def test_one_network_alone_is_measured(three):
 def test_findings_come_before_numbers(three):
     report = audit_answers(*three, accuracy=0.99)
     assert any(one.about == "accuracy" for one in report.findings)
-    assert auditor.ASSUMED == report.assumed
+    assert report.assumed == (attacked.BY_HALF, *auditor.ASSUMED)
 
 
 # The networks themselves
@@ -173,3 +173,77 @@ def test_the_control_says_nothing_of_a_network_that_was_not_changed_further(thre
     copies = answers | {"copy": answers["original"]}
     said = audit_answers(copies, labels, member, control="longer").sentences
     assert sum("Against longer" in one for one in said) == 1
+
+
+# Imitations
+
+
+def test_a_recipe_is_run_and_its_imitations_find_more(networks, tmp_path):
+    """Labels are noise: what is known of an example is known from the network alone."""
+    found, members, others = networks
+
+    def train(data):
+        network = torch.nn.Sequential(torch.nn.Linear(20, 128), torch.nn.ReLU(), torch.nn.Linear(128, 3))
+        adam = torch.optim.Adam(network.parameters(), 1e-2)
+        for _ in range(60):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(network(data.tensors[0]), data.tensors[1]).backward()
+            adam.step()
+        return network
+
+    shadows = mialib.Shadows(
+        train, lambda network, data: {"halved": Halved(network)}, n=4, folder=tmp_path, canaries=10
+    )
+    ours = {"original": found["original"], "halved": Halved(found["original"])}
+    report = audit(ours, members, others, shadows=shadows)
+    assert report.attacked.imitations == 4 and report.networks["original"].judged.auc.low > 0.8
+    assert len(list(tmp_path.glob("*.npz"))) == 4 and report.attacked.canaries["halved"].auc.value > 0.9
+    assert report.difference("halved").anew.low <= 0 <= report.difference("halved").anew.high
+    assert any("4 imitations" in one for one in report.assumed)
+
+
+class Halved(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x) / 2
+
+
+def test_nothing_is_trained_where_no_verdict_can_be_given(networks):
+    found, members, _ = networks
+
+    def never(data):
+        raise AssertionError
+
+    report = audit({"original": found["original"]}, members, members, shadows=mialib.Shadows(never))
+    assert report.refused and report.attacked.imitations == 0
+    assert any(one.text == auditor.NOT_TRAINED for one in report.findings)
+
+
+def test_saved_answers_of_imitations_are_taken(three):
+    answers, labels, member = three
+    halves = np.stack([np.random.default_rng(i // 2).permutation(len(labels)) < 400 for i in range(4)])
+    halves[1::2] = ~halves[::2]
+    theirs = {
+        name: np.stack([imitation(leak, labels, one, i) for i, one in enumerate(halves)])
+        for name, leak in (("original", 0.3), ("pruned", 2.0), ("longer", 0.3))
+    }
+    report = audit_answers(*three, shadows=mialib.Shadows.from_answers(theirs, halves))
+    assert report.verdict("pruned") == "leaks more" and report.difference("pruned").anew.low > 0
+    with pytest.raises(ValueError, match="no answers of imitations of pruned, longer"):
+        audit_answers(*three, shadows=mialib.Shadows.from_answers({"original": theirs["original"]}, halves))
+
+
+def imitation(leak, labels, member, seed):
+    return np.eye(4)[labels] * (1 + leak * member[:, None]) + np.random.default_rng(seed).normal(
+        size=(len(labels), 4)
+    )
+
+
+def test_shadows_of_another_kind_are_named(three):
+    with pytest.raises(ValueError, match="shadows is a .*; it must be mialib.Shadows"):
+        audit_answers(*three, shadows=[1])
+    with pytest.raises(ValueError, match="their inputs are not given; call mialib.audit"):
+        audit_answers(*three, shadows=mialib.Shadows(print))
