@@ -1,14 +1,14 @@
 """Audit your own networks: from saved answers, or from the networks themselves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mialib.attacks import threshold
 from mialib.auditing import answers as forms
-from mialib.auditing import checks, input_checks, models
+from mialib.auditing import checks, exposed, input_checks, models, yardsticks
 from mialib.auditing.examples import examples_of, same_shape
 from mialib.auditing.findings import Finding
 from mialib.auditing.judging import judged
@@ -23,9 +23,6 @@ ASSUMED = (
     "Intervals are over these examples, for these very networks. Networks trained anew would differ by more.",
     "Each interval, taken alone, misses the truth in about one audit of twenty.",
 )
-
-
-CONTROL = "control"  # the name of a control that is given as a model
 
 
 def audit(
@@ -66,7 +63,8 @@ def audit(
         members, nonmembers: what the networks were trained on, and other examples of the same origin and preprocessing: a
             torch Dataset or DataLoader, a pair (x, y), a `data.Dataset`, an .npz file, or a folder of pictures.
         baseline: the name that the others are compared with; default: "original", else the first.
-        control: a network that was changed as long as the compressed ones, but not compressed, or its name.
+        control: a network that was changed as long as the compressed ones, but not compressed, or its name; or {name: its own
+            control}, where they were changed for other times. Controls are not compared.
         accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
             reported.
         tolerance, columns, seed: as of `audit_answers`.
@@ -80,12 +78,7 @@ def audit(
             f"networks must be a mapping from names to networks, found {type(networks).__name__}"
         )
     networks = {str(name): one for name, one in networks.items()}
-    if control is not None and not (isinstance(control, str) and control in networks):
-        if CONTROL in networks:
-            raise ValueError(
-                f"a network is called {CONTROL!r} and another one is given as the control; rename it"
-            )
-        networks, control = networks | {CONTROL: control}, CONTROL
+    networks, control = yardsticks.with_controls(networks, control)
     wanted = _wanted(networks, baseline, control, accuracy, tolerance, columns, seed)  # before any work
     inside, others = examples_of(members, "members"), examples_of(nonmembers, "nonmembers")
     same_shape(inside, others)
@@ -100,7 +93,8 @@ def audit(
     how = {"batch_size": batch_size, "device": device}
     answers = {name: models.answers(one, x, name=name, **how) for name, one in ready.items()}
     member = torch.arange(len(labels)) < len(inside)
-    return _audited(answers, labels, member, said, wanted)
+    found = _audited(answers, labels, member, said, wanted)
+    return replace(found, pictures=exposed.pictures([one.judged for one in found.networks.values()], x))
 
 
 def audit_answers(
@@ -109,7 +103,7 @@ def audit_answers(
     member,
     *,
     baseline: str | None = None,
-    control: str | None = None,
+    control: str | Mapping[str, str] | None = None,
     accuracy: float | None = None,
     tolerance: float = TOLERANCE,
     columns: Mapping[str, Mapping] | None = None,
@@ -134,7 +128,8 @@ def audit_answers(
         labels: the true classes, int (n,), or one-hot (n, classes).
         member: (n,) 1 or True where the networks were trained on the example.
         baseline: the name that the others are compared with; default: "original", else the first.
-        control: the name of a network that was changed as long as the compressed ones, but not compressed.
+        control: the name of a network that was changed as long as the compressed ones, but not compressed; or {name: the name
+            of its own}, where they were changed for other times. Controls are not compared.
         accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
             reported.
         tolerance: a rise of the AUC that does not matter.
@@ -159,7 +154,7 @@ class _Wanted:
     """The options of an audit, checked."""
 
     baseline: str
-    control: str | None
+    control: str | Mapping[str, str] | None
     accuracy: float | None
     tolerance: float
     columns: Mapping[str, Mapping]
@@ -170,14 +165,10 @@ def _wanted(names, baseline, control, accuracy, tolerance, columns, seed) -> _Wa
     for what, share in (("accuracy", accuracy), ("tolerance", tolerance)):
         if share is not None and not 0 <= share <= 1:
             raise ValueError(f"{what} is {share!r}; it must be a share from 0 to 1")
-    baseline = _named("baseline", baseline, names) or (
-        "original" if "original" in names else next(iter(names))
-    )
-    control, columns = _named("control", control, names), dict(columns or {})
+    baseline, control = yardsticks.resolved(names, baseline, control)
+    columns = dict(columns or {})
     for name in columns:
-        _named("columns", name, names)
-    if control == baseline:
-        raise ValueError(f"control and baseline are both {control!r}; the control is another network")
+        yardsticks.named("columns", name, names)
     return _Wanted(baseline, control, accuracy, tolerance, columns, seed)
 
 
@@ -230,9 +221,3 @@ def _seen(found, labels: Tensor, member: Tensor, accuracy: float | None) -> list
 def _accuracy(log_posteriors: Tensor, labels: Tensor, member: Tensor) -> tuple[Estimate, Estimate]:
     right = log_posteriors.argmax(1) == labels
     return tuple(metrics.share(int(right[side].sum()), int(side.sum())) for side in (member, ~member))
-
-
-def _named(what: str, name: str | None, found: Mapping) -> str | None:
-    if name is not None and name not in found:
-        raise ValueError(f"{what} names {name!r}; the networks are {', '.join(found)}")
-    return name
