@@ -16,8 +16,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lazy_loader
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not see what is imported at first use
+    from mialib.auditing import audit as audit
+    from mialib.auditing import audit_answers as audit_answers
 
 ROOMS = (
     "data",

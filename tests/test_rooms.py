@@ -116,7 +116,8 @@ def test_importing_the_package_imports_neither_torch_nor_a_room():
 
 def test_types_and_stubs_travel_with_the_package():
     project = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["package-data"]["mialib"] == ["py.typed", "**/*.pyi", "site/*.css"]
+    files = project["tool"]["setuptools"]["package-data"]["mialib"]
+    assert files == ["py.typed", "**/*.pyi", "site/*.css", "auditing/*.json"]
     listed = project["tool"]["setuptools"]["packages"]
     shipped = ["mialib.repository.notebooks", "mialib.repository.params"]
     assert sorted(listed) == sorted(["mialib", *(f"mialib.{room}" for room in ROOMS), *shipped])

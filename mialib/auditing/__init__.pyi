@@ -3,9 +3,11 @@ from . import attacked as attacked
 from . import audit_files as audit_files
 from . import auditor as auditor
 from . import checks as checks
+from . import contents as contents
 from . import copies as copies
 from . import example as example
 from . import examples as examples
+from . import exposed as exposed
 from . import findings as findings
 from . import gate as gate
 from . import imitating as imitating
@@ -14,6 +16,7 @@ from . import judging as judging
 from . import models as models
 from . import outputs as outputs
 from . import page as page
+from . import printed as printed
 from . import report as report
 from . import saved as saved
 from . import shadow_checks as shadow_checks
@@ -22,6 +25,7 @@ from . import shadows as shadows
 from . import telling as telling
 from . import verdicts as verdicts
 from . import weights as weights
+from . import yardsticks as yardsticks
 from .auditor import audit as audit
 from .auditor import audit_answers as audit_answers
 from .findings import Finding as Finding

@@ -1,13 +1,13 @@
 """Audit your own networks: from saved answers, or from the networks themselves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from mialib.auditing import answers as forms
-from mialib.auditing import checks, imitating, input_checks, models, shadow_checks
+from mialib.auditing import checks, exposed, imitating, input_checks, models, shadow_checks, yardsticks
 from mialib.auditing.attacked import Attacked, by_half, by_imitations
 from mialib.auditing.examples import examples_of, same_shape
 from mialib.auditing.findings import NOTE, REFUSED, Finding
@@ -25,9 +25,6 @@ ASSUMED = (
 NOT_TRAINED = (
     "No shadow model was trained or looked at, since no verdict can be given on these examples and networks."
 )
-
-
-CONTROL = "control"  # the name of a control that is given as a model
 
 
 def audit(
@@ -69,7 +66,8 @@ def audit(
         members, nonmembers: what the networks were trained on, and other examples of the same origin and preprocessing: a
             torch Dataset or DataLoader, a pair (x, y), a `data.Dataset`, an .npz file, or a folder of pictures.
         baseline: the name that the others are compared with; default: "original", else the first.
-        control: a network that was changed as long as the compressed ones, but not compressed, or its name.
+        control: a network that was changed as long as the compressed ones, but not compressed, or its name; or {name: its own
+            control}, where they were changed for other times. Controls are not compared.
         accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
             reported.
         shadows: your recipe, for an attacker who imitates the networks (`Shadows`), or what imitations say that you trained
@@ -86,12 +84,7 @@ def audit(
             f"networks must be a mapping from names to networks, found {type(networks).__name__}"
         )
     networks = {str(name): one for name, one in networks.items()}
-    if control is not None and not (isinstance(control, str) and control in networks):
-        if CONTROL in networks:
-            raise ValueError(
-                f"a network is called {CONTROL!r} and another one is given as the control; rename it"
-            )
-        networks, control = networks | {CONTROL: control}, CONTROL
+    networks, control = yardsticks.with_controls(networks, control)
     # before any work
     wanted = _wanted(networks, baseline, control, accuracy, shadows, tolerance, columns, seed)
     inside, others = examples_of(members, "members"), examples_of(nonmembers, "nonmembers")
@@ -107,7 +100,8 @@ def audit(
     how = {"batch_size": batch_size, "device": device}
     answers = {name: models.answers(one, x, name=name, **how) for name, one in ready.items()}
     member = torch.arange(len(labels)) < len(inside)
-    return _audited(answers, labels, member, said, wanted, x, **how)
+    found = _audited(answers, labels, member, said, wanted, x, **how)
+    return replace(found, pictures=exposed.pictures([one.judged for one in found.networks.values()], x))
 
 
 def audit_answers(
@@ -116,7 +110,7 @@ def audit_answers(
     member,
     *,
     baseline: str | None = None,
-    control: str | None = None,
+    control: str | Mapping[str, str] | None = None,
     accuracy: float | None = None,
     shadows: SavedShadows | None = None,
     tolerance: float = TOLERANCE,
@@ -142,7 +136,8 @@ def audit_answers(
         labels: the true classes, int (n,), or one-hot (n, classes).
         member: (n,) 1 or True where the networks were trained on the example.
         baseline: the name that the others are compared with; default: "original", else the first.
-        control: the name of a network that was changed as long as the compressed ones, but not compressed.
+        control: the name of a network that was changed as long as the compressed ones, but not compressed; or {name: the name
+            of its own}, where they were changed for other times. Controls are not compared.
         accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
             reported.
         shadows: `Shadows.from_answers`, what imitations of the networks say about the same examples; default: none.
@@ -172,7 +167,7 @@ class _Wanted:
     """The options of an audit, checked."""
 
     baseline: str
-    control: str | None
+    control: str | Mapping[str, str] | None
     accuracy: float | None
     shadows: Shadows | SavedShadows | None
     tolerance: float
@@ -184,14 +179,10 @@ def _wanted(names, baseline, control, accuracy, shadows, tolerance, columns, see
     for what, share in (("accuracy", accuracy), ("tolerance", tolerance)):
         if share is not None and not 0 <= share <= 1:
             raise ValueError(f"{what} is {share!r}; it must be a share from 0 to 1")
-    baseline = _named("baseline", baseline, names) or (
-        "original" if "original" in names else next(iter(names))
-    )
-    control, columns = _named("control", control, names), dict(columns or {})
+    baseline, control = yardsticks.resolved(names, baseline, control)
+    columns = dict(columns or {})
     for name in columns:
-        _named("columns", name, names)
-    if control == baseline:
-        raise ValueError(f"control and baseline are both {control!r}; the control is another network")
+        yardsticks.named("columns", name, names)
     if shadows is not None and not isinstance(shadows, Shadows | SavedShadows):
         raise ValueError(
             f"shadows is a {kind_of(shadows)}; it must be mialib.Shadows(train, compress) or mialib.Shadows.from_answers(...)"
@@ -286,9 +277,3 @@ def _seen_of_imitations(imitations: Imitations, posteriors, labels: Tensor, memb
 def _accuracy(log_posteriors: Tensor, labels: Tensor, member: Tensor) -> tuple[Estimate, Estimate]:
     right = log_posteriors.argmax(1) == labels
     return tuple(metrics.share(int(right[side].sum()), int(side.sum())) for side in (member, ~member))
-
-
-def _named(what: str, name: str | None, found: Mapping) -> str | None:
-    if name is not None and name not in found:
-        raise ValueError(f"{what} names {name!r}; the networks are {', '.join(found)}")
-    return name

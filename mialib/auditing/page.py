@@ -6,6 +6,7 @@ import html
 import pandas as pd
 
 from mialib import figures
+from mialib.auditing.gate import Outcome
 from mialib.figures import alt
 
 _STYLE = """
@@ -27,21 +28,22 @@ _AUC = """<math display="block"><mi>AUC</mi><mo>=</mo><mi>P</mi><mo>(</mo><msub>
 <msub><mi>s</mi><mtext>member</mtext></msub><mo>=</mo><msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo></math>"""
 
 
-def of(report) -> str:
-    """A whole page, HTML 5, of a `report.Report`."""
+def of(report, outcome: Outcome | None = None) -> str:
+    """A whole page, HTML 5, of a `report.Report`, with the outcome of a gate if there was one."""
     title = "Does it leak? " + ", ".join(report.networks)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>{body(report)}</body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>{body(report, outcome)}</body></html>\n"
     )
 
 
-def body(report) -> str:
+def body(report, outcome: Outcome | None = None) -> str:
     """The same without a page around it, for a notebook."""
     parts = [
         "<h1>Membership audit</h1>",
         *(f'<p class="verdict">{html.escape(one)}</p>' for one in report.sentences),
+        *([] if outcome is None else [_gate(outcome)]),
         *(
             f'<p class="told"><b>{one.kind}</b>: {html.escape(one.text)}</p>'
             for one in report.findings
@@ -63,16 +65,26 @@ def body(report) -> str:
     return f'<div class="mialib">{"".join(parts)}</div>'
 
 
+def _gate(outcome: Outcome) -> str:
+    return (
+        f'<p class="told"><b>gate {outcome.outcome}</b>: {html.escape(outcome.text)}. What must not be: '
+        f"<code>{html.escape(outcome.condition)}</code></p>"
+    )
+
+
 def _table(frame: pd.DataFrame, **how) -> str:
     return f'<div class="wide">{frame.to_html(border=0, justify="left", float_format="%.3f", **how)}</div>'
 
 
 def _picture(report) -> str:
-    drawn = figures.roc(
-        {name: (one.judged.member, one.judged.margin) for name, one in report.networks.items()}
+    return _drawn(
+        figures.roc({name: (one.judged.member, one.judged.margin) for name, one in report.networks.items()})
     )
-    content = base64.b64encode(alt.png(drawn)).decode()
-    return f'<img alt="{html.escape(drawn.alt)}" src="data:image/png;base64,{content}">'
+
+
+def _drawn(picture: figures.Picture) -> str:
+    content = base64.b64encode(alt.png(picture)).decode()
+    return f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{content}">'
 
 
 def _exposed(report, name: str) -> list[str]:
@@ -84,6 +96,12 @@ def _exposed(report, name: str) -> list[str]:
         "first; to see those that were learned by heart takes shadow models.</p>",
         _table(shown, index=False),
     ]
+    if report.pictures:
+        parts += [
+            "<p>How they look, by their numbers, and below them the others that it takes for members most surely. Pictures that "
+            "were normalised are stretched to full contrast.</p>",
+            _drawn(report.gallery(name)),
+        ]
     return (
         parts
         if by_class.empty

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mialib.auditing.weights import near
+
 NEEDED = ("labels", "member")
 
 
@@ -25,7 +27,9 @@ def read(path: str | Path) -> Saved:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; it must be an .npz, as numpy.savez writes it")
+        raise ValueError(
+            f"{path}: there is no such file{near(path.absolute())}; it must be an .npz, as numpy.savez writes it"
+        )
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

@@ -61,7 +61,10 @@ def test_the_order_of_the_examples_changes_no_verdict(three):
         ({"answers": [1, 2]}, "must be a mapping"),
         ({"answers": {}}, "must be a mapping"),
         ({"answers": {"a": made(0)[0], "b": made(0)[0][:-1]}}, "same examples and classes"),
-        ({"baseline": "orginal"}, "baseline names 'orginal'; the networks are original, pruned, longer"),
+        (
+            {"baseline": "orginal"},
+            "baseline names 'orginal', did you mean 'original'.; the networks are original, pruned, longer",
+        ),
         ({"control": "none"}, "control names 'none'"),
         ({"control": "original"}, "control and baseline are both 'original'"),
         ({"columns": {"nobody": {}}}, "columns names 'nobody'"),
@@ -131,6 +134,26 @@ def test_a_control_may_be_a_network_or_a_name(networks):
     assert by_name.sentences[0] == given.sentences[0] and given.compared == ["early"]
     with pytest.raises(ValueError, match="rename"):
         audit(found | {"control": found["early"]}, *data, control=found["original"])
+
+
+def test_networks_may_have_controls_of_their_own(networks):
+    found, *data = networks
+    more = found | {"copy": found["original"]}
+    one = audit(more, *data, control={"early": found["original"], "copy": torch.nn.Linear(20, 3)})
+    assert one.control == {"early": "control of early", "copy": "control of copy"}
+    assert list(one.networks) == [*more, "control of early", "control of copy"]
+    assert one.compared == ["early", "copy"] and one.pictures == {}
+
+
+def test_pictures_of_the_most_exposed_are_kept():
+    torch.manual_seed(0)
+    x, y = torch.rand(120, 1, 8, 8), torch.randint(0, 3, (120,))
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    report = audit({"a": flat, "b": torch.nn.Sequential(flat)}, (x[:60], y[:60]), (x[60:], y[60:]))
+    shown = report.worst("b")["example"]
+    assert all(np.allclose(report.pictures[row], x[row], atol=1e-6) for row in shown)
+    assert f"examples {shown[0]} (class" in report.gallery("b").alt
+    assert report._repr_html_().count('alt="The pictures that the attack on') == 2
 
 
 def test_a_network_that_is_not_steady_is_warned_of(networks):

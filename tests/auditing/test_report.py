@@ -7,6 +7,7 @@ import pytest
 
 from mialib.auditing import CannotTell, Finding, LeaksMore, audit_answers, report
 from mialib.measures import metrics
+from tests.auditing.conftest import made
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +16,11 @@ def found(three):
 
 
 def test_it_says_the_verdict_first(found):
-    lines = str(found).splitlines()
-    assert lines[0].startswith("pruned leaks more than original: ")
-    assert lines[1].startswith("Against longer, changed as long but not compressed, pruned leaks more too")
+    assert found.sentences[0].startswith("pruned leaks more than original: ")
+    assert found.sentences[1].startswith(
+        "Against longer, changed as long but not compressed, pruned leaks more too"
+    )
+    assert " ".join(str(found).split()).startswith(" ".join(found.sentences))
     assert "verdict" in str(found) and found._repr_html_().startswith('<div class="mialib"><h1>')
 
 
@@ -72,6 +75,57 @@ def test_the_gate(found, three):
         small.check(max_increase=0.0)
 
 
+def test_a_gates_outcome_does_not_raise(found):
+    assert found.outcome("auc_increase > 0.6") == (
+        "auc_increase > 0.6",
+        "passed",
+        "no rise of auc above 0.6",
+        [],
+    )
+    failed = found.outcome("auc_increase over control > 0.02")
+    assert failed.outcome == "failed" and failed.networks == ["pruned"]
+    assert found.outcome("tpr_at_0.001_increase > 0").outcome == "cannot tell"
+    with pytest.raises(LeaksMore, match="rises over control by more than 0.02: pruned"):
+        found.check(than="control")
+    with pytest.raises(ValueError, match="than names 'loner', did you mean 'longer'"):
+        found.outcome("auc_increase over loner > 0.02")
+
+
+def test_each_network_may_have_its_own_control(three):
+    """purified leaks as much as its control, which was changed for longer than that of pruned."""
+    answers, labels, member = three
+    four = answers | {"longest": made(2.0, noise=5)[0], "purified": made(2.0, noise=6)[0]}
+    one = audit_answers(four, labels, member, control={"pruned": "longer", "purified": "longest"})
+    assert one.compared == ["pruned", "purified"] and one.control_of("purified") == "longest"
+    against = [text for text in one.sentences if text.startswith("Against")]
+    assert "longer" in against[0] and "pruned leaks more too" in against[0]
+    assert "longest" in against[1] and "leaks more too" not in against[1]
+    cells = one.table["AUC minus that of its control"]
+    assert cells["pruned"].endswith("] (longer)") and cells["purified"].endswith("] (longest)")
+    assert cells["original"] == cells["longer"] == ""
+    assert one.outcome("auc_increase over control > 0.1").networks == ["pruned"]
+    assert one.outcome("auc_increase > 0.1").networks == ["pruned", "purified"]
+    assert not any("No control was given" in text for text in one.sentences)
+
+
+def test_networks_without_a_control_are_named(three):
+    answers, *rest = three
+    more = answers | {"int8": answers["original"] + 0.1}
+    one = audit_answers(more, *rest, control={"pruned": "longer"})
+    assert one.sentences[-1].startswith("No control was given for int8: a network changed as long")
+
+
+def test_a_control_for_each_that_is_one_for_all_says_the_same(three):
+    plain = audit_answers(*three, control="longer")
+    each = audit_answers(*three, control={"pruned": "longer"})
+    assert each.sentences == plain.sentences and each.compared == plain.compared
+
+
+def test_answers_alone_have_no_gallery(found):
+    with pytest.raises(ValueError, match="only answers were given"):
+        found.gallery("pruned")
+
+
 def test_what_is_refused_has_no_verdict(found):
     refused = report.Report(
         found.networks, "original", None, [Finding("refused", "overlap", "The sets overlap.")], [], 0.02, []
@@ -101,4 +155,4 @@ def test_json_holds_every_number_of_the_table(found, tmp_path):
     assert one["auc"]["value"] == found.networks["pruned"].judged.auc.value
     assert one["minus"]["original"]["auc"]["low"] == found.difference("pruned").auc.low
     assert one["tpr"]["0.001"]["value"] is None and one["columns"] == {"sparsity": "70 %"}
-    assert content["schema"] == report.SCHEMA and content["verdict"] == found.sentences
+    assert content["verdict"] == found.sentences

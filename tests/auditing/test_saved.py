@@ -33,6 +33,12 @@ def test_what_is_missing_is_named(tmp_path, arrays, message):
         saved.read(tmp_path / "a.npz")
 
 
+def test_a_file_with_a_name_like_it_is_named(tmp_path):
+    np.savez(tmp_path / "answers.npz", a=np.eye(3))
+    with pytest.raises(ValueError, match="no such file, did you mean 'answers.npz'"):
+        saved.read(tmp_path / "anwsers.npz")
+
+
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         saved.read(tmp_path / "none.npz")
