@@ -134,7 +134,9 @@ _EXAMPLES = {
     control: longer.onnx          # changed as long as the compressed ones, but not compressed;
                                   # or one for each: {int8: longer.onnx, pruned: longest.onnx}
     gate: auc_increase > 0.02
-    html: audit.html""",
+    html: audit.html
+    shadows: {train: "mine:train", compress: "mine:compress", n: 8, folder: shadows}
+                                  # optional: an attacker who imitates the networks by your recipe""",
     "audit-answers": """\
   mialib audit-answers answers.npz --html audit.html
   mialib audit-answers answers.npz --control longer --gate "auc_increase over control > 0.02"
@@ -142,7 +144,9 @@ _EXAMPLES = {
 
 in Python, to save answers:
   numpy.savez("answers.npz", labels=..., member=..., original=..., pruned=...)
-  labels (n,) and member (n,), 1 = was trained on; each network's logits or posteriors (n, classes)""",
+  labels (n,) and member (n,), 1 = was trained on; each network's logits or posteriors (n, classes)
+  of s imitations of each network, if you have some: shadow_original, shadow_pruned (s, n, classes), and
+  shadow_member (s, n), 1 = it has learned the example""",
     "faces": """\
   mialib faces att att_faces.zip ~/data
   mialib faces lfw lfw-funneled.tgz ~/data""",
@@ -507,7 +511,7 @@ def _audit_answers(
     found = saved.read(file)
     options["control"] = yardsticks.of_words(control, found.answers)
     _check_gate(condition, found.answers, options["baseline"], options["control"])
-    return _audited(audit_answers(*found, **options), condition, html, json)
+    return _audited(audit_answers(*found[:3], shadows=found.shadows, **options), condition, html, json)
 
 
 def _check_gate(condition, names, baseline: str | None, control) -> None:

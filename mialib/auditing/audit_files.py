@@ -9,15 +9,18 @@ nonmembers: others.npz
 control: {factory: "mine:network", weights: longer.pt}
 accuracy: 0.92
 gate: auc_increase over control > 0.02
+shadows: {train: "mine:train", compress: "mine:compress", n: 8, folder: shadows}  # optional: imitations, by your recipe
 
 The control may be the name of a network above, or networks may have one each: `control: {pruned: longer, int8: original.onnx}`.
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 from mialib.auditing import gate
 from mialib.auditing.models import Checkpoint
+from mialib.auditing.shadows import Shadows
 from mialib.auditing.weights import near
 from mialib.params import yaml_files
 from mialib.params.vocabulary import nearest
@@ -26,7 +29,8 @@ NEEDED = ("networks", "members", "nonmembers")
 NUMBERS = {"accuracy": (0, 1), "tolerance": (0, 1)}
 TEXTS = ("baseline", "device", "gate", "html", "json")
 WHOLE = {"batch_size": 1, "seed": 0}  # the least
-KNOWN = (*NEEDED, "control", *NUMBERS, *WHOLE, *TEXTS)
+KNOWN = (*NEEDED, "control", "shadows", *NUMBERS, *WHOLE, *TEXTS)
+SHADOWS = tuple(one.name for one in fields(Shadows))
 
 
 class Written(NamedTuple):
@@ -59,7 +63,7 @@ def read(path: str | Path) -> Written:
         if name not in KNOWN
     ]
     problems += [f"{name} is missing" for name in NEEDED if name not in values]
-    problems += _wrong(values)
+    problems += _wrong(values) + _wrong_shadows(values.get("shadows"))
     if problems:
         raise ValueError("\n".join(f"{path}: {one}" for one in problems))
     folder = path.resolve().parent
@@ -73,6 +77,8 @@ def read(path: str | Path) -> Written:
         arguments[side] = _place(values[side], folder)
     if values.get("control") is not None:
         arguments["control"] = _control(values["control"], arguments["networks"], folder)
+    if values.get("shadows") is not None:
+        arguments["shadows"] = _shadows(values["shadows"], folder)
     condition = None if values.get("gate") is None else gate.condition(values["gate"])
     outputs = (None if values.get(name) is None else folder / values[name] for name in ("html", "json"))
     return Written(arguments, condition, *outputs)
@@ -122,6 +128,26 @@ def _wrong_networks(values: dict) -> list[str]:
             if name not in networks
         ]
     return wrong
+
+
+def _wrong_shadows(shadows) -> list[str]:
+    """What can be seen without importing the recipe."""
+    if shadows is None:
+        return []
+    if not isinstance(shadows, dict) or "train" not in shadows:
+        return [
+            f"shadows is {shadows!r}; it must hold train: 'module:function', and may hold {', '.join(SHADOWS[1:])}"
+        ]
+    return [
+        f"shadows has an unknown {name!r}{nearest(name, SHADOWS)}; valid are {', '.join(SHADOWS)}"
+        for name in shadows
+        if name not in SHADOWS
+    ]
+
+
+def _shadows(shadows: dict, folder: Path) -> Shadows:
+    kept = shadows.get("folder")
+    return Shadows(**shadows | {"folder": None if kept is None else folder / kept})
 
 
 def _is_each(control) -> bool:

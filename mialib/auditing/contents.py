@@ -33,6 +33,7 @@ def of(report, outcome: Outcome | None = None) -> dict:
         "control": report.control if isinstance(report.control, str) else None,
         "tolerance": report.tolerance,
         "gate": None if outcome is None else outcome._asdict(),
+        "imitations": report.attacked.imitations,
         "networks": {name: _network(report, name) for name in report.networks},
         "findings": [asdict(one) for one in report.findings],
         "assumed": list(report.assumed),
@@ -41,6 +42,7 @@ def of(report, outcome: Outcome | None = None) -> dict:
 
 def _network(report, name: str) -> dict:
     one = report.networks[name]
+    both, planted = report.attacked.together.get(name), report.attacked.canaries.get(name)
     return {
         "answers": one.kind,
         "accuracy": dict(zip(("members", "others"), map(_numbers, one.accuracy), strict=True)),
@@ -48,6 +50,11 @@ def _network(report, name: str) -> dict:
         "auc": _numbers(one.judged.auc),
         "tpr": {f"{rate:g}": _numbers(found) for rate, found in one.judged.tpr.items()},
         "minus": {than: _difference(report.difference(name, than)) for than in report.yardsticks(name)},
+        "holding_both": None if both is None else _numbers(both.auc),
+        "epsilon": one.judged.epsilon,
+        "canaries": None
+        if planted is None
+        else {"count": planted.canaries, "auc": _numbers(planted.auc), "epsilon": planted.epsilon},
         "control": report.control_of(name),
         "verdict": report.verdict(name) if name in report.compared else None,
         "columns": {str(key): str(value) for key, value in one.columns.items()},
@@ -61,6 +68,7 @@ def _difference(found: Difference) -> dict:
         "auc": _numbers(found.auc),
         "tpr": {f"{rate:g}": _numbers(found.tpr[rate]) for rate in RATES},
         "detectable": _number(found.detectable),
+        "anew": None if found.anew is None else _numbers(found.anew),
     }
 
 

@@ -8,6 +8,7 @@ import copy
 
 import torch
 from sklearn.datasets import load_digits
+from sklearn.utils import shuffle
 from torch import nn
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -17,9 +18,8 @@ MEMBERS = 300
 
 def examples() -> tuple[Dataset, Dataset]:
     """What the network is trained on, and other examples of the same origin and preprocessing."""
-    x, y = load_digits(return_X_y=True)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    x, y = torch.tensor(x).float().reshape(-1, 1, 8, 8)[order] / 16, torch.tensor(y)[order]
+    x, y = shuffle(*load_digits(return_X_y=True), random_state=0)
+    x, y = torch.tensor(x).float().reshape(-1, 1, 8, 8) / 16, torch.tensor(y)
     return TensorDataset(x[:MEMBERS], y[:MEMBERS]), TensorDataset(x[MEMBERS:], y[MEMBERS:])
 
 

@@ -27,6 +27,17 @@ _AUC = """<math display="block"><mi>AUC</mi><mo>=</mo><mi>P</mi><mo>(</mo><msub>
 <msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo><mo>+</mo><mfrac><mn>1</mn><mn>2</mn></mfrac><mi>P</mi><mo>(</mo>
 <msub><mi>s</mi><mtext>member</mtext></msub><mo>=</mo><msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo></math>"""
 
+EASY = " Easy examples come first; to see those that were learned by heart takes imitations of the network."
+ANEW = (
+    "<p><i>Trained anew</i>: the mean difference between imitations of both networks, with an interval over their trainings. It says "
+    "what to expect if the recipe is run again; the difference above it is that of these very networks.</p>"
+)
+EPSILON = (
+    "<p><i>Epsilon at least</i>: a training that is (epsilon, 0.00001)-private with a smaller epsilon gives itself away that much in "
+    "less than one audit of twenty. By members: if chance alone decided who is one. By canaries: examples that imitations learned "
+    "with a wrong label, so by heart.</p>"
+)
+
 
 def of(report, outcome: Outcome | None = None) -> str:
     """A whole page, HTML 5, of a `report.Report`, with the outcome of a gate if there was one."""
@@ -54,6 +65,8 @@ def body(report, outcome: Outcome | None = None) -> str:
         "<p>Numbers in brackets: 95 % intervals. AUC: the chance that the attacker's score <i>s</i> of a member is above that of "
         f'another example, 0.5 is guessing.</p><div class="wide">{_AUC}</div>'
         "<p>TPR at 1 % FPR: the share of members found while one other example in a hundred is accused wrongly.</p>",
+        *([ANEW] if report.attacked.imitations else []),
+        EPSILON,
         "<h2>How many members at how few false alarms</h2>",
         _picture(report),
         *(part for name in (report.baseline, *report.compared) for part in _exposed(report, name)),
@@ -92,8 +105,8 @@ def _exposed(report, name: str) -> list[str]:
     by_class = report.classes(name).head(5)
     parts = [
         f"<h2>Most exposed in {html.escape(name)}</h2><p>Members that the attack is surest of, by its margin (above 0: called a "
-        "member); <i>others as suspicious</i>: the share of non-members with a margin as large or larger. Easy examples come "
-        "first; to see those that were learned by heart takes shadow models.</p>",
+        "member); <i>others as suspicious</i>: the share of non-members with a margin as large or larger."
+        f"{'' if report.attacked.imitations else EASY}</p>",
         _table(shown, index=False),
     ]
     if report.pictures:

@@ -19,6 +19,7 @@ from mialib.measures import Estimate, metrics
 from mialib.reporting.vocabulary import in_words, metric_name, with_interval
 
 ITS_OWN = "its control"
+ANEW = ", trained anew"
 FEWEST_OF_A_CLASS = 10  # members and others, for an AUC within the class
 
 
@@ -117,11 +118,7 @@ class Report:
         own = with_interval(self.networks[self.baseline].judged.auc)
         said.append(f"The best attack on {self.baseline} itself has an AUC of {own}; 0.5 is guessing.")
         if lacking := [name for name, control in self._controls.items() if control is None]:
-            which = f" for {', '.join(lacking)}" if len(lacking) < len(self.compared) else ""
-            said.append(
-                f"No control was given{which}: a network changed as long but not compressed. So what differs may come from the "
-                "further training instead of the compression."
-            )
+            said.append(verdicts.without_control(lacking if len(lacking) < len(self.compared) else []))
         return said
 
     def _sentences(self, name: str) -> list[str]:
@@ -134,7 +131,19 @@ class Report:
         # what answers as the baseline does was not changed further: the control says nothing of it
         if control and found.detectable and not self._refusal(control):
             said.append(verdicts.attribution(name, control, self.difference(name, control), self.tolerance))
+        if found.anew is not None and found.detectable:
+            said.append(
+                verdicts.anew(name, self.baseline, found.anew, self.attacked.imitations, self.tolerance)
+            )
+        more = self.more_by_both(name)
+        if more.low > 0:
+            said.append(verdicts.both(name, self.baseline, self.attacked.together[name].auc, more))
         return said
+
+    def more_by_both(self, name: str) -> Estimate:
+        """The AUC of an attacker who holds a network and the baseline, minus that of one who holds the baseline alone."""
+        both, alone = self.attacked.together[name], self.networks[self.baseline].judged
+        return metrics.paired_difference(both.member, both.margin, alone.margin, "auc")
 
     @property
     def table(self) -> pd.DataFrame:
@@ -147,7 +156,7 @@ class Report:
                 "AUC": with_interval(one.judged.auc),
             }
             line |= {metric_name(f"tpr_at_{rate:g}"): _told(found) for rate, found in one.judged.tpr.items()}
-            line |= self._apart(name)
+            line |= self._apart(name) | self._beyond(name)
             line["verdict"] = self.verdict(name) if name in self.compared else ""
             line["best attack"] = in_words(one.judged.attack)
             lines[name] = dict(one.columns) | line
@@ -156,19 +165,32 @@ class Report:
     def _apart(self, name: str) -> dict[str, str]:
         """The cells of a network's differences, by their titles; a control of its own is named in the cell."""
         control = ITS_OWN if isinstance(self.control, Mapping) else self.control
-        cells = {f"AUC minus that of {than}": "" for than in (self.baseline, control) if than}
+        parts = {"": "auc", ANEW: "anew"} if self.attacked.imitations else {"": "auc"}
+        thans = [than for than in (self.baseline, control) if than]
+        cells = {f"AUC minus that of {than}{how}": "" for than in thans for how in parts}
         for than in self.yardsticks(name):
-            apart = with_interval(self.difference(name, than).auc, "+")
             is_own = than != self.baseline and isinstance(self.control, Mapping)
-            cells[f"AUC minus that of {ITS_OWN if is_own else than}"] = (
-                f"{apart} ({than})" if is_own else apart
-            )
+            found, title = self.difference(name, than), f"AUC minus that of {ITS_OWN if is_own else than}"
+            for how, part in parts.items():
+                apart = with_interval(getattr(found, part), "+")
+                cells[title + how] = f"{apart} ({than})" if is_own else apart
         return cells
+
+    def _beyond(self, name: str) -> dict[str, str]:
+        """Cells about attackers who hold the baseline too, about canaries, and the bounds on epsilon."""
+        both, planted = self.attacked.together.get(name), self.attacked.canaries.get(name)
+        cells = {f"AUC, holding {self.baseline} too": "" if both is None else with_interval(both.auc)}
+        if len(self.networks) == 1:
+            cells = {}
+        if planted is not None:
+            cells["AUC on canaries"] = with_interval(planted.auc)
+            cells["epsilon at least, by canaries"] = f"{planted.epsilon:.2f}"
+        return cells | {"epsilon at least, by members": f"{self._network(name).judged.epsilon:.2f}"}
 
     def worst(self, name: str | None = None, count: int = 10) -> pd.DataFrame:
         """The members that the strongest attack is surest of, the surest first: `count` of those that it was scored on.
 
-        By its margin, which favours easy examples: those that were learned by heart against their label need shadow models to
+        By its margin. Thresholds favour easy examples: those that were learned by heart against their label need imitations to
         be seen. Default: of the first network that is compared.
 
         Columns: the example's row in what was given, its class, the margin, and the share of non-members that look as much

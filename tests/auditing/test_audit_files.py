@@ -98,3 +98,29 @@ def test_a_file_that_is_none_is_named(tmp_path):
     (tmp_path / "list.yaml").write_text("- a\n")
     with pytest.raises(ValueError, match="found a list"):
         audit_files.read(tmp_path / "list.yaml")
+
+
+RECIPE = "def train(data):\n    return 1\n\n\ndef compress(network, data):\n    return {}\n"
+
+
+def test_a_recipe_for_imitations_may_be_written_down(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe_of_file.py").write_text(RECIPE)
+    shadows = "shadows: {train: 'recipe_of_file:train', compress: 'recipe_of_file:compress', n: 4, folder: kept, canaries: 9}\n"
+    found = audit_files.read(written(WHOLE + shadows)).arguments["shadows"]
+    assert (found.n, found.folder, found.canaries) == (4, tmp_path.resolve() / "kept", 9)
+    assert found.train(None) == 1 and found.compress(None, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("shadows", "message"),
+    [
+        ("8", "shadows is 8; it must hold train"),
+        ("{n: 4}", "shadows is {'n': 4}; it must hold train"),
+        ("{train: 'a:b', foldr: x}", "shadows has an unknown 'foldr', did you mean 'folder'"),
+        ("{train: 'no_such_module_there:b'}", "shadows: train: no module no_such_module_there"),
+    ],
+)
+def test_recipes_that_cannot_be_are_named(written, shadows, message):
+    with pytest.raises(ValueError, match=message):
+        audit_files.read(written(f"{WHOLE}shadows: {shadows}\n"))

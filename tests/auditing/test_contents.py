@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from mialib.auditing import audit_answers, contents
+from mialib.auditing import Shadows, audit_answers, contents
 
 SCHEMA = json.loads(contents.schema())
 
@@ -21,7 +21,7 @@ def strict(schema):
 
 
 @pytest.fixture(scope="module")
-def reports(three):
+def reports(three, halves):
     answers, *rest = three
     more = answers | {"longest": answers["longer"] + 0.1}
     return {
@@ -33,6 +33,7 @@ def reports(three):
             audit_answers(more, *rest, control={"pruned": "longer"}, columns={"pruned": {"k": 7}}),
             None,
         ),
+        "imitated": (audit_answers(*three, shadows=Shadows.from_answers(*halves[::-1])), None),
         "refused": (audit_answers(*three, accuracy=1.0), "auc_increase > 1"),
     }
 
@@ -42,7 +43,7 @@ def test_the_schema_is_one_and_has_the_number_of_the_content():
     assert SCHEMA["properties"]["schema"]["const"] == contents.SCHEMA
 
 
-@pytest.mark.parametrize("name", ["plain", "alone", "gated", "undecided", "each", "refused"])
+@pytest.mark.parametrize("name", ["plain", "alone", "gated", "undecided", "each", "imitated", "refused"])
 def test_reports_fit_the_schema_and_have_no_field_beside_it(reports, name):
     report, gate = reports[name]
     content = json.loads(report.to_json(gate=gate))
@@ -77,3 +78,16 @@ def test_each_network_has_its_control(reports):
     }
     assert list(content["networks"]["pruned"]["minus"]) == ["original", "longer"]
     assert list(content["networks"]["longest"]["minus"]) == ["original"]
+
+
+def test_what_imitations_say_is_among_it(reports):
+    content = reports["imitated"][0].content
+    assert (
+        content["imitations"] == 4 and content["networks"]["pruned"]["minus"]["original"]["anew"]["low"] > 0
+    )
+    assert (
+        content["networks"]["pruned"]["holding_both"]["value"] > 0.5
+        and content["networks"]["pruned"]["canaries"] is None
+    )
+    plain = reports["plain"][0].content
+    assert plain["imitations"] == 0 and plain["networks"]["pruned"]["minus"]["original"]["anew"] is None

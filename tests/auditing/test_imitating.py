@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mialib.auditing import imitating
+from mialib.auditing import SavedShadows, Shadows, imitating
 from mialib.auditing.shadow_plans import planned
-from mialib.auditing.shadows import SavedShadows, Shadows
 
 N, NAMES = 120, ["original", "halved"]
 

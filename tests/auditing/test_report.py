@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mialib.auditing import CannotTell, Finding, LeaksMore, audit_answers, report
+from mialib.auditing import CannotTell, Finding, LeaksMore, Shadows, audit_answers, report
 from mialib.measures import metrics
 from tests.auditing.conftest import made
 
@@ -156,3 +156,54 @@ def test_json_holds_every_number_of_the_table(found, tmp_path):
     assert one["minus"]["original"]["auc"]["low"] == found.difference("pruned").auc.low
     assert one["tpr"]["0.001"]["value"] is None and one["columns"] == {"sparsity": "70 %"}
     assert content["verdict"] == found.sentences
+
+
+# With imitations
+
+
+@pytest.fixture(scope="module")
+def with_imitations(three, halves):
+    member, theirs = halves
+    return audit_answers(*three, control="longer", shadows=Shadows.from_answers(theirs, member))
+
+
+def test_it_says_what_to_expect_of_networks_trained_anew(with_imitations):
+    said = with_imitations.sentences
+    assert any(
+        one.startswith(
+            "Trained anew by the same recipe, pruned is to be expected to leak more than original (+0."
+        )
+        for one in said
+    )
+    assert any("4 imitations of each" in one for one in said)
+    table = with_imitations.table
+    assert table.loc["pruned", "AUC minus that of original, trained anew"].startswith("+0.")
+    assert table.loc["original", "AUC minus that of original, trained anew"] == ""
+    assert table.loc["pruned", "AUC minus that of longer, trained anew"].startswith("+0.")
+
+
+def test_without_imitations_nothing_is_said_of_new_networks(found):
+    assert not any("trained anew" in one for one in (*found.sentences, *found.table.columns))
+
+
+def test_who_holds_both_is_told_of_where_it_helps(with_imitations):
+    more = with_imitations.more_by_both("pruned")
+    assert more.low > 0  # the pruned network gives away what the original hides
+    (said,) = (
+        one
+        for one in with_imitations.sentences
+        if one.startswith("An attacker who holds both original and pruned")
+    )
+    assert f"{more.value:+.3f}" in said
+    table = with_imitations.table
+    assert (
+        table.loc["original", "AUC, holding original too"]
+        == ""
+        != table.loc["pruned", "AUC, holding original too"]
+    )
+    assert float(table.loc["pruned", "epsilon at least, by members"]) > 0 and "AUC on canaries" not in table
+
+
+def test_one_network_has_no_second(three):
+    answers, *rest = three
+    assert not any("holding" in one for one in audit_answers({"a": answers["pruned"]}, *rest).table.columns)
