@@ -35,7 +35,7 @@ def recognised(values, name: str) -> Recognised:
         ValueError: no numbers, another shape, a nan, or infinite logits.
     """
     try:
-        array = metrics.numbers(values)
+        array = np.ascontiguousarray(metrics.numbers(values))  # torch takes no reversed rows or columns
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{name}: answers must be numbers (n, classes), found {type(values).__name__}"
