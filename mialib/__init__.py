@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not see what is imported at first use
+    from mialib.auditing import Shadows as Shadows
     from mialib.auditing import audit as audit
     from mialib.auditing import audit_answers as audit_answers
 

@@ -124,6 +124,15 @@ def test_types_and_stubs_travel_with_the_package():
     assert (PACKAGE / "py.typed").exists()
 
 
+def test_type_checkers_see_what_the_package_says_aloud():
+    (seen,) = (
+        one for one in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(one, ast.If)
+    )
+    assert ast.unparse(seen.test) == "TYPE_CHECKING"
+    names = {alias.asname for node in seen.body for alias in node.names}
+    assert names == set(mialib.__all__) - {*ROOMS, *FILES_BESIDE, *DOORS}
+
+
 def test_the_top_level_is_as_agreed():
     tracked = subprocess.run(["git", "ls-files"], cwd=REPO_ROOT, capture_output=True, text=True).stdout.split(
         "\n"

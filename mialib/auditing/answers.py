@@ -77,7 +77,7 @@ def numbers_of(values, name: str, shape: str) -> np.ndarray:
         ValueError: anything else.
     """
     try:
-        return metrics.numbers(values)
+        return np.ascontiguousarray(metrics.numbers(values))  # torch takes no reversed rows or columns
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be numbers {shape}, found {type(values).__name__}") from error
 

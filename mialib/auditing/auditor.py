@@ -29,15 +29,15 @@ NOT_TRAINED = (
 
 def audit(
     networks: Mapping[str, object],
-    members,
-    nonmembers,
+    members: object,
+    nonmembers: object,
     *,
     baseline: str | None = None,
-    control=None,
+    control: object = None,
     accuracy: float | None = None,
     shadows: Shadows | SavedShadows | None = None,
     tolerance: float = TOLERANCE,
-    columns: Mapping[str, Mapping] | None = None,
+    columns: Mapping[str, Mapping[str, object]] | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     seed: int = 0,
@@ -106,15 +106,15 @@ def audit(
 
 def audit_answers(
     answers: Mapping[str, object],
-    labels,
-    member,
+    labels: object,
+    member: object,
     *,
     baseline: str | None = None,
     control: str | Mapping[str, str] | None = None,
     accuracy: float | None = None,
     shadows: SavedShadows | None = None,
     tolerance: float = TOLERANCE,
-    columns: Mapping[str, Mapping] | None = None,
+    columns: Mapping[str, Mapping[str, object]] | None = None,
     seed: int = 0,
 ) -> Report:
     """Did compressing a network change what it leaks? From saved answers alone.

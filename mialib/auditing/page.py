@@ -111,8 +111,8 @@ def _exposed(report, name: str) -> list[str]:
     ]
     if report.pictures:
         parts += [
-            "<p>How they look, by their numbers, and below them the others that it takes for members most surely. Pictures that "
-            "were normalised are stretched to full contrast.</p>",
+            "<p>How they look, by their numbers, and below them the others that it takes for members most surely, whose numbers are "
+            "counted on after those of the members. Pictures that were normalised are stretched to full contrast.</p>",
             _drawn(report.gallery(name)),
         ]
     return (

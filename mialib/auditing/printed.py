@@ -16,7 +16,10 @@ Lines = list[str]
 def text(report) -> str:
     """The verdict, the table and what was found, of a `report.Report`."""
     said = [_folded(one) for one in report.sentences]
-    found = [_folded(f"{one.kind}: {one.text}") for one in report.findings if one.kind != "refused"]
+    kept = sorted(
+        (one for one in report.findings if one.kind != "refused"), key=lambda one: one.kind != "warning"
+    )
+    found = [_folded(f"{one.kind}: {one.text}") for one in kept]  # warnings first
     return "\n".join([*said, "", *_tables(report.table), *found])
 
 

@@ -37,7 +37,7 @@ class Network:
     kind: str
     accuracy: tuple[Estimate, Estimate]
     judged: Judged
-    columns: Mapping = field(default_factory=dict)
+    columns: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -212,7 +212,8 @@ class Report:
     def gallery(self, name: str | None = None, count: int = exposed.KEPT) -> Picture:
         """How the members look that the strongest attack is surest of, and below them the others that it takes for members.
 
-        Default: of the first network that is compared. `count` of each, at most 10.
+        Default: of the first network that is compared. `count` of each, at most 10. Numbers of the others are counted on
+        after those of the members.
 
         Raises:
             ValueError: inputs that are no pictures, or are not known since only answers were given.
@@ -285,7 +286,7 @@ class Report:
         return text
 
     @property
-    def content(self) -> dict:
+    def content(self) -> dict[str, object]:
         """What `to_json` writes: plain dictionaries, lists, strings and numbers; what is not resolved is None."""
         return contents.of(self)
 

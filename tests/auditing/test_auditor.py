@@ -1,6 +1,8 @@
 """Audits of saved answers."""
 
 import doctest
+import inspect
+import typing
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import mialib
-from mialib.auditing import attacked, audit, audit_answers, auditor
+from mialib.auditing import Report, attacked, audit, audit_answers, auditor
 from tests.auditing.conftest import made
 
 
@@ -19,6 +21,12 @@ def test_help_has_an_example_that_runs(function):
     assert sum(len(one.examples) for one in found) > 3
     for one in found:
         assert doctest.DocTestRunner().run(one).failed == 0
+
+
+@pytest.mark.parametrize("function", [audit, audit_answers], ids=lambda one: one.__name__)
+def test_editors_know_the_types(function):
+    hints = typing.get_type_hints(function)
+    assert set(hints) == {*inspect.signature(function).parameters, "return"} and hints["return"] is Report
 
 
 def test_a_leak_is_found_and_its_numbers_are_scikit_learns(three):

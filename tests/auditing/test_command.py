@@ -93,6 +93,15 @@ def test_networks_are_audited_as_they_are_written_down(tmp_path, capsys, monkeyp
     )
     assert cli.main(["audit", "audit.yaml"]) == 0
     assert "halved" in capsys.readouterr().out and (tmp_path / "audit.html").exists()
+    gate = ["--gate", "auc_increase over control > 0.9"]
+    assert cli.main(["audit", "audit.yaml", *gate]) == 2
+    assert "none is given for halved" in capsys.readouterr().err
+    with (tmp_path / "audit.yaml").open("a") as file:
+        file.write('control: {halved: {factory: "mine_of_the_audit:network", weights: original.pt}}\n')
+    assert cli.main(["audit", "audit.yaml", *gate, "--json", "a.json"]) == 0
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["networks"]["halved"]["control"] == "control of halved"
+    assert content["gate"]["condition"] == gate[1]
     (tmp_path / "audit.yaml").write_text("networks: {a: a.onnx}\n")
     assert cli.main(["audit", "audit.yaml"]) == 2
     assert "audit.yaml: members is missing" in capsys.readouterr().err

@@ -66,3 +66,11 @@ def test_warnings_are_said_and_refusals_only_once(three):
     text = repr(audit_answers(*three, accuracy=0.99))
     assert text.startswith("No verdict: original is right for") and text.count("is right for") == 1
     assert "\nnote: " in text and "refused" not in text
+
+
+def test_warnings_stand_before_notes(three):
+    answers, *rest = three
+    worse = {"original": answers["original"], "worse": answers["original"][:, ::-1]}
+    lines = repr(audit_answers(worse, *rest)).splitlines()
+    kinds = [line.split(":")[0] for line in lines if line.startswith(("warning: ", "note: "))]
+    assert kinds == sorted(kinds, reverse=True) and set(kinds) == {"warning", "note"}

@@ -138,13 +138,14 @@ def test_what_is_refused_has_no_verdict(found):
 
 def test_one_network_that_does_not_work_leaves_the_others_their_verdict(found):
     broken = [Finding("refused", "accuracy", "longer is at chance.", "longer")]
-    one = report.Report(found.networks, "original", None, broken, [], 0.02, [])
+    one = report.Report(found.networks, "original", None, broken, [], 0.02, found.attacked)
     assert one.verdict("pruned") == "leaks more" and one.verdict("longer") == "cannot tell"
     assert "No verdict on longer: longer is at chance." in one.sentences and one.refused == ""
     with pytest.raises(CannotTell, match="longer is at chance"):
         one.check(max_increase=0.9)
     assert (
-        report.Report(found.networks, "longer", None, broken, [], 0.02, []).refused == "longer is at chance."
+        report.Report(found.networks, "longer", None, broken, [], 0.02, found.attacked).refused
+        == "longer is at chance."
     )
 
 
