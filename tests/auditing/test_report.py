@@ -112,7 +112,7 @@ def test_networks_without_a_control_are_named(three):
     answers, *rest = three
     more = answers | {"int8": answers["original"] + 0.1}
     one = audit_answers(more, *rest, control={"pruned": "longer"})
-    assert one.sentences[-1].startswith("No control was given for int8: a network changed as long")
+    assert one.sentences[-1].startswith("No control was given for int8. Where a network was trained further")
 
 
 def test_a_control_for_each_that_is_one_for_all_says_the_same(three):
