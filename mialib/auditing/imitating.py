@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from mialib import hashing, progress, store, streams
+from mialib import hashing, places, progress, store, streams
 from mialib.auditing import answers as forms
 from mialib.auditing import models
 from mialib.auditing.shadow_plans import Plan, planned
@@ -90,6 +90,10 @@ def trained(
         ValueError: too few examples, a recipe that gives other networks than `names`, answers of another shape, or a folder
             that holds answers of another recipe.
     """
+    if places.LEFT_ALONE.get():
+        raise ValueError(
+            f"shadows: the recipe is your own code, whose work cannot be counted; a run would run it {shadows.n} times more"
+        )
     plan = planned(member, labels, classes, shadows.n, shadows.canaries, seed)
     asked = torch.cat([plan.candidates, plan.canaries])
     taught = labels.clone()

@@ -121,6 +121,20 @@ class Report:
             said.append(verdicts.without_control(lacking if len(lacking) < len(self.compared) else []))
         return said
 
+    @property
+    def brief(self) -> list[str]:
+        """The verdict on each network in one sentence, which names its control if it has one."""
+        if self.refused:
+            return [f"No verdict: {self.refused}"]
+        said = []
+        for name in self.compared:
+            if wrong := self._refusal(name):
+                said.append(f"No verdict on {name}: {wrong}")
+                continue
+            apart = {than: self.difference(name, than).auc for than in self.yardsticks(name)}
+            said.append(verdicts.brief(name, apart, self.tolerance))
+        return said
+
     def _sentences(self, name: str) -> list[str]:
         if wrong := self._refusal(name):
             return [f"No verdict on {name}: {wrong}"]

@@ -1,6 +1,6 @@
 """From differences to a verdict, and to the sentences that say it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mialib.auditing.judging import Difference
 from mialib.measures import Estimate
@@ -65,6 +65,21 @@ def attribution(name: str, control: str, found: Difference, tolerance: float) ->
         NO_MORE: f"Against {control}, changed as long but not compressed, {name} leaks nothing more that matters ({by}).",
         UNDECIDED: f"Against {control}, changed as long but not compressed, the difference of {name} is not decided ({by}).",
     }[verdict(found.auc, tolerance)]
+
+
+def brief(name: str, apart: Mapping[str, Estimate], tolerance: float) -> str:
+    """The verdicts on one network against each of its yardsticks, in one sentence: "pruned leaks more than original (...)".
+
+    Args:
+        apart: yardstick -> AUC of the network minus that of the yardstick.
+    """
+    said = []
+    for than, found in apart.items():
+        lead = {MORE: "leaks more than", LESS: "leaks less than", NO_MORE: "leaks no more than"}.get(
+            verdict(found, tolerance), "perhaps leaks more than"
+        )
+        said.append(f"{lead} {than} ({vocabulary.with_interval(found, '+')})")
+    return f"**{name}** {'; it '.join(said)}."
 
 
 def without_control(names: Sequence[str]) -> str:

@@ -49,7 +49,9 @@ def _recipe(module: str) -> str:
     try:
         own.check(f"{module}:train")
     except ValueError as error:
-        raise ValueError(str(error).replace("an address is module:function, both", "a recipe is a module's name, of")) from None
+        raise ValueError(
+            str(error).replace("an address is module:function, both", "a recipe is a module's name, of")
+        ) from None
     return module
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mialib import places
 from mialib.auditing import SavedShadows, Shadows, imitating
 from mialib.auditing.shadow_plans import planned
 
@@ -224,3 +225,12 @@ def test_only_examples_that_some_learned_and_some_did_not_are_judged():
 def test_saved_answers_that_do_not_fit_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         imitating.given(SavedShadows(*change(*saved())), 30, 3, NAMES)
+
+
+def test_a_recipe_is_not_run_to_be_counted(given):
+    before = places.LEFT_ALONE.set(True)
+    try:
+        with pytest.raises(ValueError, match="a run would run it 4 times more"):
+            run(Shadows(Heart, compress, n=4), given)
+    finally:
+        places.LEFT_ALONE.reset(before)

@@ -208,3 +208,12 @@ def test_who_holds_both_is_told_of_where_it_helps(with_imitations):
 def test_one_network_has_no_second(three):
     answers, *rest = three
     assert not any("holding" in one for one in audit_answers({"a": answers["pruned"]}, *rest).table.columns)
+
+
+def test_the_brief_verdict_has_a_sentence_for_each_compared_network(found, three):
+    (said,) = found.brief
+    assert (
+        said.startswith("**pruned** leaks more than original (+0.")
+        and "; it leaks more than longer (+0." in said
+    )
+    assert audit_answers(*three, accuracy=1.0).brief[0].startswith("No verdict: ")

@@ -63,3 +63,14 @@ def test_it_is_said_which_networks_lack_a_control():
     assert verdicts.without_control(["int8"]).startswith(
         "No control was given for int8. Where a network was trained further"
     )
+
+
+def test_one_sentence_for_each_network():
+    apart = {"original": Estimate(0.1, 0.05, 0.15), "longer": Estimate(0.0, -0.1, 0.1)}
+    assert verdicts.brief("pruned", apart, 0.02) == (
+        "**pruned** leaks more than original (+0.100 [+0.050, +0.150]); it perhaps leaks more than longer (+0.000 [-0.100, +0.100])."
+    )
+    less = {"original": Estimate(-0.1, -0.15, -0.05), "longer": Estimate(0.0, -0.01, 0.01)}
+    assert "leaks less than original" in verdicts.brief(
+        "a", less, 0.02
+    ) and "no more than longer" in verdicts.brief("a", less, 0.02)
