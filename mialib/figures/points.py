@@ -228,7 +228,9 @@ def _met(axes, points):
     kept: dict[int, list[str]] = {}
     for index, (family, text) in enumerate(zip(points["family"], points["text"], strict=True)):
         near = (
-            one for one in kept if points["family"].iloc[one] == family and np.hypot(*(at[one] - at[index])) < 5
+            one
+            for one in kept
+            if points["family"].iloc[one] == family and np.hypot(*(at[one] - at[index])) < 5
         )
         kept.setdefault(next(near, index), []).append(text)
     texts = [", ".join(dict.fromkeys(several)) for several in kept.values()]

@@ -71,7 +71,9 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
 
 
 @style.theme()
-def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z|| / ||W||") -> Figure:
+def convergence(
+    curves: dict, goal: float | None = None, label: str = "residual, relative to the weights"
+) -> Figure:
     """The residual of ADMM after each iteration: mean over models, with the least to the greatest as a band.
 
     curves: layer's name -> (models, iterations), none below 0, named by its place; "all" is drawn thick and black. Of
@@ -138,7 +140,7 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
     axes.locator_params(axis="x", integer=True, nbins=10)
     axes.set(xlabel="iteration of ADMM", ylabel=label)
     picture.alt = (
-        f"{label} of {len(layers)} layers over {frame['iteration'].max()} iterations of ADMM, on a logarithmic axis. "
+        f"{label[0].upper()}{label[1:]}, of {len(layers)} layers over {frame['iteration'].max()} iterations of ADMM, on a logarithmic axis. "
         f"At the end: {alt.ends(last.values(), last)}" + ("" if goal is None else f" The goal is {goal:g}.")
     )
     return style.with_legend(picture, looks)

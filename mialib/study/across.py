@@ -56,7 +56,9 @@ def at_equal_accuracy(
         raise ValueError(f"rivals is empty; {arm.key!r} needs at least one to be compared with")
     own = study.values(arm, "reserve_accuracy").mean()
     apart = {one: study.values(one, "reserve_accuracy").mean() - own for one in rivals}
-    at_least = [one for one in rivals if apart[one] >= -slack - 1e-9]  # accuracies are shares, slack a round number
+    at_least = [
+        one for one in rivals if apart[one] >= -slack - 1e-9
+    ]  # accuracies are shares, slack a round number
     at_most = [one for one in rivals if apart[one] <= slack + 1e-9]
     closest = min(at_least or rivals, key=lambda one: max(values.mean() for values in tried[one]))
     found = []
