@@ -146,13 +146,11 @@ def _panels(points, looks, names, references, joined, **scales) -> Figure:
         others, own = points[points["family"] != family], points[points["family"] == family]
         _draw(axes, own, {family: one}, joined, **scales)
         axes.plot(others["value_x"], others["value"], **_OTHERS, label="the other families")
-        axes.set(title=family, xlabel="", ylabel="")
+        axes.set_title(family)
         axes.margins(0.08, 0.15)  # room for labels
-    for index, axes in enumerate(panels):
+    for axes in panels:  # once all of them have settled their limits
         _refer(axes, references, scales)
-        if index + _COLUMNS >= len(panels):  # nothing below it
-            axes.set_xlabel(style.folded(names[0], 30))
-            axes.tick_params(labelbottom=True)
+    style.outer(panels, xlabel=names[0], most=_COLUMNS)
     picture.supylabel(names[1], fontsize=9)
     picture.alt = _words(points, looks, names)
     style.with_legend(picture)
@@ -167,20 +165,13 @@ def _draw(axes, points, looks, joined, xscale="linear", yscale="linear") -> None
     lines = points["family"].isin(joined)
     points = points.assign(line=points["value"].where(lines))
     bare = {"color": None, "marker": None, "fill": None, "pointsize": None, "legend": False}
+    bar = so.Range(color="#B0B0B0", linewidth=0.7, artist_kws=style.BELOW)
     plot = (
         so.Plot(
             points, x="value_x", y="value", color="family", marker="family", fill="family", pointsize="family"
         )
-        .add(
-            so.Range(color="#B0B0B0", linewidth=0.7, artist_kws=style.BELOW), ymin="low", ymax="high", **bare
-        )
-        .add(
-            so.Range(color="#B0B0B0", linewidth=0.7, artist_kws=style.BELOW),
-            xmin="low_x",
-            xmax="high_x",
-            orient="y",
-            **bare,
-        )
+        .add(bar, ymin="low", ymax="high", **bare)
+        .add(bar, xmin="low_x", xmax="high_x", orient="y", **bare)
         .add(so.Path(linewidth=1), y="line", group="family", **bare | {"color": "family"})
         .add(so.Dot(color="white", edgewidth=0, artist_kws=style.ABOVE), **bare | {"pointsize": "family"})
         .add(so.Dot(stroke=1, artist_kws=style.ABOVE), legend=False)

@@ -12,6 +12,7 @@ from mialib.measures import metrics
 from mialib.reporting.vocabulary import in_words
 
 _MOST_LAYERS = 7  # lines with a colour of their own
+_ENDS = {"low": "min", "mean": "mean", "high": "max"}
 
 
 @style.theme()
@@ -95,17 +96,9 @@ def convergence(
     layers = [name for name in curves if name != "all"]
     names = {name: _layer(place, name) for place, name in enumerate(layers, 1)} | {"all": "all"}
     frame = pd.concat(
-        (
-            pd.DataFrame(
-                {"low": values.min(0), "mean": values.mean(0), "high": values.max(0), "line": names[name]}
-            )
-            .rename_axis("iteration")
-            .reset_index()
-            for name, values in curves.items()
-        ),
+        (_band(values, "iteration", skipna=False, line=names[name]) for name, values in curves.items()),
         ignore_index=True,
     )
-    frame["iteration"] += 1
     last = {names[name]: values[:, -1].mean() for name, values in curves.items()}
     looks = style.looks(_told(last))
     low_to_high = frame.replace({"low": {0: zero}, "mean": {0: zero}, "high": {0: zero}})
@@ -235,10 +228,15 @@ def _two(title, parts) -> list:
 
 
 def _by_epoch(title, name, targets) -> pd.DataFrame:
-    """Epochs from 1; least, mean and greatest over the targets that reach each."""
+    """The `_band` of a curve over the targets that reach an epoch."""
     sequences = [metrics.numbers(target) for target in targets]
     if not sequences or any(target.ndim != 1 or len(target) == 0 for target in sequences):
         raise ValueError(f"curves[{title!r}][{name!r}] must hold a number for each epoch of each target")
-    values = pd.DataFrame(map(pd.Series, sequences))  # shorter rows end in nan, which the next line skips
-    ends = {"low": values.min(), "mean": values.mean(), "high": values.max()}
-    return pd.DataFrame({"epoch": values.columns + 1, **ends, "title": title, "curve": name})
+    return _band(map(pd.Series, sequences), "epoch", title=title, curve=name)  # shorter rows end in nan
+
+
+def _band(values, step: str, skipna: bool = True, **columns) -> pd.DataFrame:
+    """Least, mean and greatest of values (n, steps) at each step, from 1, with further columns."""
+    values = pd.DataFrame(values)
+    ends = {name: getattr(values, how)(skipna=skipna) for name, how in _ENDS.items()}
+    return pd.DataFrame({step: values.columns + 1, **ends, **columns})

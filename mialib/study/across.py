@@ -18,11 +18,13 @@ class Rivalry(NamedTuple):
     difference: the leak of the rivals minus that of the arm: above 0 if the arm is the better one, below 0 if a rival is.
     settled: whether the difference says so. It does not where nobody is as accurate and nobody better on both sides.
     closest: the rival to name beside it. Of those at least as accurate, else of all, the one that leaks least.
+    apart: its accuracy on the reserve minus the arm's.
     """
 
     difference: WithTest
     settled: bool
     closest: Arm
+    apart: float
 
 
 def at_equal_accuracy(
@@ -55,22 +57,22 @@ def at_equal_accuracy(
     if not rivals:
         raise ValueError(f"rivals is empty; {arm.key!r} needs at least one to be compared with")
     own = study.values(arm, "reserve_accuracy").mean()
-    apart = {one: study.values(one, "reserve_accuracy").mean() - own for one in rivals}
-    at_least = [
-        one for one in rivals if apart[one] >= -slack - 1e-9
-    ]  # accuracies are shares, slack a round number
+    apart = {one: float(study.values(one, "reserve_accuracy").mean() - own) for one in rivals}
+    # accuracies are shares, slack a round number
+    at_least = [one for one in rivals if apart[one] >= -slack - 1e-9]
     at_most = [one for one in rivals if apart[one] <= slack + 1e-9]
     closest = min(at_least or rivals, key=lambda one: max(values.mean() for values in tried[one]))
     found = []
     if at_least:
         found.append(extremes.weakest_against_best([tried[one] for one in at_least], tried[arm]))
     if len(at_least) + len(at_most) > len(rivals):  # some are as accurate
-        return Rivalry(found[0], True, closest)
+        return Rivalry(found[0], True, closest, apart[closest])
     if at_most:
         found.append(extremes.best_against_best([one for each in at_most for one in tried[each]], tried[arm]))
     worst = min(found, key=lambda one: one.low)
     beaten = bool(at_least) and found[0].high < 0
-    return Rivalry(found[0] if beaten else worst, beaten or bool(at_most) and worst.low > 0, closest)
+    settled = beaten or bool(at_most) and worst.low > 0
+    return Rivalry(found[0] if beaten else worst, settled, closest, apart[closest])
 
 
 def share_lost(

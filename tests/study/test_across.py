@@ -34,6 +34,7 @@ def against(made, arms, *means, slack=0.05):
 def test_every_rival_as_accurate_must_leak_more(made, four):
     found = against(made, four, 0.6, 0.8, 0.7, 0.9)
     assert found.settled and found.closest is four[2] and found.difference.low > 0
+    assert found.apart == pytest.approx(0.02)
     assert found.difference.value == pytest.approx(0.1, abs=1e-3)
     found = against(made, four, 0.75, 0.8, 0.7, 0.9)
     assert found.settled and found.difference.value == pytest.approx(-0.05, abs=1e-3)
