@@ -175,10 +175,12 @@ def dots(
     for axes in (axes for title, axes in zip(panels, every, strict=True) if title in references):
         if reference == "guessing":
             axes.set_xlim(max(axes.get_xlim()[0], -0.02), min(axes.get_xlim()[1], 1.02))
-    every[0].plot([], [], color="#888888", linestyle="none", marker="o", markersize=2.5, label=each)
+    if len(single):
+        every[0].plot([], [], color="#888888", linestyle="none", marker="o", markersize=2.5, label=each)
+    what = "mean" if len(single) else "estimate"
     filled = f" (filled: {alt.listed(map(in_words, emphasis))})" if 0 < len(emphasis) < 3 else ""
-    every[0].plot([], [], color=style.DARK, marker="o", label=f"mean and 95% interval{filled}")
-    picture.alt = _words(means.assign(model=""), "setting", "means with 95% intervals")
+    every[0].plot([], [], color=style.DARK, marker="o", label=f"{what} and 95% interval{filled}")
+    picture.alt = _words(means.assign(model=""), "setting", f"{what}s with 95% intervals")
     return style.with_legend(picture)
 
 
