@@ -16,8 +16,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lazy_loader
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not see what is imported at first use
+    from mialib.auditing import Shadows as Shadows
+    from mialib.auditing import audit as audit
+    from mialib.auditing import audit_answers as audit_answers
 
 ROOMS = (
     "data",
@@ -77,7 +83,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "planning",
         "cli",
     ),
-    submod_attrs={"auditing": ["audit", "audit_answers"]},
+    submod_attrs={"auditing": ["audit", "audit_answers", "Shadows"]},
 )
 
 

@@ -80,6 +80,14 @@ def _command(arguments: list[str] | None) -> int:
         return 2
 
 
+class _Schema(argparse.Action):
+    def __call__(self, parser, *_):
+        from mialib.auditing import contents
+
+        print(contents.schema(), end="")
+        parser.exit()
+
+
 class _Version(argparse.Action):
     def __call__(self, parser, *_):
         from importlib import metadata  # only who asks needs it
@@ -119,19 +127,26 @@ _EXAMPLES = {
   audit.yaml:
     networks:
       original: {factory: "mine:network", weights: original.pt}
+      pruned: {factory: "mine:network", weights: pruned.pt}
       int8: int8.onnx
     members: members.npz          # x and y; or a folder of pictures, or module:function
     nonmembers: others.npz
-    control: longer.onnx          # changed as long as the compressed ones, but not compressed
+    control: longer.onnx          # changed as long as the compressed ones, but not compressed;
+                                  # or one for each: {int8: longer.onnx, pruned: longest.onnx}
     gate: auc_increase > 0.02
-    html: audit.html""",
+    html: audit.html
+    shadows: {train: "mine:train", compress: "mine:compress", n: 8, folder: shadows}
+                                  # optional: an attacker who imitates the networks by your recipe""",
     "audit-answers": """\
   mialib audit-answers answers.npz --html audit.html
-  mialib audit-answers answers.npz --control longer --gate "auc_increase > 0.02"
+  mialib audit-answers answers.npz --control longer --gate "auc_increase over control > 0.02"
+  mialib audit-answers answers.npz --control pruned=longer --control purified=longest
 
 in Python, to save answers:
   numpy.savez("answers.npz", labels=..., member=..., original=..., pruned=...)
-  labels (n,) and member (n,), 1 = was trained on; each network's logits or posteriors (n, classes)""",
+  labels (n,) and member (n,), 1 = was trained on; each network's logits or posteriors (n, classes)
+  of s imitations of each network, if you have some: shadow_original, shadow_pruned (s, n, classes), and
+  shadow_member (s, n), 1 = it has learned the example""",
     "faces": """\
   mialib faces att att_faces.zip ~/data
   mialib faces lfw lfw-funneled.tgz ~/data""",
@@ -198,7 +213,13 @@ def _parser() -> argparse.ArgumentParser:
     saved.add_argument(
         "--baseline", metavar="NAME", help="the network that others are compared with (original)"
     )
-    saved.add_argument("--control", metavar="NAME", help="a network changed as long, but not compressed")
+    saved.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="[NETWORK=]NAME",
+        help="a network changed as long, but not compressed; with NETWORK= for that one alone, and once for each",
+    )
     saved.add_argument(
         "--accuracy",
         type=float,
@@ -206,9 +227,17 @@ def _parser() -> argparse.ArgumentParser:
         help="what the networks should reach on unseen examples, 0 to 1",
     )
     for one in (audit, saved):
-        one.add_argument("--gate", metavar="CONDITION", help='what must not be, as "auc_increase > 0.02"')
+        one.add_argument(
+            "--gate",
+            metavar="CONDITION",
+            help='what must not be: "auc_increase > 0.02" (over the baseline), "auc_increase over control > 0.02" (over each '
+            "network's control, or another network by its name); also tpr_at_0.01_increase and tpr_at_0.001_increase",
+        )
         one.add_argument("--html", type=Path, metavar="FILE", help="write the report as a page")
         one.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
+        one.add_argument(
+            "--schema", action=_Schema, nargs=0, dest=argparse.SUPPRESS, help="print the JSON's schema"
+        )
     pages = add("site", "build a site of all executed notebooks, for a browser")
     pages.add_argument("folder", nargs="?", type=Path, help="gets the site (default: outputs/.site)")
     return parser
@@ -461,39 +490,56 @@ def _faces(kind: str, archive: Path, root: Path) -> int:
 
 
 def _audit(file: Path, gate: str | None, html: Path | None, json: Path | None) -> int:
-    from mialib.auditing import audit, audit_files
+    from mialib.auditing import audit, audit_files, yardsticks
     from mialib.auditing import gate as gates
 
     written = audit_files.read(file)
-    condition = written.gate if gate is None else gates.condition(gate)  # before any work
-    return _audited(audit(**written.arguments), condition, html or written.html, json or written.json)
+    condition = written.gate if gate is None else gates.condition(gate)
+    asked = written.arguments
+    names, control = yardsticks.with_controls(asked["networks"], asked.get("control"))
+    _check_gate(condition, names, asked.get("baseline"), control)
+    return _audited(audit(**asked), condition, html or written.html, json or written.json)
 
 
-def _audit_answers(file: Path, gate: str | None, html: Path | None, json: Path | None, **options) -> int:
-    from mialib.auditing import audit_answers, saved
+def _audit_answers(
+    file: Path, gate: str | None, html: Path | None, json: Path | None, control: list[str], **options
+) -> int:
+    from mialib.auditing import audit_answers, saved, yardsticks
     from mialib.auditing import gate as gates
 
-    condition = None if gate is None else gates.condition(gate)  # before any work
-    return _audited(audit_answers(*saved.read(file), **options), condition, html, json)
+    condition = None if gate is None else gates.condition(gate)
+    found = saved.read(file)
+    options["control"] = yardsticks.of_words(control, found.answers)
+    _check_gate(condition, found.answers, options["baseline"], options["control"])
+    return _audited(audit_answers(*found[:3], shadows=found.shadows, **options), condition, html, json)
+
+
+def _check_gate(condition, names, baseline: str | None, control) -> None:
+    """Raises ValueError, before any work, where there is nothing that a gate could compare with."""
+    from mialib.auditing import yardsticks
+
+    baseline, control = yardsticks.resolved(names, baseline, control)
+    if condition:
+        yardsticks.over(condition.than, names, baseline, control)
 
 
 def _audited(report, condition, html: Path | None, json: Path | None) -> int:
-    """Print and write a report, and pass its gate."""
+    """Print and write a report, and what its gate says."""
     from mialib.auditing import gate as gates
 
     print(report)
     if html:
-        report.to_html(html)
+        report.to_html(html, gate=condition)
     if json:
-        report.to_json(json)
-    try:
-        if condition:
-            report.check(condition.most, condition.metric)
-            print(f"gate passed: no rise of {condition.metric} above {condition.most:g}")
-    except gates.GateError as error:
-        print(f"mialib: {error}", file=sys.stderr)
-        return error.status
-    return 0
+        report.to_json(json, gate=condition)
+    if condition is None:
+        return 0
+    outcome = report.outcome(condition)
+    if outcome.outcome == gates.PASSED:
+        print(f"gate passed: {outcome.text}")
+    else:
+        print(f"mialib: {outcome.text}", file=sys.stderr)
+    return gates.STATUSES[outcome.outcome]
 
 
 def _site(folder: Path | None) -> int:

@@ -137,8 +137,13 @@ def test_what_is_counted_is_what_a_run_leaves_in_the_cache(name, values, file, c
         assert sum(one.cached for one in again.counted.trainings.values()) == len(entries)
 
 
+RECIPES = {"audit_your_model"}  # somebody's own code trains there
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook", [one for one in NOTEBOOKS if one.stem not in RECIPES], ids=lambda path: path.stem
+)
 def test_every_notebook_is_counted_to_its_end(notebook, cache_root):
     made = planning.plan(notebook, {})
     assert made.ended is None and made.cells == len(json.loads(notebook.read_text())["cells"])

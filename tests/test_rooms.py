@@ -116,11 +116,21 @@ def test_importing_the_package_imports_neither_torch_nor_a_room():
 
 def test_types_and_stubs_travel_with_the_package():
     project = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["package-data"]["mialib"] == ["py.typed", "**/*.pyi", "site/*.css"]
+    files = project["tool"]["setuptools"]["package-data"]["mialib"]
+    assert files == ["py.typed", "**/*.pyi", "site/*.css", "auditing/*.json"]
     listed = project["tool"]["setuptools"]["packages"]
     shipped = ["mialib.repository.notebooks", "mialib.repository.params"]
     assert sorted(listed) == sorted(["mialib", *(f"mialib.{room}" for room in ROOMS), *shipped])
     assert (PACKAGE / "py.typed").exists()
+
+
+def test_type_checkers_see_what_the_package_says_aloud():
+    (seen,) = (
+        one for one in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(one, ast.If)
+    )
+    assert ast.unparse(seen.test) == "TYPE_CHECKING"
+    names = {alias.asname for node in seen.body for alias in node.names}
+    assert names == set(mialib.__all__) - {*ROOMS, *FILES_BESIDE, *DOORS}
 
 
 def test_the_top_level_is_as_agreed():
@@ -134,4 +144,4 @@ def test_the_top_level_is_as_agreed():
     assert {path.name for path in PACKAGE.glob("*.py")} == {
         f"{n}.py" for n in ("__init__", *FILES_BESIDE, *DOORS)
     }
-    assert set(mialib.__all__) == {*ROOMS, *FILES_BESIDE, *DOORS, "audit", "audit_answers"}
+    assert set(mialib.__all__) == {*ROOMS, *FILES_BESIDE, *DOORS, "Shadows", "audit", "audit_answers"}

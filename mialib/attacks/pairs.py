@@ -78,6 +78,7 @@ class PairLiRA:
     added: bool = False
     freedom: float | None = None
     needs: ClassVar[frozenset[str]] = VERSIONS | {"same candidates"}
+    fewest: ClassVar[int] = 4  # shadows
 
     def __post_init__(self):
         if self.freedom is not None and not self.freedom > 0:
@@ -86,7 +87,7 @@ class PairLiRA:
             )
 
     def __call__(self, target: Views, shadows: Views, shadow_member: Tensor, seed: int = 0) -> Tensor:
-        calibrating.check("the pair attack", 4, target, shadows, shadow_member)
+        calibrating.check("the pair attack", self.fewest, target, shadows, shadow_member)
         own, signal = confidences(target)[0], confidences(shadows)
         _check_versions(own, signal)
         sides = [_Moments.of(signal, side) for side in (shadow_member, ~shadow_member)]

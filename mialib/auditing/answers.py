@@ -34,12 +34,7 @@ def recognised(values, name: str) -> Recognised:
     Raises:
         ValueError: no numbers, another shape, a nan, or infinite logits.
     """
-    try:
-        array = metrics.numbers(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: answers must be numbers (n, classes), found {type(values).__name__}"
-        ) from error
+    array = numbers_of(values, f"{name}: answers", "(n, classes)")
     if array.ndim == 1 or array.ndim == 2 and array.shape[1] == 1:
         array = _of_single_output(array.reshape(-1))
     if array.ndim != 2 or not array.size:
@@ -70,6 +65,21 @@ def recognised(values, name: str) -> Recognised:
             f"{name}: {np.isinf(array).any(1).sum()} of {len(array)} answers hold infinite logits; valid are finite ones"
         )
     return Recognised(torch.from_numpy(array).log_softmax(1), LOGITS)
+
+
+def numbers_of(values, name: str, shape: str) -> np.ndarray:
+    """Numbers in any form as a float64 array.
+
+    Args:
+        name, shape: what they are, and the shape that they should have, for errors.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        return np.ascontiguousarray(metrics.numbers(values))  # torch takes no reversed rows or columns
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers {shape}, found {type(values).__name__}") from error
 
 
 def _digits(array: np.ndarray) -> int | None:

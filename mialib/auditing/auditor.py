@@ -1,48 +1,48 @@
 """Audit your own networks: from saved answers, or from the networks themselves."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mialib.attacks import threshold
 from mialib.auditing import answers as forms
-from mialib.auditing import checks, input_checks, models
+from mialib.auditing import checks, exposed, imitating, input_checks, models, shadow_checks, yardsticks
+from mialib.auditing.attacked import Attacked, by_half, by_imitations
 from mialib.auditing.examples import examples_of, same_shape
-from mialib.auditing.findings import Finding
-from mialib.auditing.judging import judged
+from mialib.auditing.findings import NOTE, REFUSED, Finding
+from mialib.auditing.imitating import Imitations
 from mialib.auditing.report import Network, Report
+from mialib.auditing.shadows import SavedShadows, Shadows
 from mialib.auditing.verdicts import TOLERANCE
+from mialib.data.tensors import kind_of
 from mialib.measures import Estimate, metrics
-from mialib.study import outside
 
 ASSUMED = (
-    "The attacker knows half of the members and of the others, sees the scores, and uses thresholds on them. Attackers who train "
-    "shadow models can find more, and for them the difference may be another one.",
     "Intervals are over these examples, for these very networks. Networks trained anew would differ by more.",
     "Each interval, taken alone, misses the truth in about one audit of twenty.",
 )
-
-
-CONTROL = "control"  # the name of a control that is given as a model
+NOT_TRAINED = (
+    "No shadow model was trained or looked at, since no verdict can be given on these examples and networks."
+)
 
 
 def audit(
     networks: Mapping[str, object],
-    members,
-    nonmembers,
+    members: object,
+    nonmembers: object,
     *,
     baseline: str | None = None,
-    control=None,
+    control: object = None,
     accuracy: float | None = None,
+    shadows: Shadows | SavedShadows | None = None,
     tolerance: float = TOLERANCE,
-    columns: Mapping[str, Mapping] | None = None,
+    columns: Mapping[str, Mapping[str, object]] | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Report:
-    """Did compressing a network change what it leaks? From the networks and their data; nothing is trained.
+    """Did compressing a network change what it leaks? From the networks and their data.
 
     >>> import torch
     >>> from mialib import audit
@@ -66,9 +66,13 @@ def audit(
         members, nonmembers: what the networks were trained on, and other examples of the same origin and preprocessing: a
             torch Dataset or DataLoader, a pair (x, y), a `data.Dataset`, an .npz file, or a folder of pictures.
         baseline: the name that the others are compared with; default: "original", else the first.
-        control: a network that was changed as long as the compressed ones, but not compressed, or its name.
+        control: a network that was changed as long as the compressed ones, but not compressed, or its name; or {name: its own
+            control}, where they were changed for other times. Controls are not compared.
         accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
             reported.
+        shadows: your recipe, for an attacker who imitates the networks (`Shadows`), or what imitations say that you trained
+            (`Shadows.from_answers`). Default: none, and the attacker uses thresholds. A recipe is run `n` times, which may
+            take long; where the examples allow no verdict it is not run.
         tolerance, columns, seed: as of `audit_answers`.
         batch_size, device: how the networks are asked.
 
@@ -80,13 +84,9 @@ def audit(
             f"networks must be a mapping from names to networks, found {type(networks).__name__}"
         )
     networks = {str(name): one for name, one in networks.items()}
-    if control is not None and not (isinstance(control, str) and control in networks):
-        if CONTROL in networks:
-            raise ValueError(
-                f"a network is called {CONTROL!r} and another one is given as the control; rename it"
-            )
-        networks, control = networks | {CONTROL: control}, CONTROL
-    wanted = _wanted(networks, baseline, control, accuracy, tolerance, columns, seed)  # before any work
+    networks, control = yardsticks.with_controls(networks, control)
+    # before any work
+    wanted = _wanted(networks, baseline, control, accuracy, shadows, tolerance, columns, seed)
     inside, others = examples_of(members, "members"), examples_of(nonmembers, "nonmembers")
     same_shape(inside, others)
     ready = {name: models.opened(one, name=name, device=device) for name, one in networks.items()}
@@ -100,22 +100,24 @@ def audit(
     how = {"batch_size": batch_size, "device": device}
     answers = {name: models.answers(one, x, name=name, **how) for name, one in ready.items()}
     member = torch.arange(len(labels)) < len(inside)
-    return _audited(answers, labels, member, said, wanted)
+    found = _audited(answers, labels, member, said, wanted, x, **how)
+    return replace(found, pictures=exposed.pictures([one.judged for one in found.networks.values()], x))
 
 
 def audit_answers(
     answers: Mapping[str, object],
-    labels,
-    member,
+    labels: object,
+    member: object,
     *,
     baseline: str | None = None,
-    control: str | None = None,
+    control: str | Mapping[str, str] | None = None,
     accuracy: float | None = None,
+    shadows: SavedShadows | None = None,
     tolerance: float = TOLERANCE,
-    columns: Mapping[str, Mapping] | None = None,
+    columns: Mapping[str, Mapping[str, object]] | None = None,
     seed: int = 0,
 ) -> Report:
-    """Did compressing a network change what it leaks? From saved answers alone: nothing is trained.
+    """Did compressing a network change what it leaks? From saved answers alone.
 
     >>> import numpy as np
     >>> from mialib import audit_answers
@@ -134,12 +136,14 @@ def audit_answers(
         labels: the true classes, int (n,), or one-hot (n, classes).
         member: (n,) 1 or True where the networks were trained on the example.
         baseline: the name that the others are compared with; default: "original", else the first.
-        control: the name of a network that was changed as long as the compressed ones, but not compressed.
+        control: the name of a network that was changed as long as the compressed ones, but not compressed; or {name: the name
+            of its own}, where they were changed for other times. Controls are not compared.
         accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
             reported.
+        shadows: `Shadows.from_answers`, what imitations of the networks say about the same examples; default: none.
         tolerance: a rise of the AUC that does not matter.
         columns: name -> {title: value}, your own, for the table.
-        seed: of the half that the attacker is given.
+        seed: of the half that the attacker is given, or of what the shadow models learn.
 
     Returns:
         The report: verdict, table, `worst`, `check`, `to_html`, `to_json`.
@@ -150,7 +154,11 @@ def audit_answers(
     if not isinstance(answers, Mapping) or not answers:
         raise ValueError(f"answers must be a mapping from names to answers, found {type(answers).__name__}")
     answers = {str(name): one for name, one in answers.items()}
-    wanted = _wanted(answers, baseline, control, accuracy, tolerance, columns, seed)
+    if isinstance(shadows, Shadows):
+        raise ValueError(
+            "shadows are to be trained, and their inputs are not given; call mialib.audit, or pass Shadows.from_answers(...)"
+        )
+    wanted = _wanted(answers, baseline, control, accuracy, shadows, tolerance, columns, seed)
     return _audited(answers, labels, member, [], wanted)
 
 
@@ -159,30 +167,44 @@ class _Wanted:
     """The options of an audit, checked."""
 
     baseline: str
-    control: str | None
+    control: str | Mapping[str, str] | None
     accuracy: float | None
+    shadows: Shadows | SavedShadows | None
     tolerance: float
     columns: Mapping[str, Mapping]
     seed: int
 
 
-def _wanted(names, baseline, control, accuracy, tolerance, columns, seed) -> _Wanted:
+def _wanted(names, baseline, control, accuracy, shadows, tolerance, columns, seed) -> _Wanted:
     for what, share in (("accuracy", accuracy), ("tolerance", tolerance)):
         if share is not None and not 0 <= share <= 1:
             raise ValueError(f"{what} is {share!r}; it must be a share from 0 to 1")
-    baseline = _named("baseline", baseline, names) or (
-        "original" if "original" in names else next(iter(names))
-    )
-    control, columns = _named("control", control, names), dict(columns or {})
+    baseline, control = yardsticks.resolved(names, baseline, control)
+    columns = dict(columns or {})
     for name in columns:
-        _named("columns", name, names)
-    if control == baseline:
-        raise ValueError(f"control and baseline are both {control!r}; the control is another network")
-    return _Wanted(baseline, control, accuracy, tolerance, columns, seed)
+        yardsticks.named("columns", name, names)
+    if shadows is not None and not isinstance(shadows, Shadows | SavedShadows):
+        raise ValueError(
+            f"shadows is a {kind_of(shadows)}; it must be mialib.Shadows(train, compress) or mialib.Shadows.from_answers(...)"
+        )
+    return _Wanted(baseline, control, accuracy, shadows, tolerance, columns, seed)
 
 
-def _audited(answers: Mapping[str, object], labels, member, said: list[Finding], wanted: _Wanted) -> Report:
-    """The report on answers of any form; `said`: what was found before."""
+def _audited(
+    answers: Mapping[str, object],
+    labels,
+    member,
+    said: list[Finding],
+    wanted: _Wanted,
+    x: Tensor | None = None,
+    **how,
+) -> Report:
+    """The report on answers of any form.
+
+    Args:
+        said: what was found before.
+        x, how: inputs, and how networks are asked, for shadow models that are yet to be trained.
+    """
     found = {name: forms.recognised(one, f"answers[{name!r}]") for name, one in answers.items()}
     shapes = {name: tuple(one.log_posteriors.shape) for name, one in found.items()}
     if len(set(shapes.values())) > 1:
@@ -190,49 +212,68 @@ def _audited(answers: Mapping[str, object], labels, member, said: list[Finding],
     n, classes = next(iter(shapes.values()))
     labels, member = forms.labels_of(labels, n, classes), forms.membership(member, n)
     said = said + _seen(found, labels, member, wanted.accuracy)
-    return _report(found, labels, member, said, wanted)
+    posteriors = {name: one.log_posteriors for name, one in found.items()}
+    shadows, given = wanted.shadows, (labels, member, wanted.baseline)
+    if shadows is not None and any(one.kind == REFUSED for one in said):
+        shadows, said = None, [*said, Finding(NOTE, "shadows", NOT_TRAINED)]
+    if shadows is None:
+        said += checks.of_size(*(int(side.sum()) - int(side.sum()) // 2 for side in (member, ~member)))
+        attacked = by_half(posteriors, *given, wanted.seed)
+    else:
+        names = [wanted.baseline, *(name for name in found if name != wanted.baseline)]
+        imitations = imitating.of(shadows, x, labels, member, names, classes, wanted.seed, **how)
+        said += _seen_of_imitations(imitations, posteriors, labels, member)
+        attacked = by_imitations(posteriors, *given, imitations, wanted.seed)
+    return _report(found, labels, member, said, wanted, attacked)
 
 
-def _report(found, labels: Tensor, member: Tensor, findings: list[Finding], wanted: _Wanted) -> Report:
-    study = outside.of_answers(
-        {name: one.log_posteriors for name, one in found.items()}, labels, member, seed=wanted.seed
-    )
-    best = judged(study, dict.fromkeys(found, threshold.ATTACKS))
+def _report(
+    found, labels: Tensor, member: Tensor, said: list[Finding], wanted: _Wanted, attacked: Attacked
+) -> Report:
     networks = {
         name: Network(
-            one.kind, _accuracy(one.log_posteriors, labels, member), best[name], wanted.columns.get(name, {})
+            one.kind,
+            _accuracy(one.log_posteriors, labels, member),
+            attacked.alone[name],
+            wanted.columns.get(name, {}),
         )
         for name, one in found.items()
     }
-    findings = findings + checks.of_results(
+    said = said + checks.of_results(
         {name: one.accuracy[1] for name, one in networks.items()},
         {name: one.judged.auc for name, one in networks.items()},
         wanted.baseline,
     )
-    return Report(networks, wanted.baseline, wanted.control, findings, ASSUMED, wanted.tolerance, study.rows)
+    assumed = attacked.assumed + ASSUMED
+    return Report(networks, wanted.baseline, wanted.control, said, assumed, wanted.tolerance, attacked)
 
 
 def _seen(found, labels: Tensor, member: Tensor, accuracy: float | None) -> list[Finding]:
     """What is looked at before any number."""
     classes = next(iter(found.values())).log_posteriors.shape[1]
     said = checks.of_labels(labels[member], labels[~member], classes)
-    scored = (
-        int(side.sum()) - int(side.sum()) // 2 for side in (member, ~member)
-    )  # the other half is given away
-    said += checks.of_size(*scored)
     for name, one in found.items():
         said += checks.of_answers(one.log_posteriors, labels, member, name, accuracy)
         said += [Finding("warning", "rounded", f"{name}: {one.note}", name)] if one.note else []
     kinds = ", ".join(f"{name}: {one.kind}" for name, one in found.items())
-    return [*said, Finding("note", "kinds", f"The answers were taken for: {kinds}.")]
+    return [*said, Finding(NOTE, "kinds", f"The answers were taken for: {kinds}.")]
+
+
+def _seen_of_imitations(imitations: Imitations, posteriors, labels: Tensor, member: Tensor) -> list[Finding]:
+    """Are there enough candidates, and are the imitations like the networks?"""
+    rows, planted = imitations.candidates, imitations.planted
+    canaries = 0 if planted is None else len(planted.labels)
+    side = member[rows]
+    said = checks.of_size(int(side.sum()), int((~side).sum())) + shadow_checks.of_sizes(
+        imitations.sizes, int(member.sum())
+    )
+    for name, one in posteriors.items():
+        right = one[rows].argmax(1) == labels[rows]
+        theirs = imitations.answers[name].argmax(2) == labels[rows]
+        said += shadow_checks.of_accuracies(name, right, side, theirs, imitations.member, canaries)
+    return said
 
 
 def _accuracy(log_posteriors: Tensor, labels: Tensor, member: Tensor) -> tuple[Estimate, Estimate]:
     right = log_posteriors.argmax(1) == labels
     return tuple(metrics.share(int(right[side].sum()), int(side.sum())) for side in (member, ~member))
-
-
-def _named(what: str, name: str | None, found: Mapping) -> str | None:
-    if name is not None and name not in found:
-        raise ValueError(f"{what} names {name!r}; the networks are {', '.join(found)}")
-    return name

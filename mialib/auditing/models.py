@@ -53,7 +53,7 @@ class Checkpoint:
     """
 
     factory: str | Callable[[], nn.Module]
-    weights: str | Path | Mapping | None = None
+    weights: str | Path | Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)

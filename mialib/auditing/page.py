@@ -6,6 +6,7 @@ import html
 import pandas as pd
 
 from mialib import figures
+from mialib.auditing.gate import Outcome
 from mialib.figures import alt
 
 _STYLE = """
@@ -26,22 +27,34 @@ _AUC = """<math display="block"><mi>AUC</mi><mo>=</mo><mi>P</mi><mo>(</mo><msub>
 <msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo><mo>+</mo><mfrac><mn>1</mn><mn>2</mn></mfrac><mi>P</mi><mo>(</mo>
 <msub><mi>s</mi><mtext>member</mtext></msub><mo>=</mo><msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo></math>"""
 
+EASY = " Easy examples come first; to see those that were learned by heart takes imitations of the network."
+ANEW = (
+    "<p><i>Trained anew</i>: the mean difference between imitations of both networks, with an interval over their trainings. It says "
+    "what to expect if the recipe is run again; the difference above it is that of these very networks.</p>"
+)
+EPSILON = (
+    "<p><i>Epsilon at least</i>: a training that is (epsilon, 0.00001)-private with a smaller epsilon gives itself away that much in "
+    "less than one audit of twenty. By members: if chance alone decided who is one. By canaries: examples that imitations learned "
+    "with a wrong label, so by heart.</p>"
+)
 
-def of(report) -> str:
-    """A whole page, HTML 5, of a `report.Report`."""
+
+def of(report, outcome: Outcome | None = None) -> str:
+    """A whole page, HTML 5, of a `report.Report`, with the outcome of a gate if there was one."""
     title = "Does it leak? " + ", ".join(report.networks)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>{body(report)}</body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n<body>{body(report, outcome)}</body></html>\n"
     )
 
 
-def body(report) -> str:
+def body(report, outcome: Outcome | None = None) -> str:
     """The same without a page around it, for a notebook."""
     parts = [
         "<h1>Membership audit</h1>",
         *(f'<p class="verdict">{html.escape(one)}</p>' for one in report.sentences),
+        *([] if outcome is None else [_gate(outcome)]),
         *(
             f'<p class="told"><b>{one.kind}</b>: {html.escape(one.text)}</p>'
             for one in report.findings
@@ -52,6 +65,8 @@ def body(report) -> str:
         "<p>Numbers in brackets: 95 % intervals. AUC: the chance that the attacker's score <i>s</i> of a member is above that of "
         f'another example, 0.5 is guessing.</p><div class="wide">{_AUC}</div>'
         "<p>TPR at 1 % FPR: the share of members found while one other example in a hundred is accused wrongly.</p>",
+        *([ANEW] if report.attacked.imitations else []),
+        EPSILON,
         "<h2>How many members at how few false alarms</h2>",
         _picture(report),
         *(part for name in (report.baseline, *report.compared) for part in _exposed(report, name)),
@@ -63,16 +78,26 @@ def body(report) -> str:
     return f'<div class="mialib">{"".join(parts)}</div>'
 
 
+def _gate(outcome: Outcome) -> str:
+    return (
+        f'<p class="told"><b>gate {outcome.outcome}</b>: {html.escape(outcome.text)}. What must not be: '
+        f"<code>{html.escape(outcome.condition)}</code></p>"
+    )
+
+
 def _table(frame: pd.DataFrame, **how) -> str:
     return f'<div class="wide">{frame.to_html(border=0, justify="left", float_format="%.3f", **how)}</div>'
 
 
 def _picture(report) -> str:
-    drawn = figures.roc(
-        {name: (one.judged.member, one.judged.margin) for name, one in report.networks.items()}
+    return _drawn(
+        figures.roc({name: (one.judged.member, one.judged.margin) for name, one in report.networks.items()})
     )
-    content = base64.b64encode(alt.png(drawn)).decode()
-    return f'<img alt="{html.escape(drawn.alt)}" src="data:image/png;base64,{content}">'
+
+
+def _drawn(picture: figures.Picture) -> str:
+    content = base64.b64encode(alt.png(picture)).decode()
+    return f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{content}">'
 
 
 def _exposed(report, name: str) -> list[str]:
@@ -80,10 +105,16 @@ def _exposed(report, name: str) -> list[str]:
     by_class = report.classes(name).head(5)
     parts = [
         f"<h2>Most exposed in {html.escape(name)}</h2><p>Members that the attack is surest of, by its margin (above 0: called a "
-        "member); <i>others as suspicious</i>: the share of non-members with a margin as large or larger. Easy examples come "
-        "first; to see those that were learned by heart takes shadow models.</p>",
+        "member); <i>others as suspicious</i>: the share of non-members with a margin as large or larger."
+        f"{'' if report.attacked.imitations else EASY}</p>",
         _table(shown, index=False),
     ]
+    if report.pictures:
+        parts += [
+            "<p>How they look, by their numbers, and below them the others that it takes for members most surely, whose numbers are "
+            "counted on after those of the members. Pictures that were normalised are stretched to full contrast.</p>",
+            _drawn(report.gallery(name)),
+        ]
     return (
         parts
         if by_class.empty

@@ -2,21 +2,24 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mialib import version
-from mialib.auditing import gate, page, verdicts
+from mialib.auditing import contents, exposed, page, printed, verdicts, yardsticks
+from mialib.auditing import gate as gates
+from mialib.auditing.attacked import Attacked
 from mialib.auditing.findings import Finding
-from mialib.auditing.judging import RATES, Difference, Judged, difference
+from mialib.auditing.judging import Difference, Judged, difference
+from mialib.figures import Picture
 from mialib.measures import Estimate, metrics
 from mialib.reporting.vocabulary import in_words, metric_name, with_interval
 
-SCHEMA = 1  # of the JSON; it rises when a reader of the old one would go wrong
+ITS_OWN = "its control"
+ANEW = ", trained anew"
 FEWEST_OF_A_CLASS = 10  # members and others, for an AUC within the class
 
 
@@ -34,7 +37,7 @@ class Network:
     kind: str
     accuracy: tuple[Estimate, Estimate]
     judged: Judged
-    columns: Mapping = field(default_factory=dict)
+    columns: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,20 +46,23 @@ class Report:
 
     Args:
         networks: by name, the baseline among them.
-        baseline, control: names; control is None where there is none.
+        baseline: a name.
+        control: a name, or network -> name of its own control; None where there is none.
         findings: what was seen before any number; one of the kind "refused" forbids a verdict.
         assumed: sentences: what this audit takes for granted, and what it cannot see.
         tolerance: a rise of the AUC that does not matter.
-        rows: the study's tidy rows.
+        attacked: all that was found, with the study's tidy rows.
+        pictures: example -> its picture, of the few that `gallery` shows; empty where inputs are no pictures.
     """
 
     networks: Mapping[str, Network]
     baseline: str
-    control: str | None
+    control: yardsticks.Control
     findings: Sequence[Finding]
     assumed: Sequence[str]
     tolerance: float
-    rows: list[dict]
+    attacked: Attacked
+    pictures: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def refused(self) -> str:
@@ -70,8 +76,21 @@ class Report:
 
     @property
     def compared(self) -> list[str]:
-        """The networks that are compared with the baseline: all others but the control."""
-        return [name for name in self.networks if name not in (self.baseline, self.control)]
+        """The networks that are compared with the baseline: all others but the controls."""
+        return list(self._controls)
+
+    @cached_property
+    def _controls(self) -> dict[str, str | None]:
+        return yardsticks.of_each(self.networks, self.baseline, self.control)
+
+    def control_of(self, name: str) -> str | None:
+        """The name of a network's control; None where it has none, and for controls and the baseline."""
+        return self._controls.get(name)
+
+    def yardsticks(self, name: str) -> list[str]:
+        """What its numbers are set against: the baseline, and the control of all or its own."""
+        control = self.control if isinstance(self.control, str) else self.control_of(name)
+        return [one for one in (self.baseline, control) if one not in (None, name)]
 
     def difference(self, name: str, than: str | None = None) -> Difference:
         """What is found of a network more than of another; default: than of the baseline."""
@@ -95,29 +114,50 @@ class Report:
         """The verdict in words: one sentence a network, then what the control says, or that there is none."""
         if self.refused:
             return [f"No verdict: {self.refused}"]
+        said = [one for name in self.compared for one in self._sentences(name)]
+        own = with_interval(self.networks[self.baseline].judged.auc)
+        said.append(f"The best attack on {self.baseline} itself has an AUC of {own}; 0.5 is guessing.")
+        if lacking := [name for name, control in self._controls.items() if control is None]:
+            said.append(verdicts.without_control(lacking if len(lacking) < len(self.compared) else []))
+        return said
+
+    @property
+    def brief(self) -> list[str]:
+        """The verdict on each network in one sentence, which names its control if it has one."""
+        if self.refused:
+            return [f"No verdict: {self.refused}"]
         said = []
         for name in self.compared:
             if wrong := self._refusal(name):
                 said.append(f"No verdict on {name}: {wrong}")
                 continue
-            found, networks = self.difference(name), (self.networks[name], self.networks[self.baseline])
-            leaks = tuple(one.judged.auc for one in networks)
-            said.append(verdicts.sentence(name, self.baseline, leaks, found, self.tolerance))
-            # what answers as the baseline does was not changed further: the control says nothing of it
-            if self.control and found.detectable and not self._refusal(self.control):
-                said.append(
-                    verdicts.attribution(
-                        name, self.control, self.difference(name, self.control), self.tolerance
-                    )
-                )
-        own = with_interval(self.networks[self.baseline].judged.auc)
-        said.append(f"The best attack on {self.baseline} itself has an AUC of {own}; 0.5 is guessing.")
-        if self.compared and not self.control:
-            said.append(
-                "No control was given: a network changed as long but not compressed. So what differs may come from the further "
-                "training instead of the compression."
-            )
+            apart = {than: self.difference(name, than).auc for than in self.yardsticks(name)}
+            said.append(verdicts.brief(name, apart, self.tolerance))
         return said
+
+    def _sentences(self, name: str) -> list[str]:
+        if wrong := self._refusal(name):
+            return [f"No verdict on {name}: {wrong}"]
+        found, networks = self.difference(name), (self.networks[name], self.networks[self.baseline])
+        leaks = tuple(one.judged.auc for one in networks)
+        said = [verdicts.sentence(name, self.baseline, leaks, found, self.tolerance)]
+        control = self.control_of(name)
+        # what answers as the baseline does was not changed further: the control says nothing of it
+        if control and found.detectable and not self._refusal(control):
+            said.append(verdicts.attribution(name, control, self.difference(name, control), self.tolerance))
+        if found.anew is not None and found.detectable:
+            said.append(
+                verdicts.anew(name, self.baseline, found.anew, self.attacked.imitations, self.tolerance)
+            )
+        more = self.more_by_both(name)
+        if more.low > 0:
+            said.append(verdicts.both(name, self.baseline, self.attacked.together[name].auc, more))
+        return said
+
+    def more_by_both(self, name: str) -> Estimate:
+        """The AUC of an attacker who holds a network and the baseline, minus that of one who holds the baseline alone."""
+        both, alone = self.attacked.together[name], self.networks[self.baseline].judged
+        return metrics.paired_difference(both.member, both.margin, alone.margin, "auc")
 
     @property
     def table(self) -> pd.DataFrame:
@@ -130,26 +170,49 @@ class Report:
                 "AUC": with_interval(one.judged.auc),
             }
             line |= {metric_name(f"tpr_at_{rate:g}"): _told(found) for rate, found in one.judged.tpr.items()}
-            for than in filter(None, (self.baseline, self.control)):
-                apart = "" if name == than else with_interval(self.difference(name, than).auc, "+")
-                line[f"AUC minus that of {than}"] = apart
+            line |= self._apart(name) | self._beyond(name)
             line["verdict"] = self.verdict(name) if name in self.compared else ""
             line["best attack"] = in_words(one.judged.attack)
             lines[name] = dict(one.columns) | line
-        return pd.DataFrame.from_dict(lines, orient="index")
+        return pd.DataFrame.from_dict(lines, orient="index", dtype=object)  # whole numbers stay whole
+
+    def _apart(self, name: str) -> dict[str, str]:
+        """The cells of a network's differences, by their titles; a control of its own is named in the cell."""
+        control = ITS_OWN if isinstance(self.control, Mapping) else self.control
+        parts = {"": "auc", ANEW: "anew"} if self.attacked.imitations else {"": "auc"}
+        thans = [than for than in (self.baseline, control) if than]
+        cells = {f"AUC minus that of {than}{how}": "" for than in thans for how in parts}
+        for than in self.yardsticks(name):
+            is_own = than != self.baseline and isinstance(self.control, Mapping)
+            found, title = self.difference(name, than), f"AUC minus that of {ITS_OWN if is_own else than}"
+            for how, part in parts.items():
+                apart = with_interval(getattr(found, part), "+")
+                cells[title + how] = f"{apart} ({than})" if is_own else apart
+        return cells
+
+    def _beyond(self, name: str) -> dict[str, str]:
+        """Cells about attackers who hold the baseline too, about canaries, and the bounds on epsilon."""
+        both, planted = self.attacked.together.get(name), self.attacked.canaries.get(name)
+        cells = {f"AUC, holding {self.baseline} too": "" if both is None else with_interval(both.auc)}
+        if len(self.networks) == 1:
+            cells = {}
+        if planted is not None:
+            cells["AUC on canaries"] = with_interval(planted.auc)
+            cells["epsilon at least, by canaries"] = f"{planted.epsilon:.2f}"
+        return cells | {"epsilon at least, by members": f"{self._network(name).judged.epsilon:.2f}"}
 
     def worst(self, name: str | None = None, count: int = 10) -> pd.DataFrame:
         """The members that the strongest attack is surest of, the surest first: `count` of those that it was scored on.
 
-        By its margin, which favours easy examples: those that were learned by heart against their label need shadow models to
+        By its margin. Thresholds favour easy examples: those that were learned by heart against their label need imitations to
         be seen. Default: of the first network that is compared.
 
         Columns: the example's row in what was given, its class, the margin, and the share of non-members that look as much
         like members or more: an attacker who accuses this one accuses these too.
         """
-        one = self._network(name or [*self.compared, self.baseline][0]).judged
+        one = self._network(self._chosen(name)).judged
         others = np.sort(one.margin[~one.member])
-        order = [i for i in np.argsort(-one.margin, kind="stable") if one.member[i]][:count]
+        order = exposed.surest(one, count)
         wrongly = 1 - np.searchsorted(others, one.margin[order], side="left") / len(others)
         return pd.DataFrame(
             {
@@ -160,12 +223,24 @@ class Report:
             }
         )
 
+    def gallery(self, name: str | None = None, count: int = exposed.KEPT) -> Picture:
+        """How the members look that the strongest attack is surest of, and below them the others that it takes for members.
+
+        Default: of the first network that is compared. `count` of each, at most 10. Numbers of the others are counted on
+        after those of the members.
+
+        Raises:
+            ValueError: inputs that are no pictures, or are not known since only answers were given.
+        """
+        name = self._chosen(name)
+        return exposed.gallery(name, self._network(name).judged, self.pictures, count)
+
     def classes(self, name: str | None = None) -> pd.DataFrame:
         """The AUC within each class, the most exposed first; of classes with ten members and ten others or more.
 
         Default: of the first network that is compared.
         """
-        one, found = self._network(name or [*self.compared, self.baseline][0]).judged, {}
+        one, found = self._network(self._chosen(name)).judged, {}
         for label in np.unique(one.label):
             here = one.label == label
             sides = int(one.member[here].sum()), int((~one.member[here]).sum())
@@ -182,98 +257,81 @@ class Report:
 
         Args:
             metric: "auc", "tpr_at_0.01" or "tpr_at_0.001".
-            than: compare with this network instead of the baseline, for example with the control.
+            than: compare with this network instead of the baseline; "control": each with its own control.
 
         Raises:
             gate.LeaksMore: one does: its whole interval lies above.
             gate.CannotTell: the intervals do not decide, or no verdict can be given.
+            ValueError: an unknown metric or network, or no control where it is asked for.
         """
-        if metric not in gate.METRICS:
-            raise ValueError(f"metric is {metric!r}; it must be one of {', '.join(gate.METRICS)}")
-        rises = {name: self._rise(name, metric, than) for name in self.compared}
-        refused = self.refused or self._refusal(*self.compared, *filter(None, [than]))
-        gate.check(rises, metric, max_increase, refused)
+        if metric not in gates.METRICS:
+            raise ValueError(f"metric is {metric!r}; it must be one of {', '.join(gates.METRICS)}")
+        over = yardsticks.over(than, self.networks, self.baseline, self.control)
+        rises = {name: self._rise(name, metric, one) for name, one in over.items()}
+        refused = self.refused or self._refusal(*over, *over.values())
+        gates.check(rises, gates.Condition(metric, max_increase, than), refused)
 
-    def to_json(self, path: str | Path | None = None) -> str:
-        """The report as JSON, also into a file if `path` is given. Its fields: `content`."""
-        text = json.dumps(self.content, indent=1, allow_nan=False) + "\n"
+    def outcome(self, gate: str | gates.Condition) -> gates.Outcome:
+        """What a gate says, without raising where it is not passed.
+
+        Args:
+            gate: as on the command line, see `gate.condition`: "auc_increase > 0.02", "auc_increase over control > 0.02".
+
+        Raises:
+            ValueError: another text, an unknown network, or no control where it is asked for.
+        """
+        wanted = gates.condition(gate) if isinstance(gate, str) else gate
+        try:
+            self.check(wanted.most, wanted.metric, wanted.than)
+        except gates.GateError as error:
+            return gates.Outcome(str(wanted), error.said, str(error), error.networks)
+        return gates.Outcome(str(wanted), gates.PASSED, wanted.passed, [])
+
+    def to_json(self, path: str | Path | None = None, *, gate: str | gates.Condition | None = None) -> str:
+        """The report as JSON, also into a file if `path` is given. Its fields: `contents.schema`.
+
+        Args:
+            gate: whose outcome stands in it, see `outcome`.
+        """
+        content = contents.of(self, None if gate is None else self.outcome(gate))
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
 
     @property
-    def content(self) -> dict:
+    def content(self) -> dict[str, object]:
         """What `to_json` writes: plain dictionaries, lists, strings and numbers; what is not resolved is None."""
-        return {
-            "schema": SCHEMA,
-            "mialib": version(),
-            "verdict": self.sentences,
-            "refused": self.refused,
-            "baseline": self.baseline,
-            "control": self.control,
-            "tolerance": self.tolerance,
-            "networks": {name: self._content(name) for name in self.networks},
-            "findings": [asdict(one) for one in self.findings],
-            "assumed": list(self.assumed),
-        }
+        return contents.of(self)
 
-    def to_html(self, path: str | Path) -> None:
-        """The report as one page that needs no network: it opens on a phone, in dark mode, and prints."""
-        Path(path).write_text(page.of(self), encoding="utf-8")
+    def to_html(self, path: str | Path, *, gate: str | gates.Condition | None = None) -> None:
+        """The report as one page that needs no network: it opens on a phone, in dark mode, and prints.
+
+        Args:
+            gate: whose outcome stands in it, see `outcome`.
+        """
+        text = page.of(self, None if gate is None else self.outcome(gate))
+        Path(path).write_text(text, encoding="utf-8")
 
     def __repr__(self) -> str:
-        return "\n".join([*self.sentences, "", self.table.T.to_string(), "", *self._told()])
+        return printed.text(self)
 
     def _repr_html_(self) -> str:
         return page.body(self)
 
-    def _told(self) -> list[str]:
-        return [f"{one.kind}: {one.text}" for one in self.findings if one.kind != "refused"]
+    def _chosen(self, name: str | None) -> str:
+        """The name itself, or that of the first network that is compared, or of the only one."""
+        return name or [*self.compared, self.baseline][0]
 
     def _network(self, name: str) -> Network:
         if name not in self.networks:
             raise ValueError(f"there is no network {name!r}; there are {', '.join(self.networks)}")
         return self.networks[name]
 
-    def _rise(self, name: str, metric: str, than: str | None) -> Estimate:
+    def _rise(self, name: str, metric: str, than: str) -> Estimate:
         found = self.difference(name, than)
         return found.auc if metric == "auc" else found.tpr[float(metric.removeprefix("tpr_at_"))]
-
-    def _content(self, name: str) -> dict:
-        one = self.networks[name]
-        against = {
-            than: self.difference(name, than)
-            for than in (self.baseline, self.control)
-            if than not in (None, name)
-        }
-        return {
-            "answers": one.kind,
-            "accuracy": dict(zip(("members", "others"), map(_numbers, one.accuracy), strict=True)),
-            "attack": one.judged.attack,
-            "auc": _numbers(one.judged.auc),
-            "tpr": {f"{rate:g}": _numbers(found) for rate, found in one.judged.tpr.items()},
-            "minus": {
-                than: {
-                    "auc": _numbers(found.auc),
-                    "tpr": {f"{rate:g}": _numbers(found.tpr[rate]) for rate in RATES},
-                    "detectable": _number(found.detectable),
-                }
-                for than, found in against.items()
-            },
-            "verdict": self.verdict(name) if name in self.compared else None,
-            "columns": {key: str(value) for key, value in one.columns.items()},
-            "members": int(one.judged.member.sum()),
-            "others": int((~one.judged.member).sum()),
-        }
 
 
 def _told(estimate: Estimate) -> str:
     return "too few others" if np.isnan(estimate.value) else with_interval(estimate)
-
-
-def _numbers(estimate: Estimate) -> dict:
-    return dict(zip(("value", "low", "high"), map(_number, estimate), strict=True))
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

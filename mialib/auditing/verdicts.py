@@ -1,5 +1,7 @@
 """From differences to a verdict, and to the sentences that say it."""
 
+from collections.abc import Mapping, Sequence
+
 from mialib.auditing.judging import Difference
 from mialib.measures import Estimate
 from mialib.reporting import vocabulary
@@ -63,3 +65,50 @@ def attribution(name: str, control: str, found: Difference, tolerance: float) ->
         NO_MORE: f"Against {control}, changed as long but not compressed, {name} leaks nothing more that matters ({by}).",
         UNDECIDED: f"Against {control}, changed as long but not compressed, the difference of {name} is not decided ({by}).",
     }[verdict(found.auc, tolerance)]
+
+
+def brief(name: str, apart: Mapping[str, Estimate], tolerance: float) -> str:
+    """The verdicts on one network against each of its yardsticks, in one sentence: "pruned leaks more than original (...)".
+
+    Args:
+        apart: yardstick -> AUC of the network minus that of the yardstick.
+    """
+    said = []
+    for than, found in apart.items():
+        lead = {MORE: "leaks more than", LESS: "leaks less than", NO_MORE: "leaks no more than"}.get(
+            verdict(found, tolerance), "perhaps leaks more than"
+        )
+        said.append(f"{lead} {than} ({vocabulary.with_interval(found, '+')})")
+    return f"**{name}** {'; it '.join(said)}."
+
+
+def without_control(names: Sequence[str]) -> str:
+    """What it means that networks have no control; `names`: which, empty for all of them."""
+    if names:
+        return (
+            f"No control was given for {', '.join(names)}. Where a network was trained further, what differs may come from that "
+            "instead of the compression."
+        )
+    return (
+        "No control was given: a network changed as long but not compressed. So what differs may come from the further training "
+        "instead of the compression."
+    )
+
+
+def anew(name: str, than: str, found: Estimate, imitations: int, tolerance: float) -> str:
+    """What the imitations say: the mean difference between them."""
+    by = vocabulary.with_interval(found, "+")
+    return {
+        MORE: f"Trained anew by the same recipe, {name} is to be expected to leak more than {than}",
+        LESS: f"Trained anew by the same recipe, {name} is to be expected to leak less than {than}",
+        NO_MORE: f"Trained anew by the same recipe, {name} is to be expected to leak nothing more that matters than {than}",
+        UNDECIDED: f"Whether {name} would leak more than {than}, were both trained anew, is not decided",
+    }[verdict(found, tolerance)] + f" ({by}, {imitations} imitations of each)."
+
+
+def both(name: str, baseline: str, auc: Estimate, more: Estimate) -> str:
+    """What an attacker finds who holds two networks."""
+    return (
+        f"An attacker who holds both {baseline} and {name} finds more than with {baseline} alone: an AUC of {auc.value:.3f}, "
+        f"{vocabulary.with_interval(more, '+')} more."
+    )

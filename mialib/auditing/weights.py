@@ -1,6 +1,7 @@
 """Weights from a file, and whether they fit a network: usual wrappings are taken off, and what was done is said."""
 
 import copy
+import itertools
 import os
 import pickle
 import re
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from mialib.data import own
+from mialib.params.vocabulary import nearest
 
 ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 INSIDE = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")  # of checkpoints
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+LOOKED_AT = 10_000  # files of a folder, for one with a name like another
 NAMED = 4  # of the keys that an error tells of
 
 
@@ -35,8 +38,24 @@ def located(path: str | Path, name: str) -> Path:
     except RuntimeError as error:
         raise ValueError(f"{name}: {path} cannot be found ({error}); give the full path") from error
     if not there.exists():
-        raise ValueError(f"{name}: no file or folder {there}; a path counts from the working folder")
+        raise ValueError(
+            f"{name}: no file or folder {there}{near(there)}; a path counts from the working folder"
+        )
     return there
+
+
+def near(path: Path) -> str:
+    """', did you mean ...?' for the file in the same folder whose name is closest to one that is missing, or nothing.
+
+    Where the folder itself is missing: the first folder of the path that is.
+    """
+    missing = next((one for one in reversed(path.parents) if not one.is_dir()), None)
+    if missing is not None:
+        return f" (there is no folder {missing}{near(missing)})"
+    try:
+        return nearest(path.name, [one.name for one in itertools.islice(path.parent.iterdir(), LOOKED_AT)])
+    except OSError:  # a folder that may not be read
+        return ""
 
 
 def read(path: str | Path, name: str) -> Mapping:

@@ -72,13 +72,15 @@ def mislabelled(
         torch.zeros(n_models, n, dtype=torch.bool).index_copy(1, others, rows)
         for rows in (halves.member, halves.test, halves.reserve)
     )
-    member[:, own] = _coins(n_models, count, seed, in_pairs)
+    member[:, own] = coins(n_models, count, seed, in_pairs)
     split = Splits(member, test, reserve, halves.seeds)
-    return Canaries(_with_wrong_labels(data, own, seed), split, chosen)
+    y = data.y.clone()
+    y[own.to(y.device)] = wrong_labels(y[own.to(y.device)], data.num_classes, seed)
+    return Canaries(replace(data, y=y), split, chosen)
 
 
-def _coins(n_models: int, count: int, seed: int, in_pairs: bool) -> Tensor:
-    """Whether each canary is a member of each model, bool (models, count)."""
+def coins(n_models: int, count: int, seed: int, in_pairs: bool) -> Tensor:
+    """Whether each canary is a member of each model, bool (models, count); `in_pairs` as of `mislabelled`."""
     rows = []
     for model in range(n_models):
         first = model - model % 2 if in_pairs else model
@@ -87,14 +89,10 @@ def _coins(n_models: int, count: int, seed: int, in_pairs: bool) -> Tensor:
     return torch.stack(rows)
 
 
-def _with_wrong_labels(data: Dataset, own: Tensor, seed: int) -> Dataset:
-    """The same examples, those at `own` each with one of the other classes, all equally likely."""
-    steps = torch.randint(
-        1, data.num_classes, (len(own),), generator=streams.generator(seed, "canary labels")
-    )
-    y, own = data.y.clone(), own.to(data.y.device)
-    y[own] = (y[own] + steps.to(y.device)) % data.num_classes
-    return replace(data, y=y)
+def wrong_labels(y: Tensor, num_classes: int, seed: int) -> Tensor:
+    """For each true class int64 (count,) another one, all equally likely."""
+    steps = torch.randint(1, num_classes, (len(y),), generator=streams.generator(seed, "canary labels"))
+    return (y + steps.to(y.device)) % num_classes
 
 
 def evened(split: Splits, chosen: Tensor) -> Splits:

@@ -1,5 +1,6 @@
 """Settings side by side: dots with intervals, a quantity of each class, a grid of who believes what."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,12 +56,9 @@ def class_dots(panels: dict, names=None, reference: float = 0.0) -> Figure:
         )
         style.draw(plot, axes)
         axes.axvline(reference, color=style.FAINT, linewidth=1)
-        axes.set(xlabel=style.folded(in_words(label), 30), ylabel="")
-    style.outer(every)
-    every[0].set_ylabel("class")
-    picture.alt = (
-        _words(frame, "class", "dots of three models") if len(looks) == 3 else _words(frame, "class", "dots")
-    )
+        axes.set_xlabel(style.folded(in_words(label), 30))
+    style.outer(every, "class")
+    picture.alt = _words(frame, "class", "dots of three models" if len(looks) == 3 else "dots")
     return style.with_legend(picture, {name: look | {"linestyle": "none"} for name, look in looks.items()})
 
 
@@ -144,12 +142,12 @@ def dots(
                 single += [(title, in_words(name), number) for number in value if len(value) > 1]
                 value = metrics.over_targets(value)
             means.append((title, in_words(name), *value, name in emphasis or not emphasis))
-    means = pd.DataFrame(means, columns=["title", "setting", "value", "low", "high", "strong"])
+    means = pd.DataFrame(means, columns=["label", "setting", "value", "low", "high", "strong"])
     single = pd.DataFrame(single, columns=["title", "setting", "value"])
     order = so.Nominal(order=list(map(in_words, settings)))
     picture, every = style.panels(len(panels), 0.8 + 0.22 * len(settings), sharey=True)
     for axes, title in zip(every, panels, strict=True):
-        own = means[means["title"] == title]
+        own = means[means["label"] == title]
         plot = (
             so.Plot(own, x="value", y="setting")
             .add(so.Range(color=style.DARK, linewidth=1.3), xmin="low", xmax="high", orient="y")
@@ -168,7 +166,7 @@ def dots(
             style.draw(small.add(so.Dot(color="#888888", pointsize=2.5), so.Shift(y=0.27)), axes)
         if title in references:
             axes.axvline(references[title], color="black", **style.DOTTED, label=reference)
-        axes.set(xlabel=style.folded(in_words(title), 20), ylabel="", ylim=(len(settings) - 0.4, -0.6))
+        axes.set(xlabel=style.folded(in_words(title), 20), ylim=(len(settings) - 0.4, -0.6))
         axes.grid(axis="y", color="#E4E4E4")
         axes.tick_params(axis="y", length=0)
         axes.locator_params(axis="x", nbins=5)
@@ -177,26 +175,27 @@ def dots(
     for axes in (axes for title, axes in zip(panels, every, strict=True) if title in references):
         if reference == "guessing":
             axes.set_xlim(max(axes.get_xlim()[0], -0.02), min(axes.get_xlim()[1], 1.02))
-    every[0].plot([], [], color="#888888", linestyle="none", marker="o", markersize=2.5, label=each)
+    if len(single):
+        every[0].plot([], [], color="#888888", linestyle="none", marker="o", markersize=2.5, label=each)
+    what = "mean" if len(single) else "estimate"
     filled = f" (filled: {alt.listed(map(in_words, emphasis))})" if 0 < len(emphasis) < 3 else ""
-    every[0].plot([], [], color=style.DARK, marker="o", label=f"mean and 95% interval{filled}")
-    means["label"] = means["title"]
-    picture.alt = _words(means.assign(model=""), "setting", "means with 95% intervals")
+    every[0].plot([], [], color=style.DARK, marker="o", label=f"{what} and 95% interval{filled}")
+    picture.alt = _words(means.assign(model=""), "setting", f"{what}s with 95% intervals")
     return style.with_legend(picture)
 
 
 def _agree(panels: dict) -> None:
     """The same limits for the axes of titles that begin alike up to a colon."""
-    limits = {title: axes.get_xlim() for title, axes in panels.items()}
-    for title, axes in panels.items():
-        same = [
-            ends
-            for other, ends in limits.items()
-            if ":" in title and other.split(":")[0] == title.split(":")[0]
-        ]
-        axes.set_xlim(
-            np.array(same or [limits[title]]).min(0)[0], np.array(same or [limits[title]]).max(0)[1]
-        )
+    for _, same in itertools.groupby(sorted(panels, key=_quantity), key=_quantity):
+        together = [panels[title] for title in same]
+        ends = [axes.get_xlim() for axes in together]
+        for axes in together:
+            axes.set_xlim(np.min(ends), np.max(ends))
+
+
+def _quantity(title: str) -> str:
+    """What a panel is about: a title up to its colon, if it has one."""
+    return title.split(":")[0] + ":" if ":" in title else title
 
 
 def _words(frame, row: str, what: str) -> str:

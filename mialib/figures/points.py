@@ -17,6 +17,7 @@ from mialib.measures import metrics
 from mialib.reporting.vocabulary import CHANCE, in_words, metric_name
 
 _MOST_LABELS = 24  # in one panel
+_COLUMNS = 2  # of panels: labels are to be read where the page is narrow
 _OTHERS = {"color": "#CCCCCC", "marker": "o", "linestyle": "none", "markersize": 3, "zorder": 0.4}
 
 
@@ -139,19 +140,17 @@ def _one_or_two(points, looks, names, references, joined, **scales) -> Figure:
 
 def _panels(points, looks, names, references, joined, **scales) -> Figure:
     """A panel for each family, the points of all others grey in it, on shared axes."""
-    picture, panels = style.panels(len(looks), 2.1, sharex=True, sharey=True)
+    picture, panels = style.panels(len(looks), 2.1, most=_COLUMNS, each=2.7, sharex=True, sharey=True)
     one = {"color": style.DARK, "marker": "o", "linestyle": "-"}
     for axes, family in zip(panels, looks, strict=True):
         others, own = points[points["family"] != family], points[points["family"] == family]
         _draw(axes, own, {family: one}, joined, **scales)
         axes.plot(others["value_x"], others["value"], **_OTHERS, label="the other families")
-        axes.set(title=family, xlabel="", ylabel="")
-    columns, _ = style.grid(len(looks))
-    for index, axes in enumerate(panels):
+        axes.set_title(family)
+        axes.margins(0.08, 0.15)  # room for labels
+    for axes in panels:  # once all of them have settled their limits
         _refer(axes, references, scales)
-        if index + columns >= len(panels):  # nothing below it
-            axes.set_xlabel(style.folded(names[0], 30))
-            axes.tick_params(labelbottom=True)
+    style.outer(panels, xlabel=names[0], most=_COLUMNS)
     picture.supylabel(names[1], fontsize=9)
     picture.alt = _words(points, looks, names)
     style.with_legend(picture)
@@ -166,20 +165,13 @@ def _draw(axes, points, looks, joined, xscale="linear", yscale="linear") -> None
     lines = points["family"].isin(joined)
     points = points.assign(line=points["value"].where(lines))
     bare = {"color": None, "marker": None, "fill": None, "pointsize": None, "legend": False}
+    bar = so.Range(color="#B0B0B0", linewidth=0.7, artist_kws=style.BELOW)
     plot = (
         so.Plot(
             points, x="value_x", y="value", color="family", marker="family", fill="family", pointsize="family"
         )
-        .add(
-            so.Range(color="#B0B0B0", linewidth=0.7, artist_kws=style.BELOW), ymin="low", ymax="high", **bare
-        )
-        .add(
-            so.Range(color="#B0B0B0", linewidth=0.7, artist_kws=style.BELOW),
-            xmin="low_x",
-            xmax="high_x",
-            orient="y",
-            **bare,
-        )
+        .add(bar, ymin="low", ymax="high", **bare)
+        .add(bar, xmin="low_x", xmax="high_x", orient="y", **bare)
         .add(so.Path(linewidth=1), y="line", group="family", **bare | {"color": "family"})
         .add(so.Dot(color="white", edgewidth=0, artist_kws=style.ABOVE), **bare | {"pointsize": "family"})
         .add(so.Dot(stroke=1, artist_kws=style.ABOVE), legend=False)
@@ -216,9 +208,24 @@ def _knot(places) -> np.ndarray | None:
 
 
 def _label(axes, points, looks) -> None:
-    named = points[points["text"] != ""]
+    named = _met(axes, points[points["text"] != ""])
     colors = [looks[family]["color"] for family in named["family"]]
     labels.label_points(axes, named[["value_x", "value"]].to_numpy(), list(named["text"]), colors)
+
+
+def _met(axes, points):
+    """The points, those of a family whose marks nearly coincide as one, with all their texts."""
+    at = axes.transData.transform(points[["value_x", "value"]]) * 72 / axes.figure.dpi
+    kept: dict[int, list[str]] = {}
+    for index, (family, text) in enumerate(zip(points["family"], points["text"], strict=True)):
+        near = (
+            one
+            for one in kept
+            if points["family"].iloc[one] == family and np.hypot(*(at[one] - at[index])) < 5
+        )
+        kept.setdefault(next(near, index), []).append(text)
+    texts = [", ".join(dict.fromkeys(several)) for several in kept.values()]
+    return points.iloc[list(kept)].assign(text=texts)
 
 
 def _words(points, looks, names) -> str:

@@ -23,7 +23,7 @@ def against_level(
     """A metric against the level of compression: a line with its interval as a band for each value of `by`.
 
     The original (compression "none") is a dotted horizontal line, or one for each value of `by` it has; the control
-    (`study.rows.is_control`) a hollow marker of its own, with its interval. Other columns may not vary: choose rows
+    (`study.rows.is_control`) a hollow marker of its own, with its interval; several stand side by side. Other columns may not vary: choose rows
     with `study.table(rows, attack=...)`; ValueError names the ones that do.
 
     by: "compression", "variant" (families of one method; what names none bears the method's name), "attack", ...
@@ -51,6 +51,7 @@ def against_level(
             levels.map(is_control)
         ),  # nothing was compressed there: no line leads to it
     ).sort_values("level", kind="stable")
+    compressed["x"] = _side_by_side(compressed["x"], compressed["control"].notna(), log=axis != "sparsity")
     looks = style.looks(in_words(name) for name in frame.loc[frame["compression"] != "none", by].unique())
     ends = {"ymin": "low", "ymax": "high"}
     plot = (
@@ -79,7 +80,7 @@ def against_level(
     if metric in CHANCE:
         axes.axhline(CHANCE[metric], color=style.FAINT, linewidth=1, label="chance")
     if axis == "ratio":
-        _ratio_axis(axes, np.unique(compressed["x"]))
+        _ratio_axis(axes, np.unique(1 / (1 - levels)))
     if axis == "bits":
         _log_axis(axes, bits := np.unique(levels), [f"{level:g}" for level in bits])
     xlabel = LEVEL_NAMES[axis] if xlabel is None else xlabel
@@ -168,6 +169,15 @@ def settled(rows, metric: str, free: set) -> pd.DataFrame:
     for end in ("low", "high"):
         frame[end] = frame[f"{end}_seeds"].fillna(frame[end])
     return frame
+
+
+def _side_by_side(x: pd.Series, which: pd.Series, log: bool) -> pd.Series:
+    """The places `x` with those of `which`, all at one place, moved apart by a thirtieth of the axis each."""
+    places = np.log(x) if log else x
+    step = (places.max() - places.min()) / 30 or 0.1
+    count = which.sum()
+    moved = places.where(~which, places + step * (which.cumsum() - (count + 1) / 2))
+    return x.where(~which, np.exp(moved) if log else moved)
 
 
 def _ratio_axis(axes, ratios) -> None:

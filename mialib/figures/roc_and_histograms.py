@@ -73,21 +73,26 @@ def divergence(member, values: dict, label="true-class confidence", kind="histog
             else:
                 bars = {"element": "step", "stat": "probability", "bins": edges, "alpha": 0.15}
                 seaborn.histplot(part, x="signal", ax=axes, linewidth=1.3, **bars, **look)
-        means = f"mean: members {signal[member].mean():.3f},\nnon-members {signal[~member].mean():.3f}"
+        means = (
+            f"mean: members {_short(signal[member].mean())},\nnon-members {_short(signal[~member].mean())}"
+        )
         axes.set_title(f"{title}\n{means}", fontsize=8)
-        axes.set(xlabel=style.folded(label, 30), ylabel="")
+        axes.set_xlabel(style.folded(label, 30))
         axes.tick_params(labelbottom=True)
     if kind == "ecdf" and np.ptp(everything) > 0:
         panels[0].set_xlim(everything.min(), np.quantile(everything, 0.99))
-    columns, _ = style.grid(len(values))
-    for axes in panels[::columns]:
-        axes.set_ylabel("share of examples" if kind == "histogram" else "cumulative share")
+    style.outer(panels, "share of examples" if kind == "histogram" else "cumulative share")
     gaps = [signal[member].mean() - signal[~member].mean() for signal in values.values()]
     picture.alt = (
         f"{'Histograms' if kind == 'histogram' else 'Cumulative shares'} of {label} for members and non-members: "
         f"{alt.listed(values)}. Mean of members minus mean of non-members: {alt.ends(gaps, values)}"
     )
     return style.with_legend(picture, looks)
+
+
+def _short(number: float) -> str:
+    """Two decimals; of what is below a tenth two digits."""
+    return f"{number:.2f}" if abs(number) >= 0.1 else f"{number:.2g}"
 
 
 def _area(member, margin) -> float:

@@ -91,11 +91,19 @@ def folded(text: str, width: int = 42) -> str:
     return textwrap.fill(text, width)
 
 
-def outer(panels) -> None:
-    """Names of rows at the first panel of each line only."""
-    columns, _ = grid(len(panels))
+def outer(panels, ylabel: str = "", xlabel: str = "", most: int = 3) -> None:
+    """What panels share, once: rows and their label at the first of each line, that of columns below the last ones.
+
+    xlabel: empty where each panel has its own; most: of `panels`.
+    """
+    columns, _ = grid(len(panels), most)
     for index, axes in enumerate(panels):
-        axes.tick_params(labelleft=index % columns == 0)
+        first, last = index % columns == 0, index + columns >= len(panels)
+        axes.tick_params(labelleft=first)
+        axes.set_ylabel(ylabel if first else "")
+        if xlabel:
+            axes.set_xlabel(folded(xlabel, 30) if last else "")
+            axes.tick_params(labelbottom=last)
 
 
 def draw(plot: so.Plot, picture: Figure) -> Figure:

@@ -12,6 +12,7 @@ from mialib.measures import metrics
 from mialib.reporting.vocabulary import in_words
 
 _MOST_LAYERS = 7  # lines with a colour of their own
+_ENDS = {"low": "min", "mean": "mean", "high": "max"}
 
 
 @style.theme()
@@ -71,7 +72,9 @@ def learning_curves(curves: dict, label: str = "accuracy", baseline: str | None 
 
 
 @style.theme()
-def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z|| / ||W||") -> Figure:
+def convergence(
+    curves: dict, goal: float | None = None, label: str = "residual, relative to the weights"
+) -> Figure:
     """The residual of ADMM after each iteration: mean over models, with the least to the greatest as a band.
 
     curves: layer's name -> (models, iterations), none below 0, named by its place; "all" is drawn thick and black. Of
@@ -93,17 +96,9 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
     layers = [name for name in curves if name != "all"]
     names = {name: _layer(place, name) for place, name in enumerate(layers, 1)} | {"all": "all"}
     frame = pd.concat(
-        (
-            pd.DataFrame(
-                {"low": values.min(0), "mean": values.mean(0), "high": values.max(0), "line": names[name]}
-            )
-            .rename_axis("iteration")
-            .reset_index()
-            for name, values in curves.items()
-        ),
+        (_band(values, "iteration", skipna=False, line=names[name]) for name, values in curves.items()),
         ignore_index=True,
     )
-    frame["iteration"] += 1
     last = {names[name]: values[:, -1].mean() for name, values in curves.items()}
     looks = style.looks(_told(last))
     low_to_high = frame.replace({"low": {0: zero}, "mean": {0: zero}, "high": {0: zero}})
@@ -138,7 +133,7 @@ def convergence(curves: dict, goal: float | None = None, label: str = "||W - Z||
     axes.locator_params(axis="x", integer=True, nbins=10)
     axes.set(xlabel="iteration of ADMM", ylabel=label)
     picture.alt = (
-        f"{label} of {len(layers)} layers over {frame['iteration'].max()} iterations of ADMM, on a logarithmic axis. "
+        f"{label[0].upper()}{label[1:]}, of {len(layers)} layers over {frame['iteration'].max()} iterations of ADMM, on a logarithmic axis. "
         f"At the end: {alt.ends(last.values(), last)}" + ("" if goal is None else f" The goal is {goal:g}.")
     )
     return style.with_legend(picture, looks)
@@ -233,10 +228,15 @@ def _two(title, parts) -> list:
 
 
 def _by_epoch(title, name, targets) -> pd.DataFrame:
-    """Epochs from 1; least, mean and greatest over the targets that reach each."""
+    """The `_band` of a curve over the targets that reach an epoch."""
     sequences = [metrics.numbers(target) for target in targets]
     if not sequences or any(target.ndim != 1 or len(target) == 0 for target in sequences):
         raise ValueError(f"curves[{title!r}][{name!r}] must hold a number for each epoch of each target")
-    values = pd.DataFrame(map(pd.Series, sequences))  # shorter rows end in nan, which the next line skips
-    ends = {"low": values.min(), "mean": values.mean(), "high": values.max()}
-    return pd.DataFrame({"epoch": values.columns + 1, **ends, "title": title, "curve": name})
+    return _band(map(pd.Series, sequences), "epoch", title=title, curve=name)  # shorter rows end in nan
+
+
+def _band(values, step: str, skipna: bool = True, **columns) -> pd.DataFrame:
+    """Least, mean and greatest of values (n, steps) at each step, from 1, with further columns."""
+    values = pd.DataFrame(values)
+    ends = {name: getattr(values, how)(skipna=skipna) for name, how in _ENDS.items()}
+    return pd.DataFrame({step: values.columns + 1, **ends, **columns})

@@ -45,6 +45,16 @@ def _folder(name: str) -> str:
     return name
 
 
+def _recipe(module: str) -> str:
+    try:
+        own.check(f"{module}:train")
+    except ValueError as error:
+        raise ValueError(
+            str(error).replace("an address is module:function, both", "a recipe is a module's name, of")
+        ) from None
+    return module
+
+
 def _different(values: list) -> list:
     if len(set(values)) < len(values):
         raise ValueError("the same value stands in it twice")
@@ -234,7 +244,20 @@ class Attacks(TypedDict, total=False):
     noisy_queries: Annotated[int, Field(ge=4, le=10_000, multiple_of=4)]
 
 
-class Vocabulary(Run, Data, Training, Pruning, Quantization, Defenses, Purification, Attacks, total=False):
+class Audit(TypedDict, total=False):
+    """An audit of networks by somebody's recipe."""
+
+    recipe: Annotated[str, AfterValidator(_recipe)]
+    controls: dict[str, str] | None
+    expected_accuracy: Density | None
+    tolerance: Budget
+    n_imitations: Annotated[int, Field(ge=4, le=1000, multiple_of=2)]  # they come in pairs
+    answers_folder: Annotated[str, AfterValidator(_folder)] | None
+
+
+class Vocabulary(
+    Run, Data, Training, Pruning, Quantization, Defenses, Purification, Attacks, Audit, total=False
+):
     """The valid values of each parameter. A notebook declares which of them it has, with its defaults."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)

@@ -10,6 +10,7 @@ intervals from `measures.extremes`. A run judges many claims: `family` says how 
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from mialib.reporting.vocabulary import with_interval
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
 NOT_COMPARABLE, NOT_RUN = "not comparable", "not run"
+_NUMBER = r"-?\d+(?:\.\d+)?"
 _ROUNDING = 1e-12  # 0.63 - 0.60 is a little more than 0.03 in binary
 
 
@@ -55,6 +57,43 @@ class Claim:
     @property
     def is_ordering(self) -> bool:
         return isinstance(self.paper, str)
+
+
+def stated(table: str) -> dict[str, Claim]:
+    """The claims of a table in text, by key: a line for each, `key | claim | source | claimed`; blank lines part groups.
+
+    `claimed` is an ordering in words, whose boundary is the number that it ends with ("8 bits - control > -0.02"), 0 where it
+    ends with none ("A > B"); or a published number and its tolerance ("0.14 +- 0.03"). A fifth part, `stable`, marks a claim
+    as such.
+
+    Raises:
+        ValueError: a line of other parts, a key that comes twice, an ordering without ">", a number without tolerance.
+    """
+    found: dict[str, Claim] = {}
+    for line in filter(None, map(str.strip, table.splitlines())):
+        key, *parts = (part.strip() for part in line.split(" | "))
+        if len(parts) not in (3, 4) or parts[3:] not in ([], ["stable"]):
+            raise ValueError(
+                f"claim {line!r} has {len(parts) + 1} parts; it must be 'key | claim | source | claimed', then 'stable' or nothing"
+            )
+        if key in found:
+            raise ValueError(f"the key {key!r} names two claims; give each its own")
+        claim, source, claimed = parts[:3]
+        found[key] = Claim(claim, source, **_claimed(key, claimed), stable=len(parts) == 4)
+    return found
+
+
+def _claimed(key: str, text: str) -> dict:
+    """What an ordering or a published number in words means to a `Claim`."""
+    number = re.fullmatch(rf"({_NUMBER}) \+- ({_NUMBER})", text)
+    if number:
+        return {"paper": float(number[1]), "tolerance": float(number[2])}
+    if " > " not in text:
+        raise ValueError(
+            f"claim {key!r} claims {text!r}; it must be an ordering, 'A > B', or a number with its tolerance, '0.14 +- 0.03'"
+        )
+    end = text.rsplit(" > ", 1)[1]
+    return {"paper": text, "boundary": float(end) if re.fullmatch(_NUMBER, end) else 0.0}
 
 
 def compare(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mialib.attacks import threshold
+from mialib.data import Splits
 from mialib.measures import Estimate, metrics
 from mialib.reporting import claims, vocabulary
 from mialib.study import Arm, Attacker, Study, aggregate, select, table
@@ -23,6 +24,12 @@ def worded(table: Mapping | pd.DataFrame, **how) -> pd.DataFrame:
 
 def _in_words(name):
     return vocabulary.in_words(name) if isinstance(name, str) else name
+
+
+def sizes(split: Splits, lines: Sequence[str]) -> pd.DataFrame:
+    """How many members, test and reserve examples the first models of a split have: a line each, named by `lines`."""
+    named = {"member": "members", "test": "test examples", "reserve": "reserve"}
+    return pd.DataFrame(split.counts()[: len(lines)], index=list(lines)).rename(columns=named)
 
 
 def attacks(

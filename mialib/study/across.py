@@ -1,37 +1,78 @@
 """Across the arms of a study: fair rivals, how far two arms are apart, which quantities go together over all networks."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from mialib.measures import Estimate
+from mialib.measures import Estimate, WithTest, extremes
 from mialib.study.arms import Arm
 from mialib.study.attackers import Attacker
 from mialib.study.study import Study
 
 
-def near(study: Study, arm: Arm, others: Iterable[Arm], slack: float) -> list[Arm]:
-    """The others that are about as accurate as an arm: whoever claims to be better must beat every one of them.
+class Rivalry(NamedTuple):
+    """An arm against its rivals, of `at_equal_accuracy`.
 
-    slack: how far mean test accuracies may lie apart, a share.
+    difference: the leak of the rivals minus that of the arm: above 0 if the arm is the better one, below 0 if a rival is.
+    settled: whether the difference says so. It does not where nobody is as accurate and nobody better on both sides.
+    closest: the rival to name beside it. Of those at least as accurate, else of all, the one that leaks least.
+    apart: its accuracy on the reserve minus the arm's.
     """
-    own = study.values(arm, "test_accuracy").mean()
-    return [one for one in others if abs(study.values(one, "test_accuracy").mean() - own) <= slack]
+
+    difference: WithTest
+    settled: bool
+    closest: Arm
+    apart: float
 
 
-def rival(
-    study: Study, arm: Arm, others: Iterable[Arm], leak: Mapping[Arm, np.ndarray], slack: float
-) -> Arm | None:
-    """The one of the others `near` an arm that leaks least; None if there is none.
+def at_equal_accuracy(
+    study: Study,
+    arm: Arm,
+    rivals: Iterable[Arm],
+    tried: Mapping[Arm, Sequence[np.ndarray]],
+    slack: float,
+) -> Rivalry:
+    """Whether an arm leaks less than its rivals at no loss of accuracy, or one of them leaks less than it.
 
-    It is chosen by the quantity it is compared by: a description, no ground for a verdict.
+    Accuracy is that on the reserve (metric `reserve_accuracy`), mean over targets: no candidate of an attack has a say in
+    who meets whom. Who is more accurate and leaks less is better on both sides. Who is more accurate and leaks more has
+    made another choice, which settles nothing. So:
+
+    - every rival at least as accurate must leak more than the arm: one that leaks less has beaten it;
+    - one rival at most as accurate must leak more: else the arm has beaten nobody. Where a rival is as accurate, this
+      follows from the first.
+
+    Both are about extremes of several, and take their intervals from `measures.extremes`.
 
     Args:
-        leak: of each of the others, (targets,).
-        slack: how far mean test accuracies may lie apart, a share.
+        tried: of the arm and each rival the values of every attack, each (targets,), as of `Study.tried`.
+        slack: how far accuracies may lie apart and count as equal, a share.
+
+    Raises:
+        ValueError: no rival, or an accuracy on the reserve that was not measured.
     """
-    return min(near(study, arm, others, slack), key=lambda one: leak[one].mean(), default=None)
+    rivals = list(rivals)
+    if not rivals:
+        raise ValueError(f"rivals is empty; {arm.key!r} needs at least one to be compared with")
+    own = study.values(arm, "reserve_accuracy").mean()
+    apart = {one: float(study.values(one, "reserve_accuracy").mean() - own) for one in rivals}
+    # accuracies are shares, slack a round number
+    at_least = [one for one in rivals if apart[one] >= -slack - 1e-9]
+    at_most = [one for one in rivals if apart[one] <= slack + 1e-9]
+    closest = min(at_least or rivals, key=lambda one: max(values.mean() for values in tried[one]))
+    found = []
+    if at_least:
+        found.append(extremes.weakest_against_best([tried[one] for one in at_least], tried[arm]))
+    if len(at_least) + len(at_most) > len(rivals):  # some are as accurate
+        return Rivalry(found[0], True, closest, apart[closest])
+    if at_most:
+        found.append(extremes.best_against_best([one for each in at_most for one in tried[each]], tried[arm]))
+    worst = min(found, key=lambda one: one.low)
+    beaten = bool(at_least) and found[0].high < 0
+    settled = beaten or bool(at_most) and worst.low > 0
+    return Rivalry(found[0] if beaten else worst, settled, closest, apart[closest])
 
 
 def share_lost(

@@ -193,11 +193,39 @@ def by_coins(data: Dataset, split: Splits, n_targets: int, seed: int, candidates
         raise ValueError(
             f"a target has all of the {len(index)} canaries or none, so that no error can be counted; plant more of them"
         )
-    teachers = [
-        [j for j in range(k) if j != target and not torch.equal(member[j], ~member[target])]
-        for target in targets
-    ]
+    teachers = [_without_mirror(member, target) for target in targets]
     return Roles(data, split, seed, index.expand(k, -1), member, truth, targets, list(range(k)), teachers)
+
+
+def own_then_halves(data: Dataset, split: Splits, n_targets: int, seed: int) -> Roles:
+    """A network of one's own, the first, and imitations of it, each of which learned a half of the same candidates.
+
+    The first is attacked with all imitations. The next `n_targets` - 1 are targets too, to say what an attack finds in
+    networks that are trained anew: each is attacked with the other imitations, without the one that has exactly the
+    candidates that it lacks (see `one_of_each_pair`). All examples of the data set are candidates of all models.
+
+    Raises:
+        ValueError: fewer than two imitations, more targets than models, or a model that is a member of all or of none.
+    """
+    k = len(split)
+    if k < 3 or not 1 <= n_targets <= k:
+        raise ValueError(
+            f"a network and 2 imitations or more are needed, and 1 to {k} targets, found {k} models and {n_targets} targets"
+        )
+    index = splits.shuffled(torch.arange(len(data)), seed, 0)
+    member, targets = split.member[:, index], list(range(n_targets))
+    if bool((member.all(1) | ~member.any(1)).any()):
+        raise ValueError("a model has learned all candidates or none, so that no error can be counted")
+    teachers = [list(range(1, k))] + [
+        [j for j in _without_mirror(member, target) if j > 0] for target in targets[1:]
+    ]
+    truth = member[targets]
+    return Roles(data, split, seed, index.expand(k, -1), member, truth, targets, list(range(k)), teachers)
+
+
+def _without_mirror(member: Tensor, target: int) -> list[int]:
+    """All models but the target and those that have exactly the candidates that it lacks; member bool (k, n)."""
+    return [j for j in range(len(member)) if j != target and not torch.equal(member[j], ~member[target])]
 
 
 def check_same_targets(a: Roles, b: Roles) -> None:

@@ -35,7 +35,7 @@ from mialib.training import Population
 from mialib.training.hooks import Attack, OutputDefense
 
 Who = Arm | Attacker
-# how targets are chosen, by protocol; "own": members of your own choice
+# how targets are chosen, by protocol; "own": members of your own choice, of which "own_then_halves" has imitations too
 PROTOCOLS = {
     "target_shadow": roles.apart,
     "random_halves": roles.one_of_each_pair,
@@ -43,6 +43,7 @@ PROTOCOLS = {
     "d1_d2_d3": roles.targets_first,
     "official": roles.targets_first,
     "own": roles.targets_first,
+    "own_then_halves": roles.own_then_halves,
 }
 
 

@@ -116,3 +116,12 @@ def test_membership_in_every_form_and_refused():
         answers.membership([0, 1, 2] + [0] * 5, 8)
     with pytest.raises(ValueError, match="3 members and 5 others; 4 of each"):
         answers.membership([1, 1, 1, 0, 0, 0, 0, 0], 8)
+
+
+def test_arrays_may_be_views():
+    values, labels = np.random.default_rng(0).normal(size=(8, 3)), np.arange(8) % 3
+    turned = answers.recognised(values[::-1, ::-1], "a").log_posteriors
+    torch.testing.assert_close(turned.flip(0, 1), answers.recognised(values, "a").log_posteriors)
+    assert answers.labels_of(labels[::-1], 8, 3).tolist() == labels[::-1].tolist()
+    member = np.arange(8) < 4
+    assert answers.membership(member[::-1], 8).tolist() == (~member).tolist()

@@ -1,6 +1,8 @@
 """Audits of saved answers."""
 
 import doctest
+import inspect
+import typing
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import mialib
-from mialib.auditing import audit, audit_answers, auditor
+from mialib.auditing import Report, attacked, audit, audit_answers, auditor
 from tests.auditing.conftest import made
 
 
@@ -19,6 +21,12 @@ def test_help_has_an_example_that_runs(function):
     assert sum(len(one.examples) for one in found) > 3
     for one in found:
         assert doctest.DocTestRunner().run(one).failed == 0
+
+
+@pytest.mark.parametrize("function", [audit, audit_answers], ids=lambda one: one.__name__)
+def test_editors_know_the_types(function):
+    hints = typing.get_type_hints(function)
+    assert set(hints) == {*inspect.signature(function).parameters, "return"} and hints["return"] is Report
 
 
 def test_a_leak_is_found_and_its_numbers_are_scikit_learns(three):
@@ -61,7 +69,10 @@ def test_the_order_of_the_examples_changes_no_verdict(three):
         ({"answers": [1, 2]}, "must be a mapping"),
         ({"answers": {}}, "must be a mapping"),
         ({"answers": {"a": made(0)[0], "b": made(0)[0][:-1]}}, "same examples and classes"),
-        ({"baseline": "orginal"}, "baseline names 'orginal'; the networks are original, pruned, longer"),
+        (
+            {"baseline": "orginal"},
+            "baseline names 'orginal', did you mean 'original'.; the networks are original, pruned, longer",
+        ),
         ({"control": "none"}, "control names 'none'"),
         ({"control": "original"}, "control and baseline are both 'original'"),
         ({"columns": {"nobody": {}}}, "columns names 'nobody'"),
@@ -88,7 +99,7 @@ def test_one_network_alone_is_measured(three):
 def test_findings_come_before_numbers(three):
     report = audit_answers(*three, accuracy=0.99)
     assert any(one.about == "accuracy" for one in report.findings)
-    assert auditor.ASSUMED == report.assumed
+    assert report.assumed == (attacked.BY_HALF, *auditor.ASSUMED)
 
 
 # The networks themselves
@@ -133,6 +144,26 @@ def test_a_control_may_be_a_network_or_a_name(networks):
         audit(found | {"control": found["early"]}, *data, control=found["original"])
 
 
+def test_networks_may_have_controls_of_their_own(networks):
+    found, *data = networks
+    more = found | {"copy": found["original"]}
+    one = audit(more, *data, control={"early": found["original"], "copy": torch.nn.Linear(20, 3)})
+    assert one.control == {"early": "control of early", "copy": "control of copy"}
+    assert list(one.networks) == [*more, "control of early", "control of copy"]
+    assert one.compared == ["early", "copy"] and one.pictures == {}
+
+
+def test_pictures_of_the_most_exposed_are_kept():
+    torch.manual_seed(0)
+    x, y = torch.rand(120, 1, 8, 8), torch.randint(0, 3, (120,))
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    report = audit({"a": flat, "b": torch.nn.Sequential(flat)}, (x[:60], y[:60]), (x[60:], y[60:]))
+    shown = report.worst("b")["example"]
+    assert all(np.allclose(report.pictures[row], x[row], atol=1e-6) for row in shown)
+    assert f"examples {shown[0]} (class" in report.gallery("b").alt
+    assert report._repr_html_().count('alt="The pictures that the attack on') == 2
+
+
 def test_a_network_that_is_not_steady_is_warned_of(networks):
     found, *data = networks
     report = audit({"original": lambda x: found["original"](x) + torch.randn(len(x), 3)}, *data)
@@ -173,3 +204,65 @@ def test_the_control_says_nothing_of_a_network_that_was_not_changed_further(thre
     copies = answers | {"copy": answers["original"]}
     said = audit_answers(copies, labels, member, control="longer").sentences
     assert sum("Against longer" in one for one in said) == 1
+
+
+# Imitations
+
+
+def test_a_recipe_is_run_and_its_imitations_find_more(networks, tmp_path):
+    """Labels are noise: what is known of an example is known from the network alone."""
+    found, members, others = networks
+
+    def train(data):
+        network = torch.nn.Sequential(torch.nn.Linear(20, 128), torch.nn.ReLU(), torch.nn.Linear(128, 3))
+        adam = torch.optim.Adam(network.parameters(), 1e-2)
+        for _ in range(60):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(network(data.tensors[0]), data.tensors[1]).backward()
+            adam.step()
+        return network
+
+    shadows = mialib.Shadows(
+        train, lambda network, data: {"halved": Halved(network)}, n=4, folder=tmp_path, canaries=10
+    )
+    ours = {"original": found["original"], "halved": Halved(found["original"])}
+    report = audit(ours, members, others, shadows=shadows)
+    assert report.attacked.imitations == 4 and report.networks["original"].judged.auc.low > 0.8
+    assert len(list(tmp_path.glob("*.npz"))) == 4 and report.attacked.canaries["halved"].auc.value > 0.9
+    assert report.difference("halved").anew.low <= 0 <= report.difference("halved").anew.high
+    assert any("4 imitations" in one for one in report.assumed)
+
+
+class Halved(torch.nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x) / 2
+
+
+def test_nothing_is_trained_where_no_verdict_can_be_given(networks):
+    found, members, _ = networks
+
+    def never(data):
+        raise AssertionError
+
+    report = audit({"original": found["original"]}, members, members, shadows=mialib.Shadows(never))
+    assert report.refused and report.attacked.imitations == 0
+    assert any(one.text == auditor.NOT_TRAINED for one in report.findings)
+
+
+def test_saved_answers_of_imitations_are_taken(three, halves):
+    member, theirs = halves
+    report = audit_answers(*three, shadows=mialib.Shadows.from_answers(theirs, member))
+    assert report.verdict("pruned") == "leaks more" and report.difference("pruned").anew.low > 0
+    with pytest.raises(ValueError, match="no answers of imitations of pruned, longer"):
+        audit_answers(*three, shadows=mialib.Shadows.from_answers({"original": theirs["original"]}, member))
+
+
+def test_shadows_of_another_kind_are_named(three):
+    with pytest.raises(ValueError, match="shadows is a .*; it must be mialib.Shadows"):
+        audit_answers(*three, shadows=[1])
+    with pytest.raises(ValueError, match="their inputs are not given; call mialib.audit"):
+        audit_answers(*three, shadows=mialib.Shadows(print))

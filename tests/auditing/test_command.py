@@ -35,11 +35,31 @@ def test_saved_answers_are_audited(saved, tmp_path, capsys):
         ("auc_increase > 0.02", 3, "mialib: auc rises by more than 0.02: pruned +"),
         ("tpr_at_0.001_increase > 0.02", 4, "cannot be told"),
         ("auc > 0.02", 2, "mialib: the gate is 'auc > 0.02'; it must be"),
+        ("auc_increase over longer > 0.02", 3, "mialib: auc rises over longer by more than 0.02: pruned +"),
+        ("auc_increase over loner > 0.02", 2, "mialib: than names 'loner', did you mean 'longer'"),
+        ("auc_increase over control > 0.02", 2, "none is given for pruned, longer"),
     ],
 )
 def test_the_gate_is_the_exit_status(saved, capsys, gate, status, said):
     assert cli.main(["audit-answers", saved, "--gate", gate]) == status
     assert said in capsys.readouterr().err
+
+
+def test_controls_of_their_own_and_a_gate_over_them(saved, tmp_path, capsys):
+    files = ["--html", str(tmp_path / "a.html"), "--json", str(tmp_path / "a.json")]
+    gate = "auc_increase over control > 0.6"
+    assert cli.main(["audit-answers", saved, "--control", "pruned=longer", "--gate", gate, *files]) == 0
+    assert "gate passed: no rise of auc over control above 0.6" in capsys.readouterr().out
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["gate"]["outcome"] == "passed" and content["networks"]["pruned"]["control"] == "longer"
+    assert "<b>gate passed</b>" in (tmp_path / "a.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["audit", "audit-answers"])
+def test_the_schema_is_printed(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--schema"])
+    assert not ended.value.code and json.loads(capsys.readouterr().out)["title"]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +93,15 @@ def test_networks_are_audited_as_they_are_written_down(tmp_path, capsys, monkeyp
     )
     assert cli.main(["audit", "audit.yaml"]) == 0
     assert "halved" in capsys.readouterr().out and (tmp_path / "audit.html").exists()
+    gate = ["--gate", "auc_increase over control > 0.9"]
+    assert cli.main(["audit", "audit.yaml", *gate]) == 2
+    assert "none is given for halved" in capsys.readouterr().err
+    with (tmp_path / "audit.yaml").open("a") as file:
+        file.write('control: {halved: {factory: "mine_of_the_audit:network", weights: original.pt}}\n')
+    assert cli.main(["audit", "audit.yaml", *gate, "--json", "a.json"]) == 0
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["networks"]["halved"]["control"] == "control of halved"
+    assert content["gate"]["condition"] == gate[1]
     (tmp_path / "audit.yaml").write_text("networks: {a: a.onnx}\n")
     assert cli.main(["audit", "audit.yaml"]) == 2
     assert "audit.yaml: members is missing" in capsys.readouterr().err

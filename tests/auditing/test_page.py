@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mialib.auditing import audit_answers, page
+from mialib.auditing import LeaksMore, audit_answers, page
 
 
 class Balanced(HTMLParser):
@@ -52,3 +52,16 @@ def test_it_says_what_the_report_says_and_names_are_escaped(text):
 def test_dark_mode_phones_and_print_are_thought_of(text):
     for need in ("prefers-color-scheme: dark", "@media print", "width=device-width", "overflow-x: auto"):
         assert need in text
+
+
+@pytest.mark.parametrize(
+    ("gate", "outcome"), [("auc_increase > 0.9", "gate passed"), ("auc_increase > 0.02", "gate failed")]
+)
+def test_a_gate_stands_in_it_if_there_was_one(three, tmp_path, gate, outcome):
+    report = audit_answers(*three)
+    report.to_html(tmp_path / "a.html", gate=gate)
+    text = (tmp_path / "a.html").read_text()
+    assert f"<b>{outcome}</b>" in text and f"<code>{gate.replace('>', '&gt;')}</code>" in text
+    with pytest.raises(LeaksMore):
+        report.check()
+    assert "<b>gate" not in page.of(report)  # nothing is left of it

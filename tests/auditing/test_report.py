@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mialib.auditing import CannotTell, Finding, LeaksMore, audit_answers, report
+from mialib.auditing import CannotTell, Finding, LeaksMore, Shadows, audit_answers, report
 from mialib.measures import metrics
+from tests.auditing.conftest import made
 
 
 @pytest.fixture(scope="module")
@@ -15,9 +16,11 @@ def found(three):
 
 
 def test_it_says_the_verdict_first(found):
-    lines = str(found).splitlines()
-    assert lines[0].startswith("pruned leaks more than original: ")
-    assert lines[1].startswith("Against longer, changed as long but not compressed, pruned leaks more too")
+    assert found.sentences[0].startswith("pruned leaks more than original: ")
+    assert found.sentences[1].startswith(
+        "Against longer, changed as long but not compressed, pruned leaks more too"
+    )
+    assert " ".join(str(found).split()).startswith(" ".join(found.sentences))
     assert "verdict" in str(found) and found._repr_html_().startswith('<div class="mialib"><h1>')
 
 
@@ -72,6 +75,57 @@ def test_the_gate(found, three):
         small.check(max_increase=0.0)
 
 
+def test_a_gates_outcome_does_not_raise(found):
+    assert found.outcome("auc_increase > 0.6") == (
+        "auc_increase > 0.6",
+        "passed",
+        "no rise of auc above 0.6",
+        [],
+    )
+    failed = found.outcome("auc_increase over control > 0.02")
+    assert failed.outcome == "failed" and failed.networks == ["pruned"]
+    assert found.outcome("tpr_at_0.001_increase > 0").outcome == "cannot tell"
+    with pytest.raises(LeaksMore, match="rises over control by more than 0.02: pruned"):
+        found.check(than="control")
+    with pytest.raises(ValueError, match="than names 'loner', did you mean 'longer'"):
+        found.outcome("auc_increase over loner > 0.02")
+
+
+def test_each_network_may_have_its_own_control(three):
+    """purified leaks as much as its control, which was changed for longer than that of pruned."""
+    answers, labels, member = three
+    four = answers | {"longest": made(2.0, noise=5)[0], "purified": made(2.0, noise=6)[0]}
+    one = audit_answers(four, labels, member, control={"pruned": "longer", "purified": "longest"})
+    assert one.compared == ["pruned", "purified"] and one.control_of("purified") == "longest"
+    against = [text for text in one.sentences if text.startswith("Against")]
+    assert "longer" in against[0] and "pruned leaks more too" in against[0]
+    assert "longest" in against[1] and "leaks more too" not in against[1]
+    cells = one.table["AUC minus that of its control"]
+    assert cells["pruned"].endswith("] (longer)") and cells["purified"].endswith("] (longest)")
+    assert cells["original"] == cells["longer"] == ""
+    assert one.outcome("auc_increase over control > 0.1").networks == ["pruned"]
+    assert one.outcome("auc_increase > 0.1").networks == ["pruned", "purified"]
+    assert not any("No control was given" in text for text in one.sentences)
+
+
+def test_networks_without_a_control_are_named(three):
+    answers, *rest = three
+    more = answers | {"int8": answers["original"] + 0.1}
+    one = audit_answers(more, *rest, control={"pruned": "longer"})
+    assert one.sentences[-1].startswith("No control was given for int8. Where a network was trained further")
+
+
+def test_a_control_for_each_that_is_one_for_all_says_the_same(three):
+    plain = audit_answers(*three, control="longer")
+    each = audit_answers(*three, control={"pruned": "longer"})
+    assert each.sentences == plain.sentences and each.compared == plain.compared
+
+
+def test_answers_alone_have_no_gallery(found):
+    with pytest.raises(ValueError, match="only answers were given"):
+        found.gallery("pruned")
+
+
 def test_what_is_refused_has_no_verdict(found):
     refused = report.Report(
         found.networks, "original", None, [Finding("refused", "overlap", "The sets overlap.")], [], 0.02, []
@@ -84,13 +138,14 @@ def test_what_is_refused_has_no_verdict(found):
 
 def test_one_network_that_does_not_work_leaves_the_others_their_verdict(found):
     broken = [Finding("refused", "accuracy", "longer is at chance.", "longer")]
-    one = report.Report(found.networks, "original", None, broken, [], 0.02, [])
+    one = report.Report(found.networks, "original", None, broken, [], 0.02, found.attacked)
     assert one.verdict("pruned") == "leaks more" and one.verdict("longer") == "cannot tell"
     assert "No verdict on longer: longer is at chance." in one.sentences and one.refused == ""
     with pytest.raises(CannotTell, match="longer is at chance"):
         one.check(max_increase=0.9)
     assert (
-        report.Report(found.networks, "longer", None, broken, [], 0.02, []).refused == "longer is at chance."
+        report.Report(found.networks, "longer", None, broken, [], 0.02, found.attacked).refused
+        == "longer is at chance."
     )
 
 
@@ -101,4 +156,64 @@ def test_json_holds_every_number_of_the_table(found, tmp_path):
     assert one["auc"]["value"] == found.networks["pruned"].judged.auc.value
     assert one["minus"]["original"]["auc"]["low"] == found.difference("pruned").auc.low
     assert one["tpr"]["0.001"]["value"] is None and one["columns"] == {"sparsity": "70 %"}
-    assert content["schema"] == report.SCHEMA and content["verdict"] == found.sentences
+    assert content["verdict"] == found.sentences
+
+
+# With imitations
+
+
+@pytest.fixture(scope="module")
+def with_imitations(three, halves):
+    member, theirs = halves
+    return audit_answers(*three, control="longer", shadows=Shadows.from_answers(theirs, member))
+
+
+def test_it_says_what_to_expect_of_networks_trained_anew(with_imitations):
+    said = with_imitations.sentences
+    assert any(
+        one.startswith(
+            "Trained anew by the same recipe, pruned is to be expected to leak more than original (+0."
+        )
+        for one in said
+    )
+    assert any("4 imitations of each" in one for one in said)
+    table = with_imitations.table
+    assert table.loc["pruned", "AUC minus that of original, trained anew"].startswith("+0.")
+    assert table.loc["original", "AUC minus that of original, trained anew"] == ""
+    assert table.loc["pruned", "AUC minus that of longer, trained anew"].startswith("+0.")
+
+
+def test_without_imitations_nothing_is_said_of_new_networks(found):
+    assert not any("trained anew" in one for one in (*found.sentences, *found.table.columns))
+
+
+def test_who_holds_both_is_told_of_where_it_helps(with_imitations):
+    more = with_imitations.more_by_both("pruned")
+    assert more.low > 0  # the pruned network gives away what the original hides
+    (said,) = (
+        one
+        for one in with_imitations.sentences
+        if one.startswith("An attacker who holds both original and pruned")
+    )
+    assert f"{more.value:+.3f}" in said
+    table = with_imitations.table
+    assert (
+        table.loc["original", "AUC, holding original too"]
+        == ""
+        != table.loc["pruned", "AUC, holding original too"]
+    )
+    assert float(table.loc["pruned", "epsilon at least, by members"]) > 0 and "AUC on canaries" not in table
+
+
+def test_one_network_has_no_second(three):
+    answers, *rest = three
+    assert not any("holding" in one for one in audit_answers({"a": answers["pruned"]}, *rest).table.columns)
+
+
+def test_the_brief_verdict_has_a_sentence_for_each_compared_network(found, three):
+    (said,) = found.brief
+    assert (
+        said.startswith("**pruned** leaks more than original (+0.")
+        and "; it leaks more than longer (+0." in said
+    )
+    assert audit_answers(*three, accuracy=1.0).brief[0].startswith("No verdict: ")

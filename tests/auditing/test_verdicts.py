@@ -42,3 +42,35 @@ def test_a_rise_that_does_not_matter_is_said_not_to():
     leaks = Estimate(0.709), Estimate(0.7)
     assert "less than 0.02, which was said not to matter" in verdicts.sentence("a", "b", leaks, found, 0.02)
     assert "matter" not in verdicts.sentence("a", "b", leaks, found, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.01, 0.5, "pruned is to be expected to leak more than original"),
+        (-0.5, -0.01, "pruned is to be expected to leak less than original"),
+        (-0.01, 0.01, "pruned is to be expected to leak nothing more that matters than original"),
+        (-0.3, 0.3, "Whether pruned would leak more than original, were both trained anew, is not decided"),
+    ],
+)
+def test_networks_trained_anew(low, high, said):
+    sentence = verdicts.anew("pruned", "original", Estimate((low + high) / 2, low, high), 8, 0.02)
+    assert said in sentence and sentence.endswith("8 imitations of each).")
+
+
+def test_it_is_said_which_networks_lack_a_control():
+    assert verdicts.without_control([]).startswith("No control was given: a network changed as long")
+    assert verdicts.without_control(["int8"]).startswith(
+        "No control was given for int8. Where a network was trained further"
+    )
+
+
+def test_one_sentence_for_each_network():
+    apart = {"original": Estimate(0.1, 0.05, 0.15), "longer": Estimate(0.0, -0.1, 0.1)}
+    assert verdicts.brief("pruned", apart, 0.02) == (
+        "**pruned** leaks more than original (+0.100 [+0.050, +0.150]); it perhaps leaks more than longer (+0.000 [-0.100, +0.100])."
+    )
+    less = {"original": Estimate(-0.1, -0.15, -0.05), "longer": Estimate(0.0, -0.01, 0.01)}
+    assert "leaks less than original" in verdicts.brief(
+        "a", less, 0.02
+    ) and "no more than longer" in verdicts.brief("a", less, 0.02)

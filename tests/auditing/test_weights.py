@@ -129,3 +129,15 @@ def test_files_that_hold_no_weights(net, tmp_path):
 def test_keys_must_be_names(net):
     with pytest.raises(ValueError, match="have the key 1"):
         weights.load(net, {1: torch.zeros(1)}, "pruned")
+
+
+def test_a_missing_file_is_told_with_the_name_that_is_nearest(tmp_path):
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "original.pt").touch()
+    for path, said in (
+        ("nets/orignal.pt", r"orignal.pt, did you mean 'original.pt'\?;"),
+        ("nets/x", "x; a path"),
+        ("net/original.pt", r"\(there is no folder .*net, did you mean 'nets'\?\);"),
+    ):
+        with pytest.raises(ValueError, match=f"pruned: no file or folder .*{said}"):
+            weights.located(tmp_path / path, "pruned")

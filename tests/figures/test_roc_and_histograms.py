@@ -53,7 +53,7 @@ def test_divergence_shows_shares_and_means():
     )
     members, others = (item.get_paths()[0].vertices[:, 1].max() for item in figure.axes[0].collections)
     assert (members, others) == (1.0, 0.5)  # both members in the last tenth
-    assert figure.axes[0].get_title() == "original\nmean: members 0.950,\nnon-members 0.250"
+    assert figure.axes[0].get_title() == "original\nmean: members 0.95,\nnon-members 0.25"
     assert legend(figure) == ["members", "non-members"]
     with pytest.raises(ValueError, match="kind is 'violin'"):
         figures.divergence(member, {"a": np.ones(4)}, kind="violin")

@@ -140,3 +140,14 @@ def test_save_all_names_each_picture(tmp_path):
     figures.save_all({}, tmp_path / "none")
     assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["roc.png", "sweep.png"]
     assert [file.name for file in tmp_path.iterdir()] == ["figures"]
+
+
+def test_what_panels_share_is_written_once():
+    _, panels = style.panels(5, 1.0, most=2, sharex=True, sharey=True)
+    style.outer(panels, "AUC", "gap", most=2)
+    assert [axes.get_ylabel() for axes in panels] == ["AUC", "", "AUC", "", "AUC"]
+    assert [axes.get_xlabel() for axes in panels] == ["", "", "", "gap", "gap"]  # nothing is below these two
+    for axes in panels:
+        axes.set_xlabel("its own")
+    style.outer(panels, most=2)
+    assert {axes.get_xlabel() for axes in panels} == {"its own"}

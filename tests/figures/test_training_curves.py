@@ -68,7 +68,10 @@ def test_convergence_draws_the_mean_over_models_on_a_log_axis():
     figure = figures.convergence(residuals(), goal=0.1)
     axes = figure.axes[0]
     assert axes.get_yscale() == "log" != axes.get_xscale()
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("iteration of ADMM", "||W - Z|| / ||W||")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (
+        "iteration of ADMM",
+        "residual, relative to the weights",
+    )
     assert legend(figure) == ["conv1", "fc", "all", "goal"]
     x, y = line(axes, "conv1").get_data()
     assert list(x) == list(range(1, 11))

@@ -292,3 +292,35 @@ def test_mistakes_are_named():
 def test_a_claim_stays_as_it_was_fixed():
     with pytest.raises(FrozenInstanceError):
         NUMBER.tolerance = 0.2
+
+
+def test_stated_claims_by_hand():
+    found = claims.stated("""
+        falls | 1. attack accuracy falls | abstract | full precision > 2 bits
+        cheap | utility: less than 2 points | ours | 8 bits - control > -0.02 | stable
+
+        points | by 14 points | abstract: -14 | 0.14 +- 0.03
+    """)
+    assert found == {
+        "falls": Claim("1. attack accuracy falls", "abstract", "full precision > 2 bits"),
+        "cheap": Claim(
+            "utility: less than 2 points", "ours", "8 bits - control > -0.02", boundary=-0.02, stable=True
+        ),
+        "points": Claim("by 14 points", "abstract: -14", 0.14, tolerance=0.03),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("key | claim | A > B", "has 3 parts; it must be 'key . claim . source . claimed'"),
+        ("key | claim | source | A > B | stabel", "has 5 parts"),
+        ("key | claim | source | falls", "claim 'key' claims 'falls'; it must be an ordering"),
+        ("key | claim | source | 0.14", "or a number with its tolerance, '0.14 .- 0.03'"),
+        ("key | a | b | A > B\nkey | a | b | A > B", "the key 'key' names two claims"),
+        ("key | a | b | 0.14 +- 0", "needs a tolerance > 0"),
+    ],
+)
+def test_stated_refuses_what_it_cannot_read(line, message):
+    with pytest.raises(ValueError, match=message):
+        claims.stated(line)

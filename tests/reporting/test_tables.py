@@ -10,7 +10,7 @@ from scipy import stats
 from mialib import reporting, study
 from mialib.asking import Views
 from mialib.attacks import threshold
-from mialib.data import Dataset, Splits
+from mialib.data import Dataset, Splits, splits
 from mialib.measures import Estimate
 from mialib.reporting import tables
 from mialib.study import Study
@@ -342,3 +342,12 @@ def _noted():
     study.note(a, "test_accuracy", [0.5, 0.7])
     study.note(b, "test_accuracy", [0.5, math.nan])
     return study, (a, b)
+
+
+def test_sizes_of_a_split_by_hand():
+    split = splits.target_shadow(100, 1, 2, seed=0, n_train=20)
+    table = tables.sizes(split, ["target", "shadow"])
+    assert table.to_dict("index") == {
+        name: {"members": 20, "test examples": 20, "reserve": count["reserve"]}
+        for name, count in zip(("target", "shadow"), split.counts(), strict=False)
+    }

@@ -12,28 +12,81 @@ from mialib.study import across
 
 @pytest.fixture
 def four(made):
-    """Arms of test accuracy 0.7, 0.71, 0.72 and 0.9, mean over two targets."""
+    """Arms of test and reserve accuracy 0.7, 0.71, 0.72 and 0.9, mean over two targets."""
     arms = [made.made(key) for key in "abcd"]
     for arm, value in zip(arms, (0.70, 0.71, 0.72, 0.90), strict=True):
         made.note(arm, "test_accuracy", [value - 0.1, value + 0.1])
+        made.note(arm, "reserve_accuracy", [value - 0.1, value + 0.1])
         made.note(arm, "generalization_gap", [0.1, 0.3])
     return arms
 
 
-def test_the_rival_leaks_least_of_those_that_are_as_accurate(made, four):
+def leaks(arms, *means):
+    """Of each arm two attacks on two targets: the better one finds the mean, hardly varying."""
+    values = [np.array([mean - 0.001, mean + 0.001]) for mean in means]
+    return {arm: [one - 0.3, one * [1, 1.0001]] for arm, one in zip(arms, values, strict=True)}
+
+
+def against(made, arms, *means, slack=0.05):
+    return across.at_equal_accuracy(made, arms[0], arms[1:], leaks(arms, *means), slack)
+
+
+def test_every_rival_as_accurate_must_leak_more(made, four):
+    found = against(made, four, 0.6, 0.8, 0.7, 0.9)
+    assert found.settled and found.closest is four[2] and found.difference.low > 0
+    assert found.apart == pytest.approx(0.02)
+    assert found.difference.value == pytest.approx(0.1, abs=1e-3)
+    found = against(made, four, 0.75, 0.8, 0.7, 0.9)
+    assert found.settled and found.difference.value == pytest.approx(-0.05, abs=1e-3)
+    assert found.difference.high < 0
+
+
+def test_a_rival_that_is_more_accurate_and_leaks_less_has_won(made, four):
+    """With the only ones as accurate, which leak more, the arm would stand as the better one."""
+    found = against(made, four, 0.75, 0.8, 0.8, 0.6)
+    assert found.settled and found.closest is four[3] and found.difference.high < 0
+    alone = against(made, [four[0], four[3]], 0.75, 0.6)
+    assert alone.settled and alone.difference.high < 0
+
+
+def test_an_arm_that_is_more_accurate_and_leaks_less_has_won(made, four):
     a, b, c, d = four
-    leak = {b: np.array([0.8, 0.9]), c: np.array([0.9, 0.9]), d: np.array([0.5, 0.5])}
-    assert across.rival(made, a, [b, c, d], leak, slack=0.05) is b
-    assert across.rival(made, d, [b, c], leak, slack=0.05) is None
-    assert across.near(made, a, [b, c, d], slack=0.05) == [b, c] and across.near(made, d, [b, c], 0.05) == []
+    found = against(made, [d, a, b, c], 0.6, 0.5, 0.7, 0.5)  # one beaten on both sides is enough
+    assert found.settled and found.difference.low > 0
+    assert found.difference.value == pytest.approx(0.1, abs=1e-3)
+
+
+def test_another_choice_settles_nothing(made, four):
+    a, d = four[0], four[3]
+    assert not against(made, [a, d], 0.6, 0.8).settled  # more accurate, leaks more
+    assert not against(made, [d, a], 0.8, 0.6).settled  # less accurate, leaks less
+
+
+def test_between_two_rivals_an_arm_must_beat_both(made):
+    low, middle, high = arms = [made.made(key) for key in ("low", "middle", "high")]
+    for arm, value in zip(arms, (0.5, 0.7, 0.9), strict=True):
+        made.note(arm, "reserve_accuracy", [value, value])
+    for worse, better, settled, won in (
+        (0.8, 0.9, True, True),
+        (0.6, 0.9, False, None),  # two other choices
+        (0.8, 0.6, True, False),
+    ):
+        found = against(made, [middle, low, high], 0.7, worse, better)
+        assert found.settled is settled
+        assert won is None or (found.difference.value > 0) is won
 
 
 def test_the_slack_itself_is_near_enough(made):
     arms = [made.made(key) for key in "ab"]
-    for arm, value in zip(arms, (0.5, 0.75), strict=True):
-        made.note(arm, "test_accuracy", [value, value])
-    assert across.near(made, arms[0], arms[1:], slack=0.25) == arms[1:]
-    assert across.near(made, arms[0], arms[1:], slack=0.2499) == []
+    for arm, value in zip(arms, (0.75, 0.5), strict=True):
+        made.note(arm, "reserve_accuracy", [value, value])
+    assert against(made, arms, 0.7, 0.6, slack=0.25).settled
+    assert not against(made, arms, 0.7, 0.6, slack=0.2499).settled
+
+
+def test_rivals_are_needed(made, four):
+    with pytest.raises(ValueError, match="rivals is empty; 'a' needs at least one"):
+        against(made, four[:1], 0.7)
 
 
 @pytest.mark.filterwarnings("error")

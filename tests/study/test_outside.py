@@ -49,3 +49,35 @@ def test_what_does_not_fit_is_refused(saved):
         outside.of_answers({}, labels, member)
     with pytest.raises(ValueError, match="same 60 examples, found .*'b'"):
         outside.of_answers(answers | {"b": answers["b"][:-1]}, labels, member)
+
+
+def test_imitations_stand_beside_the_network(saved):
+    _, labels, member = saved
+    generator = torch.Generator().manual_seed(1)
+    answers = {
+        name: torch.randn(5, 60, 3, generator=generator).double().log_softmax(2) for name in ("a", "b")
+    }
+    half = torch.rand(2, 60, generator=generator).argsort(1) < 30
+    everyone = torch.cat([member[None], half[:1], ~half[:1], half[1:], ~half[1:]])
+    study = outside.of_imitated(answers, labels, everyone, beside="a")
+    assert list(study.arms) == ["a", "b", outside.both_key("b", "a")] and len(study) == 5
+    index = study.roles.index[0]
+    for number, target in enumerate(study.arms["b"].targets()):
+        assert torch.equal(target.log_posteriors[0], answers["b"][number][index])
+    assert torch.equal(study.arms["b"].shadows().log_posteriors, answers["b"][:, index])
+    assert study.arms["b, with a"].answers.versions == 1
+    with pytest.raises(ValueError, match=r"\(5, 'n', 'c'\).*same 60 examples.*\(4, 60, 3\)"):
+        outside.of_imitated({"a": answers["a"][:4]}, labels, everyone)
+
+
+def test_canaries_have_targets_of_their_own(saved):
+    _, labels, _ = saved
+    generator = torch.Generator().manual_seed(1)
+    answers = torch.randn(6, 60, 3, generator=generator).double().log_softmax(2)
+    coins = torch.rand(3, 60, generator=generator) < 0.5
+    member = torch.stack([side for coin in coins for side in (coin, ~coin)])
+    study = outside.of_canaries({"a": answers}, labels, member)
+    assert study.roles.targets == [0, 2, 4] and study.roles.teachers[0] == [2, 3, 4, 5]
+    index = study.roles.index[0]
+    assert torch.equal(study.member, member[[0, 2, 4]][:, index])
+    assert torch.equal(study.arms["a"].targets()[1].log_posteriors[0], answers[2][index])

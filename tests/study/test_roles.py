@@ -170,3 +170,46 @@ def test_canaries_are_never_public(planted):
         roles.one_of_each_pair(data, split, 2, 0, ~chosen),
     ):
         assert torch.equal(found.public(1)[0], split.reserve[0].nonzero()[:, 0])
+
+
+# One's own network and imitations of it
+
+
+def mirrored(k, n=120):
+    """Bool (1 + k, n): one's own members, then pairs of random halves."""
+    generator = torch.Generator().manual_seed(0)
+    own, *halves = (torch.rand(n, generator=generator).argsort() < n // 2 for _ in range(1 + k // 2))
+    return torch.stack([own, *(side for half in halves for side in (half, ~half))])
+
+
+def test_imitations_teach_about_the_network_and_about_each_other_without_their_mirror(toy):
+    member = mirrored(6)
+    split = Splits(member, ~member, torch.zeros_like(member), torch.arange(7))
+    made = roles.own_then_halves(toy, split, 7, 3)
+    assert made.targets == list(range(7)) and made.same_candidates
+    assert made.teachers[0] == [1, 2, 3, 4, 5, 6]
+    assert made.teachers[1:3] == [[3, 4, 5, 6], [3, 4, 5, 6]] and made.teachers[5] == [1, 2, 3, 4]
+    assert torch.equal(made.member, member.gather(1, made.index)) and torch.equal(made.truth, made.member)
+    for rows in made.teachers:  # how many have a candidate says nothing about the target
+        assert bool((made.member[rows].sum(0) == len(rows) // 2).all())
+
+
+def test_the_order_of_candidates_does_not_depend_on_who_is_ones_own_member(toy):
+    member = mirrored(4)
+    other = torch.cat([~member[:1], member[1:]])
+    splits_ = (Splits(one, ~one, torch.zeros_like(one), torch.arange(5)) for one in (member, other))
+    before, after = (roles.own_then_halves(toy, one, 5, 3) for one in splits_)
+    assert torch.equal(before.index, after.index) and before.teachers == after.teachers
+
+
+def test_too_few_imitations_are_named(toy):
+    member = mirrored(4)
+    split = Splits(member, ~member, torch.zeros_like(member), torch.arange(5))
+    with pytest.raises(ValueError, match="2 imitations or more.*found 2 models and 1 targets"):
+        roles.own_then_halves(toy, split[:2], 1, 0)
+    with pytest.raises(ValueError, match="1 to 5 targets, found 5 models and 6 targets"):
+        roles.own_then_halves(toy, split, 6, 0)
+    member[2] = True
+    split = Splits(member, ~member, torch.zeros_like(member), torch.arange(5))
+    with pytest.raises(ValueError, match="a model has learned all candidates or none"):
+        roles.own_then_halves(toy, split, 5, 0)

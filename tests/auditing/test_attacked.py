@@ -1,0 +1,70 @@
+"""Attackers who know half, and attackers who imitate."""
+
+import numpy as np
+import torch
+
+from mialib.auditing import attacked
+from mialib.auditing.imitating import Imitations, Planted
+from mialib.measures import metrics
+from tests.auditing.test_judging import imitated
+
+
+def test_who_knows_half_may_hold_two_networks(three):
+    answers, labels, member = three
+    answers = {name: torch.from_numpy(one).log_softmax(1) for name, one in answers.items()}
+    found = attacked.by_half(answers, torch.from_numpy(labels), torch.from_numpy(member), "original")
+    assert list(found.alone) == ["original", "pruned", "longer"] and list(found.together) == [
+        "pruned",
+        "longer",
+    ]
+    # the pruned network gives much away, the original little: both together no less than the pruned one
+    assert found.together["pruned"].auc.value >= found.alone["pruned"].auc.value - 0.01
+    assert np.array_equal(found.together["pruned"].example, found.alone["original"].example)
+    assert found.imitations == 0 and found.canaries == {} and found.assumed == (attacked.BY_HALF,)
+
+
+def test_two_networks_that_each_hide_half_are_stronger_together():
+    """Each knows other members: who holds both finds more than who holds one."""
+    rng = np.random.default_rng(0)
+    labels, member = rng.integers(0, 4, 1200), np.arange(1200) < 600
+    right = np.eye(4)[labels]
+    noisy = [right * (1 + 1.2 * member[:, None]) + rng.normal(size=(1200, 4)) for _ in range(2)]
+    answers = {name: torch.from_numpy(one).log_softmax(1) for name, one in zip("ab", noisy, strict=True)}
+    found = attacked.by_half(answers, torch.from_numpy(labels), torch.from_numpy(member), "a")
+    more = metrics.paired_difference(
+        found.alone["a"].member, found.together["b"].margin, found.alone["a"].margin, "auc"
+    )
+    assert found.together["b"].attack == "pair_of_all" and more.low > 0
+
+
+def test_imitators_are_scored_on_the_candidates_and_told_in_the_users_rows():
+    answers, labels, member = imitated(1.0, n=200)
+    # the users' examples: fifty that are no candidates come first
+    filler = torch.zeros(50, 4).double().log_softmax(1)
+    everyone = {"a": torch.cat([filler, answers[0]]), "b": torch.cat([filler, answers[0]])}
+    of_all = torch.cat([torch.zeros(50, dtype=torch.long), labels])
+    learned = torch.cat([torch.ones(50, dtype=torch.bool), member[0]])
+    planted = Planted({"a": answers[1:, :40], "b": answers[1:, :40]}, labels[:40], member[1:, :40])
+    imitations = Imitations(
+        torch.arange(50, 250),
+        {"a": answers[1:], "b": answers[1:]},
+        member[1:],
+        torch.full((8,), 150),
+        known=50,
+        planted=planted,
+    )
+    found = attacked.by_imitations(everyone, of_all, learned, "a", imitations)
+    one = found.alone["b"]
+    assert sorted(one.example.tolist()) == list(range(50, 250)) and one.auc.value > 0.9
+    assert np.array_equal(one.label, of_all.numpy()[one.example])
+    assert np.array_equal(one.member, learned.numpy()[one.example])
+    assert found.imitations == 8 and "8 imitations" in found.assumed[0] and "50 members" in found.assumed[1]
+    assert found.canaries["a"].canaries == 40 and found.together["b"].auc.value >= one.auc.value - 0.02
+
+
+def test_few_imitations_will_do():
+    """Four: the pair of each target's own distributions needs more, and is left out."""
+    answers, labels, member = imitated(1.0, s=4, n=200)
+    imitations = Imitations(torch.arange(200), {"a": answers[1:]}, member[1:], torch.full((4,), 100))
+    found = attacked.by_imitations({"a": answers[0]}, labels, member[0], "a", imitations)
+    assert found.alone["a"].auc.value > 0.8 and found.together == {} and len(found.assumed) == 1
