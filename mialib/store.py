@@ -342,9 +342,8 @@ def _entries(folder: Path) -> list[Entry]:
             if (name := _FILE.fullmatch(one.name)) is None:
                 continue
             with suppress(FileNotFoundError):
-                if one.is_file():
-                    kinds = files.setdefault((name["key"], name["corrupt"] is not None), {})
-                    kinds[name["kind"]] = one.stat()
+                status = one.stat()
+                files.setdefault((name["key"], name["corrupt"] is not None), {})[name["kind"]] = status
     return [_entry(key, corrupt, files[key, corrupt]) for key, corrupt in sorted(files)]
 
 

@@ -346,7 +346,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_and_all(capsys):
     said = capsys.readouterr().err
     assert (
         "unknown command 'paln', did you mean 'plan'? There are run, plan, list, init, overview, audit, "
-        "audit-answers, site, faces" in said
+        "audit-answers, site, cache, faces" in said
     )
 
 
