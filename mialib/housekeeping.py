@@ -143,7 +143,7 @@ def _of_runs_alone(choice: Choice, known: Collection[uses.Note], runs: Sequence[
     others = {key for one in known if (one.notebook, one.run) not in names for key in one.used}
     shared = sum(one.key in theirs & others for one in choice.entries)
     if shared:
-        choice.remarks.append(f"{shared} entries stay that other runs use too")
+        choice.remarks.append(f"entries that stay because other runs use them too: {shared}")
     choice.entries = [one for one in choice.entries if one.key in theirs - others]
 
 
@@ -165,9 +165,13 @@ def _unused(choice: Choice, known: Collection[uses.Note], only: Sequence[Run]) -
     if without:
         choice.remarks.append(f"runs that do not count: {', '.join(without)}")
     if foreign:
-        choice.remarks.append(f"{foreign} runs of other folders or machines count as if they will run again")
+        choice.remarks.append(
+            f"runs of other folders or machines, which count as if they will run again: {foreign}"
+        )
     if never:
-        choice.remarks.append(f"{never} entries stay that no run has noted; --older-than finds them")
+        choice.remarks.append(
+            f"entries that stay because no run has noted them (--older-than finds them): {never}"
+        )
 
 
 def _is_needed(note: uses.Note, only: Sequence[Run]) -> bool:
@@ -233,9 +237,9 @@ def _clear(
     if not choice.entries or not (yes or _agreed()):
         return
     gone = cache.remove(choice.entries)
-    kept = len(choice.entries) - len(gone)
-    note = f"; {kept} stay, which were written or loaded meanwhile" if kept else ""
-    print(f"{len(gone)} entries are gone, {sized(sum(one.bytes for one in gone))}{note}")
+    print(f"removed {len(gone)} of {len(choice.entries)} entries, {sized(sum(one.bytes for one in gone))}")
+    if len(gone) < len(choice.entries):
+        print("the others were written or loaded meanwhile")
 
 
 def _agreed() -> bool:

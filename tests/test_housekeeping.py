@@ -128,7 +128,7 @@ def test_of_a_run_goes_what_no_other_run_uses(cache, files):
     assert housekeeping.of_runs(cache, [("small", "a")]) == {"aa1", "ab1"}
     choice = housekeeping.chosen(cache, runs=[("small", "a")])
     assert [one.key for one in choice.entries] == ["aa1"]
-    assert choice.remarks == ["1 entries stay that other runs use too"]
+    assert choice.remarks == ["entries that stay because other runs use them too: 1"]
     assert keys(cache, runs=[("small", "a"), ("small", "b")]) == {"aa1", "ab1", "ac1"}
     assert keys(cache, runs=[("small", "a")], older_than=4 * DAY) == set()
 
@@ -142,8 +142,8 @@ def test_unused_is_what_runs_used_once_and_no_run_needs_now(cache, files):
     choice = housekeeping.chosen(cache, unused=True, now=NOW)
     assert {one.key for one in choice.entries} == {"ab1", "ac1"}
     assert choice.remarks == [
-        "1 runs of other folders or machines count as if they will run again",
-        "1 entries stay that no run has noted; --older-than finds them",
+        "runs of other folders or machines, which count as if they will run again: 1",
+        "entries that stay because no run has noted them (--older-than finds them): 1",
     ]
     cache.get("ab1")  # as a run that is under way, or was stopped, would
     assert keys(cache, unused=True) == {"ac1"}

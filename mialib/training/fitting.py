@@ -124,7 +124,7 @@ def use_processes(n_jobs: int) -> None:
 
     Small networks gain nothing from threads, and threads that wait for a busy core slow them down tenfold. The
     processes end with this one, however it ends. To train elsewhere (Dask, a cluster), call
-    `joblib.parallel_config(backend=...)` afterwards.
+    `joblib.parallel_config(backend=...)` afterwards, with a backend that gives results as they finish; Ray's does not.
     """
     torch.set_num_threads(1)
     joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied())
