@@ -5,9 +5,9 @@ The rooms follow the data's way, in this order; a room imports only from those b
     data -> models -> training -> asking -> measures -> compression -> defenses -> attacks -> study -> reporting -> figures -> auditing
 
 The room `params` says what a notebook's parameters may be; `site` makes pages of what runs leave. Beside the rooms stand
-`places` (where files lie), `store`, `hashing` and `reach` (nothing is computed twice), `streams` (random numbers), `progress`,
-`running` (notebooks), `planning` (what a run would take: `counting` counts its work, `made_up` stands in for its results,
-`pace` measures how long it takes) and `cli`. A room is imported when it is first used; its `__init__.pyi` lists its public
+`places` (where files lie), `store`, `uses`, `hashing` and `reach` (nothing is computed twice), `streams` (random numbers),
+`progress`, `running` (notebooks), `planning` (what a run would take: `counting` counts its work, `made_up` stands in for its
+results, `pace` measures how long it takes), `housekeeping` (what the store holds, and what of it can go) and `cli`. A room is imported when it is first used; its `__init__.pyi` lists its public
 names.
 """
 
@@ -72,6 +72,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         *ROOMS,
         "places",
         "store",
+        "uses",
         "hashing",
         "reach",
         "streams",
@@ -81,6 +82,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pace",
         "counting",
         "planning",
+        "housekeeping",
         "cli",
     ),
     submod_attrs={"auditing": ["audit", "audit_answers", "Shadows"]},

@@ -1,4 +1,5 @@
-"""The command `mialib`: run notebooks with parameters, plan or list what can be run, audit networks, build data sets.
+"""The command `mialib`: run notebooks with parameters, plan or list what can be run, audit networks, build data sets, tidy
+the cache.
 
 `mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
 `outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
@@ -147,6 +148,12 @@ in Python, to save answers:
   labels (n,) and member (n,), 1 = was trained on; each network's logits or posteriors (n, classes)
   of s imitations of each network, if you have some: shadow_original, shadow_pruned (s, n, classes), and
   shadow_member (s, n), 1 = it has learned the example""",
+    "cache": """\
+  mialib cache size                                          what the cache holds, by kind and last use
+  mialib cache list --run params/yuan2022_pruning/digits.yaml
+                                                             what a run uses
+  mialib cache clear --older-than 30d                        not used for that long; asks first
+  mialib cache clear --unused --yes                          what no run in params/ needs""",
     "faces": """\
   mialib faces att att_faces.zip ~/data
   mialib faces lfw lfw-funneled.tgz ~/data""",
@@ -238,9 +245,44 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--schema", action=_Schema, nargs=0, dest=argparse.SUPPRESS, help="print the JSON's schema"
         )
+    _add_cache(add("cache", "say what the cache of trained networks holds, and remove what can go"))
     pages = add("site", "build a site of all executed notebooks, for a browser")
     pages.add_argument("folder", nargs="?", type=Path, help="gets the site (default: outputs/.site)")
     return parser
+
+
+def _add_cache(cache: argparse.ArgumentParser) -> None:
+    """The actions of `mialib cache`, and their options."""
+    actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("size", help="entries and bytes, by kind and by the time of the last use")
+    entries = actions.add_parser("list", help="a line for each entry, those last used first")
+    clear = actions.add_parser("clear", help="remove entries, after asking; all conditions must hold")
+    file = "params/<notebook>/<run>.yaml"
+    for one in (entries, clear):
+        one.add_argument("--run", nargs="+", type=Path, metavar=file, help="what these runs use")
+    entries.add_argument("--json", action="store_true", help="as JSON, with whole keys and exact numbers")
+    clear.add_argument(
+        "--older-than", type=_span, metavar="30d", help="last used that long ago: h, d, w or y"
+    )
+    clear.add_argument(
+        "--unused",
+        nargs="*",
+        type=Path,
+        metavar=file,
+        help="entries that no run in params/ needs, or none of these; what is not known to be needless stays",
+    )
+    clear.add_argument("--all", action="store_true", help="everything")
+    clear.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _span(text: str) -> float:
+    """Seconds of a span like 30d."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdwy])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no span; give a number and h, d, w or y, as 12h or 30d"
+        )
+    return float(found[1]) * {"h": 1, "d": 24, "w": 168, "y": 8766}[found[2]] * 3600
 
 
 def _found(path: Path) -> Path:
@@ -542,6 +584,16 @@ def _audited(report, condition, html: Path | None, json: Path | None) -> int:
     return gates.STATUSES[outcome.outcome]
 
 
+def _cache(action: str, **options) -> int:
+    from mialib import housekeeping
+
+    for name in ("run", "unused"):
+        if options.get(name) is not None:
+            options[name] = [(Path(os.path.abspath(path)).parent.name, path.stem) for path in options[name]]
+    housekeeping.ACTIONS[action](**options)
+    return 0
+
+
 def _site(folder: Path | None) -> int:
     from mialib import places, site
 
@@ -576,6 +628,7 @@ COMMANDS = {
     "audit": _audit,
     "audit-answers": _audit_answers,
     "site": _site,
+    "cache": _cache,
     "faces": _faces,
 }
 

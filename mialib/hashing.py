@@ -2,6 +2,18 @@
 
 `describe` turns values into JSON. `sources` hashes the code that `reach` finds; comments, layout, docstrings and
 annotations do not count. Of the libraries only torch's version counts; the others are taken to compute what they did.
+
+No key depends on the machine: not on its paths, names, processor, device, threads or number of processes, so a store that is
+copied or shared serves other machines. What makes a key another one:
+
+    what was asked for      examples, members, seed, architecture, recipe (its precision too: "bf16" is another training), hooks
+    code that is reached    see `reach`; a user's modules whole
+    torch                   its version up to the minor one
+    Python                  its minor version: syntax trees are written differently in 3.11, 3.12 and 3.13
+    answers as data         attack networks, decoders and defences are named after the very bits that they learn from. The
+                            bits come from networks that are asked anew; another processor, device or number of threads
+                            may give other last bits, and the attack is then trained again
+    weights without keys    of models made by hand, rounded or calibrated: their bits likewise
 """
 
 import ast

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from mialib import counting, params, progress
+from mialib import counting, housekeeping, params, progress
 from mialib.counting import Counted
 from mialib.params import machine
 
@@ -64,7 +64,7 @@ class Plan:
         text = table.to_string(
             index=False, na_rep="", formatters=whole | {"minutes": minutes.format}, justify="right"
         )
-        text += f"\n{_sized(self.bytes)} more in the cache"
+        text += f"\n{housekeeping.sized(self.bytes)} more in the cache"
         if self.elsewhere:
             text += (
                 "\ndevice is 'cuda', and PyTorch sees none here: the minutes are those of this machine's CPU"
@@ -126,11 +126,3 @@ def _on_this_machine(wanted: dict) -> dict:
 def _compiled(source: str, number: int):
     lines = [line for line in source.splitlines() if not line.startswith("%")]  # magics belong to a kernel
     return compile(ast.parse("\n".join(lines)), f"<cell {number}>", "exec")
-
-
-def _sized(count: int) -> str:
-    for unit in ("bytes", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

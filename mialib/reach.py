@@ -20,6 +20,7 @@ from typing import NamedTuple
 PACKAGE = __name__.partition(".")[0]
 WHOLE = "*"  # for a name: all of the module
 _LOOKS_UP = {"globals", "vars", "eval", "exec", "__import__"}
+_LIBRARY_FOLDERS = {"site-packages", "dist-packages"}  # also those of other environments that this one uses
 _LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 Definition = tuple[str, str]  # module, name
 
@@ -239,7 +240,8 @@ def _is_library(module: str) -> bool:
     if spec is None or spec.origin is None:  # or a folder of modules
         return False
     at = Path(spec.origin).resolve()
-    return spec.origin in ("built-in", "frozen") or any(at.is_relative_to(folder) for folder in _LIBRARIES)
+    installed = not _LIBRARY_FOLDERS.isdisjoint(at.parts) or any(map(at.is_relative_to, _LIBRARIES))
+    return spec.origin in ("built-in", "frozen") or installed
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 import mialib
-from mialib import REPO_ROOT, cli, reporting, running
+from mialib import REPO_ROOT, cli, reporting, running, uses
 from mialib.data import faces
 from mialib.reporting import files
 from mialib.store import Store
@@ -346,7 +346,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_and_all(capsys):
     said = capsys.readouterr().err
     assert (
         "unknown command 'paln', did you mean 'plan'? There are run, plan, list, init, overview, audit, "
-        "audit-answers, site, faces" in said
+        "audit-answers, site, cache, faces" in said
     )
 
 
@@ -638,3 +638,90 @@ def test_a_reader_who_has_seen_enough_of_the_list_sees_no_error():
     run.stdout.close()
     assert run.stderr.read() == ""
     assert run.wait() == 141
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """A store with two networks, one of which the run small/first used when it was last executed."""
+    cache = Store()
+    for key, kind in (("aa" * 20, "networks"), ("ab" * 20, "decoders")):
+        cache.put(key, {"w": torch.ones(100)}, {}, kind=kind, words=f"{kind}: made up")
+        monkeypatch.setattr("mialib.store._used", {cache.root: {"aa" * 20: None}})
+    uses.note("small", "first")
+    return cache
+
+
+FIRST = "params/small/first.yaml"  # it need not be there
+
+
+def test_the_cache_is_measured_and_listed(kept, capsys):
+    assert cli.main(["cache", "size"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(kept.root)
+    assert [(line[:24].strip(), line[24:].split()[0]) for line in lines[2:]] == [
+        ("decoders", "1"),
+        ("networks", "1"),
+        ("all", "2"),
+    ]
+    assert cli.main(["cache", "list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert cli.main(["cache", "list", "--json", "--run", FIRST]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert (one["key"], one["words"]) == ("aa" * 20, "networks: made up")
+
+
+@pytest.mark.parametrize("answer", ["n", "", "y"])
+def test_the_cache_is_cleared_after_asking(kept, capsys, monkeypatch, answer):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or answer)
+    assert cli.main(["cache", "clear", "--run", FIRST]) == 0
+    said = capsys.readouterr().out
+    assert asked == ["Remove them? [y/N] "] and f"To be removed from {kept.root}:" in said
+    assert kept.entries().keys() == {"ab" * 20} | ({"aa" * 20} if answer != "y" else set())
+    assert ("removed 1 of 1 entries" in said) == (answer == "y")
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (["--all"], set()),
+        (["--older-than", "1h"], {"aa" * 20, "ab" * 20}),
+        (["--older-than", "0h", "--run", FIRST], {"ab" * 20}),
+        (["--unused"], {"ab" * 20}),  # the run has no file in params/; what no run has noted stays
+        (["--unused", FIRST], {"aa" * 20, "ab" * 20}),
+    ],
+)
+def test_the_cache_is_cleared_without_asking(kept, options, left):
+    assert cli.main(["cache", "clear", *options, "--yes"]) == 0
+    assert kept.entries().keys() == left
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["clear", "--yes"], "found neither"),
+        (["clear", "--all", "--unused", "--yes"], "found both"),
+        (["clear", "--all"], "no terminal to ask at, so nothing was removed; give --yes"),
+        (
+            ["clear", "--run", "params/small/second.yaml", "--yes"],
+            "run small/second has no note in this store",
+        ),
+        (["list", "--run", "params/small/second.yaml"], "run small/second has no note in this store"),
+    ],
+)
+def test_what_the_cache_cannot_do_exits_with_2_and_removes_nothing(kept, capsys, monkeypatch, options, words):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert cli.main(["cache", *options]) == 2
+    assert words in capsys.readouterr().err and len(kept.entries()) == 2
+
+
+@pytest.mark.parametrize("text", ["30", "d", "-1d", "1 month", "1e3d"])
+def test_a_span_that_is_none_is_refused(kept, capsys, text):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["cache", "clear", f"--older-than={text}", "--yes"])
+    assert (
+        stop.value.code == 2
+        and f"{text!r} is no span; give a number and h, d, w or y" in capsys.readouterr().err
+    )
+    assert len(kept.entries()) == 2

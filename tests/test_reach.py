@@ -121,6 +121,15 @@ def test_a_users_module_counts_whole_and_what_it_imports_from_here_by_name(tmp_p
     assert sources(mine.net) != sources(other.net)
 
 
+def test_a_library_is_not_followed_whichever_environment_it_lies_in(tmp_path, monkeypatch):
+    installed = tmp_path / "another" / "lib" / "site-packages"
+    installed.mkdir(parents=True)
+    module(installed, monkeypatch, "their_library", "def twice(x):\n    return 2 * x\n")
+    text = "import their_library\n\n\ndef net():\n    return their_library.twice(3)\n"
+    mine = module(tmp_path, monkeypatch, "mine_with_a_library", text)
+    assert reach.reached(mine.net) == {("mine_with_a_library", reach.WHOLE)}
+
+
 def test_what_is_read_once_is_remembered(before):
     """A key costs some milliseconds, so that asking the cache is cheap."""
     hashes()

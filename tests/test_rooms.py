@@ -16,8 +16,16 @@ from mialib import REPO_ROOT, ROOMS
 PACKAGE = REPO_ROOT / "mialib"
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
 # what every room may use
-FILES_BESIDE = ("places", "store", "hashing", "reach", "streams", "progress")
-DOORS = ("running", "made_up", "pace", "counting", "planning", "cli")  # which may use every room
+FILES_BESIDE = ("places", "store", "uses", "hashing", "reach", "streams", "progress")
+DOORS = (
+    "running",
+    "made_up",
+    "pace",
+    "counting",
+    "planning",
+    "housekeeping",
+    "cli",
+)  # which may use every room
 FOUNDATIONS = {*FILES_BESIDE, "REPO_ROOT", "outputs_root", "environment", "version"}
 READERS = [path for folder in ("mialib", "tests") for path in sorted((REPO_ROOT / folder).rglob("*.py"))]
 

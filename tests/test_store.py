@@ -4,16 +4,19 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from mialib import store
+from mialib import REPO_ROOT, models, places, store, training
+from mialib.data import splits
 from mialib.store import Store
 
 BUSY = "import sys; print('ready', flush=True); sys.stdin.read()"
@@ -283,3 +286,176 @@ def test_entries_tell_what_was_written_and_written_again(cache):
         ("abc", 1),
         ("bcd", cache.entries()["bcd"]),
     }
+
+
+def test_an_entry_says_what_made_it_and_what_does_not_say_it_is_of_older_versions(cache):
+    cache.put("abc", TENSORS, RECORD, kind="networks", words='ü "quoted": ' + "ü" * 400)
+    kind, words = cache.made("abc")
+    assert (
+        kind == "networks" and words == 'ü "quoted": ' + "ü" * 285 + "..." and cache.get("abc")[1] == RECORD
+    )
+    assert cache.made("abd") == (store.OLDER, "")
+    path = next(cache.root.rglob("*.json"))
+    for text in ("{}", '{"made": ', '{"made": 3}', '{"made": [1, 2, 3]}', "[" * 5000, "\xff"):
+        path.write_bytes(text.encode("latin1"))
+        assert cache.made("abc") == (store.OLDER, ""), text
+
+
+def test_the_last_use_is_noted_on_loading_and_the_time_of_writing_stays(cache):
+    cache.put("abc", TENSORS, RECORD)
+    for path in cache.root.rglob("abc.*"):
+        os.utime(path, ns=(10**9, 10**9))
+    (before,) = cache.scan()
+    assert before.used == before.written == 10**9
+    cache.get("abd")
+    assert list(cache.scan()) == [before]
+    began = time.time_ns() - 10**8  # file systems have coarser clocks
+    cache.get("abc")
+    (after,) = cache.scan()
+    assert after.used > began and after.written == cache.since("abc") == 10**9
+
+
+def test_a_store_that_can_only_be_read_is_read_without_noting_the_use(cache, monkeypatch):
+    cache.put("abc", TENSORS, RECORD)
+    (before,) = cache.scan()
+
+    def refuse(*args, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(store.os, "utime", refuse)
+    assert cache.get("abc")[1] == RECORD and list(cache.scan()) == [before]
+
+
+def test_while_a_run_is_only_planned_no_use_is_noted(cache):
+    cache.put("abc", TENSORS, RECORD)
+    (before,) = cache.scan()
+    token = places.LEFT_ALONE.set(True)
+    assert cache.get("abc")[1] == RECORD and cache.remove([before]) == []
+    places.LEFT_ALONE.reset(token)
+    assert list(cache.scan()) == [before]
+
+
+def test_a_scan_tells_whole_entries_halves_and_what_was_set_aside(cache):
+    assert list(cache.scan()) == []
+    for key in ("abc", "abd", "bcd"):
+        cache.put(key, TENSORS, RECORD)
+    next(cache.root.rglob("abd.json")).unlink()
+    alter(next(cache.root.rglob("bcd.safetensors")))
+    with pytest.warns(UserWarning, match="is corrupt"):
+        cache.get("bcd")
+    found = {one.key: one for one in cache.scan()}
+    assert {key: one.state for key, one in found.items()} == {"abc": "whole", "abd": "half", "bcd": "corrupt"}
+    assert found["abc"].bytes == sum(path.stat().st_size for path in cache.root.rglob("abc.*"))
+    assert {one.key for one in cache.remove(found.values())} == found.keys() and files(cache) == []
+
+
+def test_what_was_written_or_loaded_since_the_scan_stays(cache):
+    for key in ("abc", "abd", "abe"):
+        cache.put(key, TENSORS, RECORD)
+    entries = list(cache.scan())
+    time.sleep(0.02)  # longer than a tick of the file system's clock
+    cache.put("abd", TENSORS, RECORD)
+    cache.get("abe")
+    assert [one.key for one in cache.remove(entries)] == ["abc"]
+    assert cache.entries().keys() == {"abd", "abe"}
+
+
+def test_what_a_running_process_writes_is_not_removed(cache):
+    cache.put("abc", TENSORS, RECORD)
+    folder = next(cache.root.glob("*"))
+    entries = list(cache.scan())
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        writing = folder / f".abc.json.{store._HOST}-{other.pid}-12345678.part"
+        writing.touch()
+        assert cache.remove(entries) == [] and cache.get("abc")[1] == RECORD
+    assert cache.remove(entries) == []  # it was loaded
+    assert len(cache.remove(cache.scan())) == 1 and files(cache) == [writing.name]
+
+
+BOTH = """
+import sys, warnings, torch
+from mialib.store import Store
+warnings.simplefilter("error")
+cache, mine = Store(sys.argv[1]), float(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+met = set()
+for n in range(60):
+    cache.put("abc", {"w": torch.full((1000,), mine)}, {"of": mine, "n": n})
+    for _ in range(5):
+        tensors, record = cache.get("abc")
+        assert tensors["w"].unique().tolist() == [record["of"]], record
+        met.add(record["of"])
+print(*sorted(met))
+"""
+
+
+def test_two_processes_that_write_and_read_one_key_meet_whole_entries_only(cache):
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", BOTH, str(cache.root), mine],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for mine in "12"
+    ]
+    assert [one.stdout.readline() for one in started] == ["ready\n"] * 2
+    for one in started:
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    said = [one.communicate() for one in started]
+    assert [one.returncode for one in started] == [0, 0], said
+    assert "1.0 2.0" in said[0][0] + said[1][0]  # they did meet
+    tensors, record = cache.get("abc")
+    assert tensors["w"].unique().tolist() == [record["of"]] and record["n"] == 59
+    assert files(cache) == ["abc.json", "abc.safetensors"]
+
+
+def test_both_files_of_an_entry_are_renamed_before_another_writer_renames_any(cache, monkeypatch):
+    real, order = os.replace, []
+
+    def slowly(source, target):
+        order.append(threading.get_ident())
+        time.sleep(0.1)
+        real(source, target)
+
+    monkeypatch.setattr(store.os, "replace", slowly)
+    writers = [threading.Thread(target=cache.put, args=("abc", TENSORS, {"of": n})) for n in range(3)]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    assert len(order) == 6 and order[::2] == order[1::2]
+    assert cache.get("abc") is not None
+
+
+def test_a_store_that_is_copied_is_found_by_a_process_elsewhere(cache, tmp_path, digits):
+    split = splits.target_shadow(len(digits), 1, 1, 0, 20)
+    trained = training.fit(
+        models.make("small_cnn", digits), digits, split, training.Recipe(1, 20), cache=cache
+    )
+    copied, home = tmp_path / "another root", tmp_path / "home"
+    shutil.copytree(cache.root, copied)
+    shutil.rmtree(cache.root)
+    home.mkdir()
+    code = (
+        "import sys, torch\nfrom mialib import data, models, training\nfrom mialib.data import splits\n"
+        "from mialib.training import loop, tally\nfrom mialib.store import Store\n"
+        "torch.set_num_threads(3)\ntraining.use_processes(2)\n"
+        "digits = data.load('digits')\nsplit = splits.target_shadow(len(digits), 1, 1, 0, 20)\n"
+        "make_model, recipe = models.make('small_cnn', digits), training.Recipe(1, 20)\n"
+        "made = training.fit(make_model, digits, split, recipe, cache=Store(sys.argv[1]))\n"
+        "assert tally.so_far().trained == 0, tally.so_far()\nprint(*made.keys)"
+    )
+    environment = os.environ | {"HOME": str(home), "MIALIB_CACHE": str(home), "PYTHONPATH": str(REPO_ROOT)}
+    environment |= {"MIALIB_DATA": str(home), "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(copied)], env=environment, cwd=home, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == trained.keys

@@ -109,6 +109,7 @@ class Inversion:
             objective=SquaredError(auxiliary.x, auxiliary.fingerprint),
             cache=self.cache,
             what="decoder",
+            kind="decoders",
         )
 
     def rebuild(self, networks: Population, answers: Tensor) -> Tensor:

@@ -174,6 +174,7 @@ class NeuralAttack:
             self.recipe,
             cache=self.cache,
             what=f"attack networks {self.name}",
+            kind="attack networks",
             batched=self.batched,
         )
         return {name: learned[i * len(seeds) : (i + 1) * len(seeds)] for i, name in enumerate(names)}

@@ -167,7 +167,8 @@ def remembered(
             leak, accuracy = measure(bits)
             entry = {}, Measured(leak, accuracy, time.perf_counter() - began)._asdict()
             if keeps:
-                cache.put(key, *entry)
+                widths = ", ".join(f"{name} {width:g}" for name, width in bits.items())
+                cache.put(key, *entry, kind="leaks at bit-widths", words=widths)
         return Measured(**entry[1])
 
     return ask

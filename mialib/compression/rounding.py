@@ -91,7 +91,8 @@ class LearnedRounding:
             keeps = cache.ready()
             entry = _learn_all(self, models, data, index, quantizer, names), {}
             if keeps:
-                cache.put(key, *entry)
+                words = f"{len(models)} networks on {data.name}, {quantizer.method}, {len(names)} tensors"
+                cache.put(key, *entry, kind="rounded weights", words=words)
         return models.params | {name: entry[0][name].to(models.device) for name in names}
 
 

@@ -162,6 +162,7 @@ def fit(
         objective=partial(balanced_cross_entropy, weights=tuple(n / (2 * count) for count in counts)),
         cache=cache,
         what="defence classifiers",
+        kind="networks of defences",
     )
     return MemGuard(classifiers, budget, keys)
 

@@ -115,6 +115,7 @@ def fit(
         start=start and start.networks,
         cache=cache,
         what=what,
+        kind="networks of defences",
         # G alone is so small that launching costs more than arithmetic: 1.5 to 2.3 times as fast on a CPU
         batched=None if games else True,
     )

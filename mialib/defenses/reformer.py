@@ -130,6 +130,7 @@ def fit(
         augment=WithNoise(latent),
         cache=cache,
         what=what,
+        kind="networks of defences",
         batched=True,  # so small that launching costs more than arithmetic: 1.5 to 2.3 times as fast on a CPU
     )
     return Reformer(networks, latent, keys, noise)

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from joblib import effective_n_jobs
 
-from mialib import REPO_ROOT, store, version
+from mialib import REPO_ROOT, store, uses, version
 from mialib.reporting.discretion import without_places
 from mialib.study import COLUMNS, aggregate
 from mialib.study.rows import TEXTS, finite
@@ -42,7 +42,8 @@ def save(
     provenance: Mapping,
     margins: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Write rows.csv.gz, margins.npz and metrics.json into a folder, which is made; return the path of the last.
+    """Write rows.csv.gz, margins.npz and metrics.json into a folder, which is made; return the path of the last. The store
+    gets a note of what the run used (`uses`).
 
     Absolute paths, say of a data set of one's own, are shortened (`without_places`).
 
@@ -81,6 +82,7 @@ def save(
         np.savez_compressed(packed, **margins)
         store.write(folder / MARGINS, packed.getvalue())
     store.write(folder / "metrics.json", text.encode())  # the last: where it is, all is there
+    uses.note(notebook, run)
     return folder / "metrics.json"
 
 

@@ -56,6 +56,7 @@ def fit(
     start: Population | None = None,
     cache: Store | None = None,
     what: str = "training",
+    kind: str = "networks",
     batched: bool | None = None,
     graphs: bool | None = None,
 ) -> Population:
@@ -70,7 +71,7 @@ def fit(
             of these curves is trained once more.
         start: weights to begin from (fine-tuning); default: fresh ones from each model's own seed.
         cache: default: the store at its default place.
-        what: name on the progress bar.
+        what: name on the progress bar, and of the models in the cache's list. kind: what they count as there.
         batched: all models at once under vmap, or one after the other (in as many processes as
             `joblib.parallel_config(n_jobs=...)` allows); default: the engine's choice.
         graphs: steps as CUDA graphs (`graphs`), on CUDA only; default: not, until that has been measured. Hooks that
@@ -110,7 +111,7 @@ def fit(
             for shard, entries in order.train(shards, watch, bar, Graphs() if graphs else None):
                 for i, entry in zip(shard, entries, strict=True):
                     if keeps:
-                        cache.put(keys[i], *entry)
+                        cache.put(keys[i], *entry, kind=kind, words=f"{what}: {order.words(i)}")
                     done[i] = entry
     population = order.assemble([done[i] for i in range(len(split))], keys)
     since = [None if i in missing else cache.since(key) for i, key in enumerate(keys)]
@@ -123,7 +124,7 @@ def use_processes(n_jobs: int) -> None:
 
     Small networks gain nothing from threads, and threads that wait for a busy core slow them down tenfold. The
     processes end with this one, however it ends. To train elsewhere (Dask, a cluster), call
-    `joblib.parallel_config(backend=...)` afterwards.
+    `joblib.parallel_config(backend=...)` afterwards, with a backend that gives results as they finish; Ray's does not.
     """
     torch.set_num_threads(1)
     joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied())
@@ -218,6 +219,15 @@ class _Order:
             )
             for i, (fingerprint, own) in enumerate(self.parts)
         ]
+
+    def words(self, i: int) -> str:
+        """What a model is, for people: "small_cnn on digits, 100 members, 25 epochs, seed 3"."""
+        maker = self.make_model
+        while isinstance(maker, partial):
+            maker = maker.func
+        name = getattr(maker, "__name__", type(maker).__name__)
+        members, recipe = int(self.split.member[i].sum()), self.recipe
+        return f"{name} on {self.data.name}, {members} members, {recipe.epochs} epochs, seed {int(self.split.seeds[i])}"
 
     @cached_property
     def parts(self) -> list[tuple[str, Splits]]:

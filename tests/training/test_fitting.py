@@ -343,6 +343,14 @@ def test_a_corrupt_entry_is_named_set_aside_and_trained_again(toy, split, cache_
     assert len(trained_seeds) == 1
 
 
+def test_the_store_is_told_what_each_model_is(toy, split):
+    made = training.fit(partial(partial(mlp)), toy, split, RECIPE, what="original", kind="decoders")
+    members, seed = int(split.member[1].sum()), int(split.seeds[1])
+    words = f"original: mlp on toy, {members} members, {RECIPE.epochs} epochs, seed {seed}"
+    assert Store().made(made.keys[1]) == ("decoders", words)
+    assert set(made.keys) <= set(Store().used())
+
+
 @pytest.mark.parametrize("damage", ["another shape", "missing tensor", "null record"])
 def test_an_entry_of_right_checksums_and_wrong_content_is_trained_again(
     toy, split, cache_root, trained_seeds, damage
