@@ -1,6 +1,7 @@
 """Each form of a model gives the same answers as the module that it was made of; what cannot be asked is said."""
 
 import copy
+import importlib
 import warnings
 from types import SimpleNamespace
 
@@ -117,6 +118,21 @@ def test_integer_networks_of_torchao(net, expected):
     integer = copy.deepcopy(net).eval()
     quantization.quantize_(integer, quantization.Int8DynamicActivationInt8WeightConfig())
     np.testing.assert_allclose(ask(integer), expected, atol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_integer_graphs_of_torchao_also_as_files(net, expected, tmp_path):
+    pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+    x86 = importlib.import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+    any_size = ({0: torch.export.Dim("batch")},)
+    graph = torch.export.export(net.eval(), (X,), dynamic_shapes=any_size, strict=True).module()
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = pt2e.prepare_pt2e(graph, quantizer)
+    prepared(X)
+    integer = pt2e.convert_pt2e(prepared)  # eval() raises on it
+    np.testing.assert_allclose(ask(integer), expected, atol=0.1)
+    torch.export.save(torch.export.export(integer, (X,), dynamic_shapes=any_size), tmp_path / "int8.pt2")
+    np.testing.assert_array_equal(ask(tmp_path / "int8.pt2"), ask(integer))
 
 
 @pytest.mark.parametrize("batch_size", [2, 256])
