@@ -7,10 +7,9 @@ from train import compress, load, train
 
 import mialib
 
-networks = {"int8": "int8.pt2"} | {
-    name: mialib.auditing.Checkpoint("train:resnet", f"{name}.pt")
-    for name in ("original", "pruned", "control")
-}
+names = ("original", "pruned", "control")
+networks = {name: mialib.auditing.Checkpoint("train:resnet", f"{name}.pt") for name in names}
+networks["int8"] = "int8.pt2"
 given = {"members": load("data_batch_1"), "nonmembers": load("test_batch"), "control": "control"}
 print(mialib.audit(networks, **given))
 report = mialib.audit(networks, **given, shadows=mialib.Shadows(train, compress, n=4, folder="shadows"))
