@@ -2,6 +2,8 @@
 
 import copy
 import importlib
+import subprocess
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from mialib import REPO_ROOT
 from mialib.auditing import Checkpoint, models
 
 X = torch.linspace(-1, 1, 60).reshape(10, 6)
@@ -196,6 +199,29 @@ def test_exported_programs_and_torchscript(net, expected, tmp_path):
     np.testing.assert_allclose(ask(fixed), expected, atol=1e-6)
     with pytest.raises(ValueError, match=r"pruned takes float32 \(n, 6\)"):
         ask(fixed, X[:, :2])
+
+
+def test_an_exported_integer_program_is_read_where_its_operations_are_not_yet_known(tmp_path):
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
+
+    class Rounded(nn.Module):
+        def forward(self, x):
+            q = torch.ops.quantized_decomposed.quantize_per_tensor(x, 0.5, 0, -128, 127, torch.int8)
+            return torch.ops.quantized_decomposed.dequantize_per_tensor(q, 0.5, 0, -128, 127, torch.int8)
+
+    torch.export.save(torch.export.export(Rounded(), (X,)), tmp_path / "int8.pt2")
+    code = (
+        "import torch; from mialib.auditing import models; "
+        f"print(models.answers({str(tmp_path / 'int8.pt2')!r}, torch.full((10, 6), 0.6), name='int8')[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO_ROOT)
+    assert done.stdout.strip() == "[0.5 0.5 0.5 0.5 0.5 0.5]", done.stderr
+
+
+def test_a_broken_program_names_its_file(tmp_path):
+    (tmp_path / "broken.pt2").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"pruned: .*broken.pt2 is no file of torch.export.save"):
+        ask(tmp_path / "broken.pt2")
 
 
 MODULE = """
