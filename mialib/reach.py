@@ -33,7 +33,10 @@ def reached(*things) -> set[Definition]:
         module, name = todo.pop()
         if _is_library(module):
             continue
-        if not _is_ours(module) or _looks_up(module, name):
+        if not _is_ours(module):  # whole, and what it passes on under this name
+            todo += _passed_on(module, name)
+            name = WHOLE
+        elif _looks_up(module, name):
             name = WHOLE
         if (module, name) not in seen:
             seen.add((module, name))
@@ -68,9 +71,16 @@ def written(module: str, name: str) -> list[str]:
 @_remembered
 def _targets(module: str, name: str) -> set[Definition]:
     source = _source(module)
-    if name in source.imports and name not in source.definitions:  # a name that this module passes on
-        return {_target(*source.imports[name])}
-    return {target for node in _nodes(module, name) for target in _references(node, module, source)}
+    return _passed_on(module, name) or {
+        target for node in _nodes(module, name) for target in _references(node, module, source)
+    }
+
+
+def _passed_on(module: str, name: str) -> set[Definition]:
+    """Where a name leads that a module imports, and does not define."""
+    source = _source(module)
+    is_passed = name in source.imports and name not in source.definitions
+    return {_target(*source.imports[name])} if is_passed else set()
 
 
 @_remembered
@@ -105,9 +115,8 @@ def _source(module: str) -> _Source:
                     whole = alias.name if alias.asname else alias.name.partition(".")[0]
                     imports[alias.asname or whole] = whole, None
             elif isinstance(inner, ast.ImportFrom):
-                base = importlib.util.resolve_name(
-                    "." * inner.level + (inner.module or ""), module.rpartition(".")[0]
-                )
+                package = module if _is_package(module) else module.rpartition(".")[0]
+                base = importlib.util.resolve_name("." * inner.level + (inner.module or ""), package)
                 imports |= {alias.asname or alias.name: (base, alias.name) for alias in inner.names}
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names = [node.name]
@@ -242,6 +251,15 @@ def _is_library(module: str) -> bool:
     at = Path(spec.origin).resolve()
     installed = not _LIBRARY_FOLDERS.isdisjoint(at.parts) or any(map(at.is_relative_to, _LIBRARIES))
     return spec.origin in ("built-in", "frozen") or installed
+
+
+@functools.cache
+def _is_package(name: str) -> bool:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.submodule_search_locations is not None
 
 
 @functools.cache

@@ -141,3 +141,30 @@ def test_what_is_read_once_is_remembered(before):
     finally:
         reach._text = hashing_text
     assert read == []
+
+
+def test_a_users_package_is_followed_by_its_relative_imports(tmp_path, monkeypatch):
+    for name, text in {"__init__": "from .nets import build", "nets": "def build():\n    return 1"}.items():
+        (tmp_path / "own_package").mkdir(exist_ok=True)
+        (tmp_path / "own_package" / f"{name}.py").write_text(text)
+    (tmp_path / "own_recipe.py").write_text(
+        "import own_package\n\ndef train(data):\n    return own_package.build()"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_recipe
+
+    assert ("own_package.nets", "*") in reach.reached(own_recipe.train)
+
+
+def test_packages_of_another_environment_are_not_followed(tmp_path, monkeypatch):
+    folder = tmp_path / "site-packages"
+    (folder / "elsewhere").mkdir(parents=True)
+    (folder / "elsewhere" / "__init__.py").write_text("def tool():\n    return 1")
+    (tmp_path / "own_script.py").write_text(
+        "import elsewhere\n\ndef train(data):\n    return elsewhere.tool()"
+    )
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_script
+
+    assert {module for module, _ in reach.reached(own_script.train)} == {"own_script"}

@@ -4,11 +4,12 @@ Answers are the raw outputs, logits or posteriors as the model gives them; `answ
 only asked: it is never copied, converted or changed, and it is back in its mode (train or eval) afterwards.
 """
 
+import importlib
 import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -301,10 +302,17 @@ def _onnx(path: Path, name: str, device) -> Opened:
 
 
 def _exported(path: Path, name: str, device) -> Opened:
+    with suppress(
+        ImportError
+    ):  # int8 programs of torchao consist of operations that are known once this is imported
+        importlib.import_module("torch.ao.quantization.fx._decomposed")
     try:
         program = torch.export.load(path)
     except Exception as error:  # of many kinds, as it is a zip of several files
-        raise ValueError(f"{name}: {path} is no file of torch.export.save: {error}") from error
+        raise ValueError(
+            f"{name}: {path} is no file of torch.export.save, or it needs operations of a package that is not imported; import "
+            f"that first: {error}"
+        ) from error
     return _program(program, name, device)
 
 

@@ -1,6 +1,9 @@
 """Each form of a model gives the same answers as the module that it was made of; what cannot be asked is said."""
 
 import copy
+import importlib
+import subprocess
+import sys
 import warnings
 from types import SimpleNamespace
 
@@ -10,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from mialib import REPO_ROOT
 from mialib.auditing import Checkpoint, models
 
 X = torch.linspace(-1, 1, 60).reshape(10, 6)
@@ -119,6 +123,21 @@ def test_integer_networks_of_torchao(net, expected):
     np.testing.assert_allclose(ask(integer), expected, atol=0.1)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_integer_graphs_of_torchao_also_as_files(net, expected, tmp_path):
+    pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+    x86 = importlib.import_module("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+    any_size = ({0: torch.export.Dim("batch")},)
+    graph = torch.export.export(net.eval(), (X,), dynamic_shapes=any_size, strict=True).module()
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = pt2e.prepare_pt2e(graph, quantizer)
+    prepared(X)
+    integer = pt2e.convert_pt2e(prepared)  # eval() raises on it
+    np.testing.assert_allclose(ask(integer), expected, atol=0.1)
+    torch.export.save(torch.export.export(integer, (X,), dynamic_shapes=any_size), tmp_path / "int8.pt2")
+    np.testing.assert_array_equal(ask(tmp_path / "int8.pt2"), ask(integer))
+
+
 @pytest.mark.parametrize("batch_size", [2, 256])
 def test_an_onnx_file(net, expected, tmp_path, batch_size):
     path = to_onnx(net, tmp_path / "net.onnx")
@@ -180,6 +199,29 @@ def test_exported_programs_and_torchscript(net, expected, tmp_path):
     np.testing.assert_allclose(ask(fixed), expected, atol=1e-6)
     with pytest.raises(ValueError, match=r"pruned takes float32 \(n, 6\)"):
         ask(fixed, X[:, :2])
+
+
+def test_an_exported_integer_program_is_read_where_its_operations_are_not_yet_known(tmp_path):
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
+
+    class Rounded(nn.Module):
+        def forward(self, x):
+            q = torch.ops.quantized_decomposed.quantize_per_tensor(x, 0.5, 0, -128, 127, torch.int8)
+            return torch.ops.quantized_decomposed.dequantize_per_tensor(q, 0.5, 0, -128, 127, torch.int8)
+
+    torch.export.save(torch.export.export(Rounded(), (X,)), tmp_path / "int8.pt2")
+    code = (
+        "import torch; from mialib.auditing import models; "
+        f"print(models.answers({str(tmp_path / 'int8.pt2')!r}, torch.full((10, 6), 0.6), name='int8')[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO_ROOT)
+    assert done.stdout.strip() == "[0.5 0.5 0.5 0.5 0.5 0.5]", done.stderr
+
+
+def test_a_broken_program_names_its_file(tmp_path):
+    (tmp_path / "broken.pt2").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"pruned: .*broken.pt2 is no file of torch.export.save"):
+        ask(tmp_path / "broken.pt2")
 
 
 MODULE = """
