@@ -44,20 +44,28 @@ def test_the_example_audit_runs(tmp_path, monkeypatch):
     torch.manual_seed(0)
     x = torch.randn(400, 8)
     y = ((x[:, 0] > 0) ^ (torch.rand(400) < 0.2)).long()  # a fifth can only be learned by heart
-    made = {}
-    for name, steps in (("model", 150), ("pruned", 8)):
-        network = made[name] = nn.Sequential(nn.Linear(8, 128), nn.ReLU(), nn.Linear(128, 2))
+
+    def train(data, steps=150):
+        network = nn.Sequential(nn.Linear(8, 128), nn.ReLU(), nn.Linear(128, 2))
         adam = torch.optim.Adam(network.parameters(), 1e-2)
         for _ in range(steps):
             adam.zero_grad()
-            nn.functional.cross_entropy(network(x[:200]), y[:200]).backward()
+            nn.functional.cross_entropy(network(data.tensors[0]), data.tensors[1]).backward()
             adam.step()
+        return network
+
+    def compress(network, data):
+        early = train(data, 8)
+        return {"pruned": early, "int8": early, "control": network}
+
+    members = TensorDataset(x[:200], y[:200])
+    made = {"model": train(members), "pruned": train(members, 8)}
     monkeypatch.chdir(tmp_path)
     torch.onnx.export(
         made["pruned"], (x[:2],), "int8.onnx", dynamo=False, dynamic_axes={"x": {0: "n"}}, input_names=["x"]
     )
-    given = {"train_set": TensorDataset(x[:200], y[:200]), "heldout_set": TensorDataset(x[200:], y[200:])}
-    names = made | given | {"trained_further": made["model"]}
+    given = {"train_set": members, "heldout_set": TensorDataset(x[200:], y[200:])}
+    names = made | given | {"trained_further": made["model"], "train": train, "compress": compress}
     exec(AUDIT, names)
     assert (
         names["report"].verdict("pruned") == "leaks less"
