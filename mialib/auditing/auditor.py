@@ -87,9 +87,10 @@ def audit(
     networks, control = yardsticks.with_controls(networks, control)
     # before any work
     wanted = _wanted(networks, baseline, control, accuracy, shadows, tolerance, columns, seed)
+    # a file that is missing is told before the data are read
+    ready = {name: models.opened(one, name=name, device=device) for name, one in networks.items()}
     inside, others = examples_of(members, "members"), examples_of(nonmembers, "nonmembers")
     same_shape(inside, others)
-    ready = {name: models.opened(one, name=name, device=device) for name, one in networks.items()}
     said = input_checks.of_inputs(inside.x, inside.y, others.x, others.y, seed=seed)
     x, labels = torch.cat([inside.x, others.x]), torch.cat([inside.y, others.y])
     for name, one in ready.items():

@@ -170,6 +170,14 @@ def test_a_network_that_is_not_steady_is_warned_of(networks):
     assert any(one.about == "unsteady" and one.kind == "warning" for one in report.findings)
 
 
+def test_a_missing_network_is_told_before_the_data_are_read(networks):
+    def read():
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="no file or folder .*none.onnx"):
+        audit({"original": networks[0]["early"], "pruned": "none.onnx"}, read, read)
+
+
 def test_networks_are_a_mapping(networks):
     with pytest.raises(ValueError, match="must be a mapping from names to networks, found Sequential"):
         audit(networks[0]["early"], *networks[1:])
