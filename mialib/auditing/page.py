@@ -18,12 +18,13 @@ body { color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sa
 .mialib .verdict { font-size: 1.1rem; border-left: 4px solid currentColor; padding-left: 0.8rem; }
 .mialib .wide { overflow-x: auto; } .mialib img { max-width: 100%; height: auto; background: #ffffff; }
 .mialib table { border-collapse: collapse; font-size: 0.9rem; } .mialib th, .mialib td { padding: 0.25rem 0.6rem;
-  border-bottom: 1px solid var(--faint, #d5d5d5); text-align: left; white-space: nowrap; }
+  border-bottom: 1px solid var(--faint, #d5d5d5); text-align: left; vertical-align: top; }
+.mialib td { min-width: 4.5rem; } .mialib th { min-width: 5.5rem; }
 .mialib .told { background: var(--told, #f3f3f3); padding: 0.5rem 0.8rem; margin: 0.5rem 0; }
 @media print { :root { --ink: #000000; --paper: #ffffff; } .mialib .wide { overflow: visible; }
-  .mialib table { font-size: 0.7rem; } .mialib td { white-space: normal; } .mialib h2 { break-after: avoid; } }
+  .mialib table { font-size: 0.7rem; } .mialib h2 { break-after: avoid; } }
 """
-_AUC = """<math display="block"><mi>AUC</mi><mo>=</mo><mi>P</mi><mo>(</mo><msub><mi>s</mi><mtext>member</mtext></msub><mo>&gt;</mo>
+_AUC = """<math display="block"><mtext>AUC</mtext><mo>=</mo><mi>P</mi><mo>(</mo><msub><mi>s</mi><mtext>member</mtext></msub><mo>&gt;</mo>
 <msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo><mo>+</mo><mfrac><mn>1</mn><mn>2</mn></mfrac><mi>P</mi><mo>(</mo>
 <msub><mi>s</mi><mtext>member</mtext></msub><mo>=</mo><msub><mi>s</mi><mtext>other</mtext></msub><mo>)</mo></math>"""
 
@@ -53,7 +54,7 @@ def body(report, outcome: Outcome | None = None) -> str:
     """The same without a page around it, for a notebook."""
     parts = [
         "<h1>Membership audit</h1>",
-        *(f'<p class="verdict">{html.escape(one)}</p>' for one in report.sentences),
+        *map(_paragraph, report.paragraphs),
         *([] if outcome is None else [_gate(outcome)]),
         *(
             f'<p class="told"><b>{one.kind}</b>: {html.escape(one.text)}</p>'
@@ -78,6 +79,11 @@ def body(report, outcome: Outcome | None = None) -> str:
     return f'<div class="mialib">{"".join(parts)}</div>'
 
 
+def _paragraph(sentences: list[str]) -> str:
+    first, *rest = map(html.escape, sentences)
+    return f'<p class="verdict"><b>{first}</b> {" ".join(rest)}</p>'
+
+
 def _gate(outcome: Outcome) -> str:
     return (
         f'<p class="told"><b>gate {outcome.outcome}</b>: {html.escape(outcome.text)}. What must not be: '
@@ -86,7 +92,13 @@ def _gate(outcome: Outcome) -> str:
 
 
 def _table(frame: pd.DataFrame, **how) -> str:
+    frame = frame.map(_unbroken)
     return f'<div class="wide">{frame.to_html(border=0, justify="left", float_format="%.3f", **how)}</div>'
+
+
+def _unbroken(cell):
+    """An interval stays on one line; it may stand below its number."""
+    return cell.replace(", ", ",\N{NO-BREAK SPACE}") if isinstance(cell, str) and "[" in cell else cell
 
 
 def _picture(report) -> str:

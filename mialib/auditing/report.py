@@ -111,15 +111,19 @@ class Report:
 
     @property
     def sentences(self) -> list[str]:
-        """The verdict in words: one sentence a network, then what the control says, or that there is none."""
+        """The verdict in words: some sentences a network, then what is known of the baseline, or that a control is missing."""
+        return [one for part in self.paragraphs for one in part]
+
+    @property
+    def paragraphs(self) -> list[list[str]]:
+        """The same `sentences`, those on one network together, the verdict on it first."""
         if self.refused:
-            return [f"No verdict: {self.refused}"]
-        said = [one for name in self.compared for one in self._sentences(name)]
+            return [[f"No verdict: {self.refused}"]]
         own = with_interval(self.networks[self.baseline].judged.auc)
-        said.append(f"The best attack on {self.baseline} itself has an AUC of {own}; 0.5 is guessing.")
+        last = [f"The best attack on {self.baseline} itself has an AUC of {own}; 0.5 is guessing."]
         if lacking := [name for name, control in self._controls.items() if control is None]:
-            said.append(verdicts.without_control(lacking if len(lacking) < len(self.compared) else []))
-        return said
+            last.append(verdicts.without_control(lacking if len(lacking) < len(self.compared) else []))
+        return [*map(self._sentences, self.compared), last]
 
     @property
     def brief(self) -> list[str]:

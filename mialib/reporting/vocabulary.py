@@ -32,7 +32,12 @@ WORDS = {
     "relaxloss": "RelaxLoss",
     "selena": "SELENA",
     # attacks
+    "base_offline": "BASE, offline",
+    "base_online": "BASE, online",
+    "bavaria_n": "BaVarIA-n",
+    "bavaria_n_offline": "BaVarIA-n, offline",
     "bavaria_t": "BaVarIA-t",
+    "bavaria_t_offline": "BaVarIA-t, offline",
     "blindmi": "BlindMI",
     "confidence_global": "confidence, one threshold",
     "entropy_global": "entropy, one threshold",

@@ -45,7 +45,7 @@ def test_it_says_what_the_report_says_and_names_are_escaped(text):
     reader = Balanced()
     reader.feed(text)
     words = "".join(reader.words)
-    assert "<b>& leaks more than original" in words and "<b>&" not in text
+    assert "<b>& leaks more than original" in words and "<b>& " not in text
     assert re.search(r'<img alt="ROC curves[^"]+"', text) and "<math" in text
 
 
@@ -65,3 +65,14 @@ def test_a_gate_stands_in_it_if_there_was_one(three, tmp_path, gate, outcome):
     with pytest.raises(LeaksMore):
         report.check()
     assert "<b>gate" not in page.of(report)  # nothing is left of it
+
+
+def test_what_is_said_of_one_network_stands_together(three):
+    report = audit_answers(*three, control="longer")
+    paragraphs = re.findall(r'<p class="verdict"><b>(.*?)</b>(.*?)</p>', page.of(report))
+    assert [first.split()[0] for first, _ in paragraphs] == ["pruned", "The"]
+    assert "Against longer" in paragraphs[0][1]
+
+
+def test_an_interval_is_not_broken(text):
+    assert re.search(r"<td>0\.\d{3} \[0\.\d{3},\N{NO-BREAK SPACE}0\.\d{3}\]</td>", text)
