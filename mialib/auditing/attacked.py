@@ -33,7 +33,7 @@ class Attacked:
         together: for each network but the baseline, what an attacker finds who holds the baseline too: with both, or with the
             one of them that gives more away.
         canaries: what the recipes leak of canaries; empty where none were planted.
-        rows: the study's tidy rows.
+        rows: the study's tidy rows; those of imitations, as if they were attacked, have "trained anew" in their variant.
         assumed: sentences about the attacker.
         imitations: how many of each network there are.
     """
@@ -89,7 +89,13 @@ def by_imitations(
     if planted is not None:
         of = outside.of_canaries(planted.answers, planted.labels, planted.member, seed=seed)
         found = judging.on_canaries(of, alone)
-    return Attacked(alone, _together(alone, both, baseline), study.rows, assumed, s, found)
+    return Attacked(alone, _together(alone, both, baseline), _told_apart(study.rows), assumed, s, found)
+
+
+def _told_apart(rows: list[dict]) -> list[dict]:
+    """The rows of `outside.of_imitated`, where those of imitations are no rows of the network."""
+    anew = ({"variant": f"{row['variant']}, trained anew", "target": row["target"] - 1} for row in rows)
+    return [row | other if row["target"] else row for row, other in zip(rows, anew, strict=True)]
 
 
 def _of_both(answers: Mapping[str, Tensor], baseline: str, suite: Mapping) -> dict[str, Mapping]:

@@ -68,3 +68,15 @@ def test_few_imitations_will_do():
     imitations = Imitations(torch.arange(200), {"a": answers[1:]}, member[1:], torch.full((4,), 100))
     found = attacked.by_imitations({"a": answers[0]}, labels, member[0], "a", imitations)
     assert found.alone["a"].auc.value > 0.8 and found.together == {} and len(found.assumed) == 1
+
+
+def test_rows_of_imitations_are_no_rows_of_the_network():
+    answers, labels, member = imitated(1.0, s=4, n=200)
+    imitations = Imitations(torch.arange(200), {"a": answers[1:]}, member[1:], torch.full((4,), 100))
+    found = attacked.by_imitations({"a": answers[0]}, labels, member[0], "a", imitations)
+    targets = {}
+    for row in found.rows:
+        targets.setdefault((row["variant"], row["n_shadows"]), set()).add(row["target"])
+    assert targets == {("a", 4): {0}, ("a, trained anew", 2): {0, 1, 2, 3}}
+    of_network = [row for row in found.rows if (row["variant"], row["metric"]) == ("a", "auc")]
+    assert found.alone["a"].auc.value in [row["value"] for row in of_network]
