@@ -11,7 +11,8 @@ accuracy: 0.92
 gate: auc_increase over control > 0.02
 shadows: {train: "mine:train", compress: "mine:compress", n: 8, folder: shadows}  # optional: imitations, by your recipe
 
-The control may be the name of a network above, or networks may have one each: `control: {pruned: longer, int8: original.onnx}`.
+The control may be the name of a network above, or networks may have one each: `control: {pruned: longer, int8: null}`, where
+null stands for a network that was not trained further and needs none.
 """
 
 from dataclasses import fields
@@ -114,7 +115,8 @@ def _wrong_networks(values: dict) -> list[str]:
     named = networks.items() if isinstance(networks, dict) else ()
     control = values.get("control")
     controls = control.items() if _is_each(control) else [("control", control)] if control is not None else ()
-    for name, one in [*named, *controls]:
+    needed = [(name, one) for name, one in controls if one is not None]  # null: it needs no control
+    for name, one in [*named, *needed]:
         if not isinstance(one, str) and not (
             isinstance(one, dict) and set(one) <= {"factory", "weights"} and "factory" in one
         ):
@@ -164,7 +166,10 @@ def _control(control: str | dict, networks: dict, folder: Path) -> object:
 
     if not _is_each(control):
         return placed(control)
-    return {str(name): made.setdefault(str(one), placed(one)) for name, one in control.items()}
+    return {
+        str(name): None if one is None else made.setdefault(str(one), placed(one))
+        for name, one in control.items()
+    }
 
 
 def _network(one: str | dict, folder: Path) -> Path | Checkpoint:

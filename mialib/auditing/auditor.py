@@ -67,7 +67,8 @@ def audit(
             torch Dataset or DataLoader, a pair (x, y), a `data.Dataset`, an .npz file, or a folder of pictures.
         baseline: the name that the others are compared with; default: "original", else the first.
         control: a network that was changed as long as the compressed ones, but not compressed, or its name; or {name: its own
-            control}, where they were changed for other times. Controls are not compared.
+            control}, where they were changed for other times, with None where it was not changed further, only rounded.
+            Controls are not compared.
         accuracy: what the networks should reach on examples that they were not trained on, 0..1, as you know it; far less is
             reported.
         shadows: your recipe, for an attacker who imitates the networks (`Shadows`), or what imitations say that you trained
@@ -111,7 +112,7 @@ def audit_answers(
     member: object,
     *,
     baseline: str | None = None,
-    control: str | Mapping[str, str] | None = None,
+    control: str | Mapping[str, str | None] | None = None,
     accuracy: float | None = None,
     shadows: SavedShadows | None = None,
     tolerance: float = TOLERANCE,
@@ -168,7 +169,7 @@ class _Wanted:
     """The options of an audit, checked."""
 
     baseline: str
-    control: str | Mapping[str, str] | None
+    control: str | Mapping[str, str | None] | None
     accuracy: float | None
     shadows: Shadows | SavedShadows | None
     tolerance: float
@@ -262,8 +263,7 @@ def _seen(found, labels: Tensor, member: Tensor, accuracy: float | None) -> list
 
 def _seen_of_imitations(imitations: Imitations, posteriors, labels: Tensor, member: Tensor) -> list[Finding]:
     """Are there enough candidates, and are the imitations like the networks?"""
-    rows, planted = imitations.candidates, imitations.planted
-    canaries = 0 if planted is None else len(planted.labels)
+    rows = imitations.candidates
     side = member[rows]
     said = checks.of_size(int(side.sum()), int((~side).sum())) + shadow_checks.of_sizes(
         imitations.sizes, int(member.sum())
@@ -271,7 +271,7 @@ def _seen_of_imitations(imitations: Imitations, posteriors, labels: Tensor, memb
     for name, one in posteriors.items():
         right = one[rows].argmax(1) == labels[rows]
         theirs = imitations.answers[name].argmax(2) == labels[rows]
-        said += shadow_checks.of_accuracies(name, right, side, theirs, imitations.member, canaries)
+        said += shadow_checks.of_accuracies(name, right, side, theirs, imitations.member)
     return said
 
 

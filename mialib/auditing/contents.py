@@ -54,7 +54,12 @@ def _network(report, name: str) -> dict:
         "epsilon": one.judged.epsilon,
         "canaries": None
         if planted is None
-        else {"count": planted.canaries, "auc": _numbers(planted.auc), "epsilon": planted.epsilon},
+        else {
+            "count": planted.canaries,
+            "auc": _numbers(planted.auc),
+            "epsilon": planted.epsilon,
+            "ceiling": planted.ceiling,
+        },
         "control": report.control_of(name),
         "verdict": report.verdict(name) if name in report.compared else None,
         "columns": {str(key): str(value) for key, value in one.columns.items()},

@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 from mialib import hashing, places, progress, store, streams
 from mialib.auditing import answers as forms
 from mialib.auditing import models
-from mialib.auditing.shadow_plans import Plan, planned
+from mialib.auditing.shadow_plans import planned
 from mialib.auditing.shadows import SavedShadows, Shadows
 from mialib.data.tensors import kind_of
 
@@ -91,45 +91,67 @@ def trained(
             that holds answers of another recipe.
     """
     if places.LEFT_ALONE.get():
+        times = shadows.n * (2 if shadows.canaries else 1)
         raise ValueError(
-            f"shadows: the recipe is your own code, whose work cannot be counted; a run would run it {shadows.n} times more"
+            f"shadows: the recipe is your own code, whose work cannot be counted; a run would run it {times} times more"
         )
-    plan = planned(member, labels, classes, shadows.n, shadows.canaries, seed)
-    asked = torch.cat([plan.candidates, plan.canaries])
-    taught = labels.clone()
-    taught[plan.canaries] = plan.wrong
-    mark = _mark(shadows, x, taught, plan, names, seed)
-    files = [
-        None if shadows.folder is None else Path(shadows.folder) / f"shadow_{i:03}.npz"
-        for i in range(shadows.n)
-    ]
-    started, said = time.monotonic(), []
-    for i in progress.follow(range(shadows.n), "shadow models", "model"):
-        found = _kept(files[i], mark)
-        if found is None:
-            index = plan.learned[i].nonzero()[:, 0]
-            order = torch.randperm(
-                len(index), generator=streams.generator(seed, "order of a shadow's examples", i)
-            )
-            data = TensorDataset(x[index[order]], taught[index[order]])
-            with _seeded(seed, i):
-                found = _made(shadows, data, x[asked], names, i, how)
-            _keep(files[i], mark, found)
-        said.append({name: _recognised(found[name], classes, name, i) for name in names})
-    answers = {name: torch.stack([one[name] for one in said]) for name in names}
-    r = len(plan.candidates)
-    planted = Planted(
-        {name: one[:, r:] for name, one in answers.items()}, plan.wrong, plan.learned[:, plan.canaries]
-    )
+    started = time.monotonic()
+    plain = planned(member, labels, classes, shadows.n, 0, seed)
+    recipe = _Recipe(shadows, x, names, classes, seed, how)
+    answers = recipe.answers("shadow", labels, plain.learned, plain.candidates)
+    planted = None
+    if shadows.canaries:
+        plan = planned(member, labels, classes, shadows.n, shadows.canaries, seed)
+        taught = labels.clone()
+        taught[plan.canaries] = plan.wrong
+        said = recipe.answers("canaries", taught, plan.learned, plan.canaries)
+        planted = Planted(said, plan.wrong, plan.learned[:, plan.canaries])
     return Imitations(
-        plan.candidates,
-        {name: one[:, :r] for name, one in answers.items()},
-        plan.learned[:, plan.candidates],
-        plan.learned.sum(1),
-        int((member & plan.learned.all(0)).sum()),
+        plain.candidates,
+        answers,
+        plain.learned[:, plain.candidates],
+        plain.learned.sum(1),
+        int((member & plain.learned.all(0)).sum()),
         time.monotonic() - started,
-        planted if len(plan.canaries) else None,
+        planted,
     )
+
+
+class _Recipe(NamedTuple):
+    """The user's recipe, and what it is run on."""
+
+    shadows: Shadows
+    x: Tensor
+    names: list[str]
+    classes: int
+    seed: int
+    how: dict
+
+    def answers(self, kind: str, labels: Tensor, learned: Tensor, asked: Tensor) -> dict[str, Tensor]:
+        """Name -> log-posteriors float64 (s, r, classes), of imitations that learn `learned` bool (s, n), about rows `asked`."""
+        mark = self._mark(kind, labels, learned, asked)
+        said = []
+        for i in progress.follow(
+            range(len(learned)), "imitations" if kind == "shadow" else f"imitations, {kind}", "model"
+        ):
+            file = None if self.shadows.folder is None else Path(self.shadows.folder) / f"{kind}_{i:03}.npz"
+            found = _kept(file, mark)
+            if found is None:
+                index = learned[i].nonzero()[:, 0]
+                order = torch.randperm(
+                    len(index),
+                    generator=streams.generator(self.seed, "order of a shadow's examples", kind, i),
+                )
+                data = TensorDataset(self.x[index[order]], labels[index[order]])
+                with _seeded(self.seed, kind, i):
+                    found = _made(self.shadows, data, self.x[asked], self.names, i, self.how)
+                _keep(file, mark, found)
+            said.append({name: _recognised(found[name], self.classes, name, i) for name in self.names})
+        return {name: torch.stack([one[name] for one in said]) for name in self.names}
+
+    def _mark(self, *of) -> str:
+        recipe = hashing.sources(self.shadows.train, self.shadows.compress)
+        return hashing.key(recipe=recipe, x=self.x, of=list(of), names=self.names, seed=self.seed)
 
 
 def given(shadows: SavedShadows, n: int, classes: int, names: list[str]) -> Imitations:
@@ -211,11 +233,6 @@ def _recognised(values, classes: int, name: str, i: int) -> Tensor:
     return said
 
 
-def _mark(shadows: Shadows, x: Tensor, labels: Tensor, plan: Plan, names: list[str], seed: int) -> str:
-    recipe = hashing.sources(shadows.train, shadows.compress)
-    return hashing.key(recipe=recipe, x=x, labels=labels, plan=list(plan), names=names, seed=seed)
-
-
 def _kept(file: Path | None, mark: str) -> dict | None:
     """What an interrupted audit kept of a shadow; None where there is nothing.
 
@@ -247,13 +264,13 @@ def _keep(file: Path | None, mark: str, found: Mapping[str, np.ndarray]) -> None
 
 
 @contextmanager
-def _seeded(seed: int, i: int) -> Iterator[None]:
+def _seeded(seed: int, kind: str, i: int) -> Iterator[None]:
     """Within it the global generators follow from the seed and the shadow's number; afterwards they are as they were."""
     before = random.getstate(), np.random.get_state()
-    sequence = np.random.SeedSequence(streams.seed(seed, "numpy of a shadow", i))
+    sequence = np.random.SeedSequence(streams.seed(seed, "numpy of a shadow", kind, i))
     with torch.random.fork_rng():
-        torch.manual_seed(streams.seed(seed, "torch of a shadow", i))
-        random.seed(streams.seed(seed, "random of a shadow", i))
+        torch.manual_seed(streams.seed(seed, "torch of a shadow", kind, i))
+        random.seed(streams.seed(seed, "random of a shadow", kind, i))
         np.random.set_state(np.random.RandomState(np.random.MT19937(sequence)).get_state())
         try:
             yield

@@ -80,14 +80,19 @@ class Difference:
         tpr: at each of `RATES`; the interval joins those of both rates as if they were independent (Zou & Donner 2008), which
             is on the safe side where examples that one network gives away are given away by the other too.
         detectable: the smallest true difference of the AUC that would have been found four times in five.
-        anew: the mean difference of the AUC between imitations of both, with an interval over their trainings (Student's
-            t): what to expect of networks that are trained anew. None without imitations.
+        each: float64 (s,), differences of the AUC between the imitations of both; (0,) without imitations.
     """
 
     auc: Estimate
     tpr: dict[float, Estimate]
     detectable: float
-    anew: Estimate | None = None
+    each: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @cached_property
+    def anew(self) -> Estimate | None:
+        """The mean of `each`, with an interval over their trainings (Student's t): what to expect, on average, of networks
+        that are trained anew. None without imitations."""
+        return Estimate(*metrics.over_targets(self.each)) if len(self.each) else None
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,14 @@ class OnCanaries:
         attack, auc: the attack, and its mean AUC over imitations as targets, with an interval over their trainings.
         epsilon: a lower bound on the epsilon of the recipe: the largest of the targets' bounds, each at 5 % divided by
             their number.
+        ceiling: the largest bound that could have been found with these canaries and coins, by an attacker who is never wrong.
         canaries, targets: how many there are.
     """
 
     attack: str
     auc: Estimate
     epsilon: float
+    ceiling: float
     canaries: int
     targets: int
 
@@ -137,21 +144,24 @@ def by_imitations(study: Study, wanted: Mapping[str, Mapping[str, Attack[Views]]
 
 def on_canaries(study: Study, judged: Mapping[str, Judged]) -> dict[str, OnCanaries]:
     """What the attack that is the strongest on each network finds of canaries: a study of `outside.of_canaries`."""
-    found = {}
+    found, member = {}, study.member.numpy()
     for key, one in judged.items():
         arm = study.arms[key]
         known = threshold.ATTACKS | suites.yardstick(len(study.roles.teachers[0]))
         study.attack({one.attack: known[one.attack]}, arm)
-        bounds = [
-            epsilon.of_one_run(
-                member.numpy(), margin[0].numpy(), delta=DELTA, level=epsilon.LEVEL / len(study)
-            )
-            for member, margin in zip(study.member, study.margins(arm, one.attack), strict=True)
-        ]
+        margins = study.margins(arm, one.attack)[:, 0].numpy()
         auc = metrics.over_targets(study.values(arm, "auc", one.attack))
         auc = Estimate(auc.value, max(auc.low, 0.0), min(auc.high, 1.0))
-        found[key] = OnCanaries(one.attack, auc, max(bounds), study.member.shape[1], len(study))
+        bound, ceiling = _largest_bound(member, margins), _largest_bound(member, member)
+        found[key] = OnCanaries(one.attack, auc, bound, ceiling, member.shape[1], len(study))
     return found
+
+
+def _largest_bound(member: np.ndarray, margin: np.ndarray) -> float:
+    """Over targets, each at the level divided by their number; member bool and margin float (targets, canaries)."""
+    level = epsilon.LEVEL / len(member)
+    pairs = zip(member, margin.astype(float), strict=True)
+    return max(epsilon.of_one_run(*pair, delta=DELTA, level=level) for pair in pairs)
 
 
 def surest(found: Iterable[Judged]) -> Judged:
@@ -163,8 +173,7 @@ def difference(a: Judged, b: Judged) -> Difference:
     """What is found of a minus what is found of b."""
     auc = metrics.paired_difference(a.member, a.margin, b.margin, "auc")
     tpr = {rate: _apart(one, b.tpr[rate]) for rate, one in a.tpr.items()}
-    anew = Estimate(*metrics.over_targets(a.anew - b.anew)) if len(a.anew) else None
-    return Difference(auc, tpr, detectable(auc), anew)
+    return Difference(auc, tpr, detectable(auc), a.anew - b.anew)
 
 
 def detectable(difference: Estimate) -> float:

@@ -121,7 +121,7 @@ class Report:
             return [[f"No verdict: {self.refused}"]]
         own = with_interval(self.networks[self.baseline].judged.auc)
         last = [f"The best attack on {self.baseline} itself has an AUC of {own}; 0.5 is guessing."]
-        if lacking := [name for name, control in self._controls.items() if control is None]:
+        if lacking := yardsticks.without(self._controls, self.control):
             last.append(verdicts.without_control(lacking if len(lacking) < len(self.compared) else []))
         return [*map(self._sentences, self.compared), last]
 
@@ -135,7 +135,7 @@ class Report:
             if wrong := self._refusal(name):
                 said.append(f"No verdict on {name}: {wrong}")
                 continue
-            apart = {than: self.difference(name, than).auc for than in self.yardsticks(name)}
+            apart = {than: self.difference(name, than) for than in self.yardsticks(name)}
             said.append(verdicts.brief(name, apart, self.tolerance))
         return said
 
@@ -202,7 +202,9 @@ class Report:
             cells = {}
         if planted is not None:
             cells["AUC on canaries"] = with_interval(planted.auc)
-            cells["epsilon at least, by canaries"] = f"{planted.epsilon:.2f}"
+            cells["epsilon at least, by canaries"] = (
+                f"{planted.epsilon:.2f} (of {planted.ceiling:.2f} that could be shown)"
+            )
         return cells | {"epsilon at least, by members": f"{self._network(name).judged.epsilon:.2f}"}
 
     def worst(self, name: str | None = None, count: int = 10) -> pd.DataFrame:

@@ -10,11 +10,6 @@ from mialib.auditing.findings import WARNING, Finding
 SIZES_APART = 0.1  # share by which an imitation's members may be more or fewer than the network's
 ACCURACY_APART = 0.05  # and by how much its accuracy may differ, beyond what differs between imitations
 SPREADS = 3.0
-RECIPE = "give the recipe that the network was really trained by"
-FEWER = (
-    "the {canaries} canaries may be why, of which each imitation has learned a half with wrong labels; plant fewer, or "
-    + RECIPE
-)
 
 
 def of_sizes(sizes: Tensor, members: int) -> list[Finding]:
@@ -39,7 +34,6 @@ def of_accuracies(
     member: Tensor,
     imitated_right: Tensor,
     imitated_member: Tensor,
-    canaries: int = 0,
 ) -> list[Finding]:
     """A network whose accuracy on what it has learned, or on what it has not, is not that of its imitations.
 
@@ -47,7 +41,6 @@ def of_accuracies(
         name: of the network.
         right, member: bool (n,), which candidates it classifies correctly, and which it has learned.
         imitated_right, imitated_member: bool (s, n), the same of each of its imitations.
-        canaries: how many wrong labels were planted in these.
     """
     found = []
     for side, own, theirs in (
@@ -63,7 +56,7 @@ def of_accuracies(
             text = (
                 f"{name} is right for {value:.1%} of {side}, its imitations for {float(rates.min()):.1%} to "
                 f"{float(rates.max()):.1%}. So they are no good imitations, and the attacks find less than there is: "
-                f"{FEWER.format(canaries=canaries) if canaries else RECIPE}."
+                "give the recipe that the network was really trained by."
             )
             found.append(Finding(WARNING, "shadows", text, name))
     return found

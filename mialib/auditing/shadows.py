@@ -34,9 +34,10 @@ class Shadows:
         folder: where the answers of each are kept as it is done, so that an interrupted audit goes on; None: they are not
             kept. Answers of another recipe, or of other examples, are refused: they are recognised by the text of your
             functions and of what these call, not by values that they read from elsewhere.
-        canaries: how many examples that your networks were not trained on are planted with a wrong label in the shadows, to
-            see what your recipe leaks of what can only be learned by heart, and to bound its epsilon from below. They are
-            taken from the non-members. 0: none.
+        canaries: how many examples that your networks were not trained on are planted with a wrong label, to see what your
+            recipe leaks of what can only be learned by heart, and to bound its epsilon from below. They are planted into `n`
+            further imitations, since wrong labels make bad imitations of your networks; so everything takes twice as long.
+            A hundred and more can prove something. 0: none.
 
     Functions may be given as "module:function".
 

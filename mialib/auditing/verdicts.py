@@ -44,12 +44,18 @@ def sentence(
     ):  # every attack sees the examples in the same order
         end = " To these attacks their answers are the same."
     elif said in (NO_MORE, UNDECIDED):
-        end = f" A true difference of {found.detectable:.3f} would have been found four times in five."
+        end = f" A true difference of {found.detectable:.3f} would have been found four times in five{_more(found, tolerance)}."
     elif said == MORE and found.auc.high <= tolerance:
         end = f" That is less than {tolerance:g}, which was said not to matter."
     else:
         end = ""
     return f"{lead}: {moved}.{end}"
+
+
+def _more(found: Difference, tolerance: float) -> str:
+    """How many more examples it takes to find a difference of the tolerance: intervals shrink by the root of their number."""
+    times = (found.detectable / tolerance) ** 2 if tolerance else 0
+    return f"; one of {tolerance:g} takes about {times:.0f} times as many examples" if times >= 1.5 else ""
 
 
 def attribution(name: str, control: str, found: Difference, tolerance: float) -> str:
@@ -59,27 +65,34 @@ def attribution(name: str, control: str, found: Difference, tolerance: float) ->
     rounded, the baseline is the yardstick.
     """
     by = vocabulary.with_interval(found.auc, "+")
-    return {
-        MORE: f"Against {control}, changed as long but not compressed, {name} leaks more too ({by}).",
-        LESS: f"Against {control}, changed as long but not compressed, {name} leaks less ({by}).",
-        NO_MORE: f"Against {control}, changed as long but not compressed, {name} leaks nothing more that matters ({by}).",
-        UNDECIDED: f"Against {control}, changed as long but not compressed, the difference of {name} is not decided ({by}).",
+    lead = {
+        MORE: f"{name} leaks more too",
+        LESS: f"{name} leaks less",
+        NO_MORE: f"{name} leaks no more, within {tolerance:g}",
+        UNDECIDED: f"whether {name} leaks more is not decided",
     }[verdict(found.auc, tolerance)]
+    return f"Against {control}, trained further for as long but not compressed, {lead} ({by})."
 
 
-def brief(name: str, apart: Mapping[str, Estimate], tolerance: float) -> str:
+def brief(name: str, apart: Mapping[str, Difference], tolerance: float) -> str:
     """The verdicts on one network against each of its yardsticks, in one sentence: "pruned leaks more than original (...)".
 
     Args:
-        apart: yardstick -> AUC of the network minus that of the yardstick.
+        apart: yardstick -> the network minus the yardstick.
     """
     said = []
-    for than, found in apart.items():
+    for than, one in apart.items():
+        found = one.auc
         lead = {MORE: "leaks more than", LESS: "leaks less than", NO_MORE: "leaks no more than"}.get(
             verdict(found, tolerance), "perhaps leaks more than"
         )
-        said.append(f"{lead} {than} ({vocabulary.with_interval(found, '+')})")
-    return f"**{name}** {'; it '.join(said)}."
+        anew = (
+            ""
+            if one.anew is None
+            else f"; trained anew, on average {vocabulary.with_interval(one.anew, '+')}"
+        )
+        said.append(f"{lead} {than} ({vocabulary.with_interval(found, '+')}{anew})")
+    return f"**{name}** {', and '.join(said)}."
 
 
 def without_control(names: Sequence[str]) -> str:
@@ -90,20 +103,21 @@ def without_control(names: Sequence[str]) -> str:
             "instead of the compression."
         )
     return (
-        "No control was given: a network changed as long but not compressed. So what differs may come from the further training "
-        "instead of the compression."
+        "No control was given: a network trained further for as long but not compressed. So what differs may come from the further "
+        "training instead of the compression."
     )
 
 
 def anew(name: str, than: str, found: Estimate, imitations: int, tolerance: float) -> str:
     """What the imitations say: the mean difference between them."""
     by = vocabulary.with_interval(found, "+")
-    return {
-        MORE: f"Trained anew by the same recipe, {name} is to be expected to leak more than {than}",
-        LESS: f"Trained anew by the same recipe, {name} is to be expected to leak less than {than}",
-        NO_MORE: f"Trained anew by the same recipe, {name} is to be expected to leak nothing more that matters than {than}",
-        UNDECIDED: f"Whether {name} would leak more than {than}, were both trained anew, is not decided",
-    }[verdict(found, tolerance)] + f" ({by}, {imitations} imitations of each)."
+    lead = {
+        MORE: f"{name} leaks more than {than} on average",
+        LESS: f"{name} leaks less than {than} on average",
+        NO_MORE: f"{name} leaks no more than {than} on average, within {tolerance:g}",
+        UNDECIDED: f"whether {name} leaks more than {than} on average is not decided",
+    }[verdict(found, tolerance)]
+    return f"Where both are trained anew, {lead} ({by}, {imitations} imitations of each)."
 
 
 def both(name: str, baseline: str, auc: Estimate, more: Estimate) -> str:

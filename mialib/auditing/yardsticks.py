@@ -2,6 +2,7 @@
 
 A control is a network that was changed as long as a compressed one, but not compressed. It is written as one name for all
 networks, or as a mapping {network: its control}, since a pruned network and a purified one were changed for other times.
+There None stands for a network that needs no control, such as one that was only rounded.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +12,7 @@ from mialib.params.vocabulary import nearest
 
 CONTROL = "control"  # the name of a control that is given as a model; in a gate, each network's own control
 
-Control = str | Mapping[str, str] | None  # by name
+Control = str | Mapping[str, str | None] | None  # by name
 
 
 def with_controls(networks: Mapping[str, object], control) -> tuple[dict[str, object], Control]:
@@ -44,7 +45,9 @@ def with_controls(networks: Mapping[str, object], control) -> tuple[dict[str, ob
     if not isinstance(control, Mapping):
         return every, placed(control, CONTROL)
     _check_keys(control, networks)
-    return every, {str(name): placed(one, f"control of {name}") for name, one in control.items()}
+    return every, {
+        str(name): None if one is None else placed(one, f"control of {name}") for name, one in control.items()
+    }
 
 
 def resolved(names: Collection[str], baseline: str | None, control: Control) -> tuple[str, Control]:
@@ -71,7 +74,7 @@ def resolved(names: Collection[str], baseline: str | None, control: Control) -> 
 
 
 def of_each(names: Collection[str], baseline: str, control: Control) -> dict[str, str | None]:
-    """Each network that is compared -> its control; None: it has none. Controls and the baseline are not compared."""
+    """Each network that is compared -> its control; None: it has none, or needs none. Controls and the baseline are not compared."""
     own = control if isinstance(control, Mapping) else dict.fromkeys(names, control)
     left_out = {baseline, *_controls(control)}
     return {name: own.get(name) for name in names if name not in left_out}
@@ -92,11 +95,17 @@ def over(than: str | None, names: Collection[str], baseline: str, control: Contr
         return {name: than for name in own if name != than}
     if CONTROL in names and CONTROL not in _controls(control):
         raise ValueError(f"a network is called {CONTROL!r} and is no control; rename it")
-    if lacking := [name for name, one in own.items() if one is None]:
+    if lacking := without(own, control):
         raise ValueError(
             f"the gate compares with the control, and none is given for {', '.join(lacking)}; give one"
         )
-    return own
+    return {name: one or baseline for name, one in own.items()}
+
+
+def without(own: Mapping[str, str | None], control: Control) -> list[str]:
+    """Of the networks that are compared, `of_each`, those without a control of which nobody said that they need none."""
+    said = control if isinstance(control, Mapping) else {}
+    return [name for name, one in own.items() if one is None and name not in said]
 
 
 def of_words(words: Sequence[str], names: Collection[str]) -> Control:
@@ -125,7 +134,8 @@ def named(what: str, name: str | None, names: Collection[str]) -> str | None:
 def _controls(control: Control) -> list[str]:
     if control is None:
         return []
-    return list(dict.fromkeys(control.values())) if isinstance(control, Mapping) else [control]
+    named_ = control.values() if isinstance(control, Mapping) else [control]
+    return list(dict.fromkeys(one for one in named_ if one is not None))
 
 
 def _check_keys(control: Mapping, names: Collection[str]) -> None:

@@ -248,7 +248,7 @@ class Audit(TypedDict, total=False):
     """An audit of networks by somebody's recipe."""
 
     recipe: Annotated[str, AfterValidator(_recipe)]
-    controls: dict[str, str] | None
+    controls: dict[str, str | None] | None
     expected_accuracy: Density | None
     tolerance: Budget
     n_imitations: Annotated[int, Field(ge=4, le=1000, multiple_of=2)]  # they come in pairs

@@ -75,8 +75,12 @@ def test_a_baseline_alone_needs_no_compression(given):
     assert list(run(Shadows(Heart, n=4), given, ["original"]).answers) == ["original"]
 
 
-def test_canaries_are_learned_with_their_wrong_label(given):
-    found = run(Shadows(Heart, compress, n=4, canaries=20), given)
+def test_canaries_are_learned_with_their_wrong_label_in_imitations_of_their_own(given, tmp_path):
+    plain = run(Shadows(Heart, compress, n=4), given)
+    found = run(Shadows(Heart, compress, n=4, canaries=20, folder=tmp_path), given)
+    assert torch.equal(found.candidates, plain.candidates)
+    assert all(torch.equal(found.answers[name], plain.answers[name]) for name in NAMES)
+    assert sorted(one.name[:-8] for one in tmp_path.iterdir()) == ["canaries"] * 4 + ["shadow"] * 4
     assert found.planted.labels.shape == (20,)
     sure = (
         found.planted.answers["original"]
@@ -140,7 +144,6 @@ def test_what_was_kept_of_something_else_is_refused(given, tmp_path):
         {"train": lambda data: Heart(data)},
         {"given": (given[0] + 1, *given[1:])},
         {"given": (*given[:2], torch.arange(N) < 71)},
-        {"canaries": 10},
     ):
         with pytest.raises(
             ValueError, match=r"shadow_000.npz: it holds answers of another recipe.*another folder"

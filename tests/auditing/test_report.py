@@ -18,7 +18,7 @@ def found(three):
 def test_it_says_the_verdict_first(found):
     assert found.sentences[0].startswith("pruned leaks more than original: ")
     assert found.sentences[1].startswith(
-        "Against longer, changed as long but not compressed, pruned leaks more too"
+        "Against longer, trained further for as long but not compressed, pruned leaks more too"
     )
     assert " ".join(str(found).split()).startswith(" ".join(found.sentences))
     assert "verdict" in str(found) and found._repr_html_().startswith('<div class="mialib"><h1>')
@@ -172,7 +172,7 @@ def test_it_says_what_to_expect_of_networks_trained_anew(with_imitations):
     said = with_imitations.sentences
     assert any(
         one.startswith(
-            "Trained anew by the same recipe, pruned is to be expected to leak more than original (+0."
+            "Where both are trained anew, pruned leaks more than original on average (+0."
         )
         for one in said
     )
@@ -214,6 +214,6 @@ def test_the_brief_verdict_has_a_sentence_for_each_compared_network(found, three
     (said,) = found.brief
     assert (
         said.startswith("**pruned** leaks more than original (+0.")
-        and "; it leaks more than longer (+0." in said
+        and ", and leaks more than longer (+0." in said
     )
     assert audit_answers(*three, accuracy=1.0).brief[0].startswith("No verdict: ")

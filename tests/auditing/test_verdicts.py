@@ -1,5 +1,6 @@
 """From an interval to a verdict and its sentence."""
 
+import numpy as np
 import pytest
 
 from mialib.auditing import verdicts
@@ -47,10 +48,10 @@ def test_a_rise_that_does_not_matter_is_said_not_to():
 @pytest.mark.parametrize(
     ("low", "high", "said"),
     [
-        (0.01, 0.5, "pruned is to be expected to leak more than original"),
-        (-0.5, -0.01, "pruned is to be expected to leak less than original"),
-        (-0.01, 0.01, "pruned is to be expected to leak nothing more that matters than original"),
-        (-0.3, 0.3, "Whether pruned would leak more than original, were both trained anew, is not decided"),
+        (0.01, 0.5, "pruned leaks more than original on average ("),
+        (-0.5, -0.01, "pruned leaks less than original on average ("),
+        (-0.01, 0.01, "pruned leaks no more than original on average, within 0.02 ("),
+        (-0.3, 0.3, "whether pruned leaks more than original on average is not decided ("),
     ],
 )
 def test_networks_trained_anew(low, high, said):
@@ -59,18 +60,30 @@ def test_networks_trained_anew(low, high, said):
 
 
 def test_it_is_said_which_networks_lack_a_control():
-    assert verdicts.without_control([]).startswith("No control was given: a network changed as long")
+    assert verdicts.without_control([]).startswith("No control was given: a network trained further for as long")
     assert verdicts.without_control(["int8"]).startswith(
         "No control was given for int8. Where a network was trained further"
     )
 
 
+def apart(low, high, each=()):
+    return Difference(Estimate((low + high) / 2, low, high), {}, 0.1, np.array(each))
+
+
 def test_one_sentence_for_each_network():
-    apart = {"original": Estimate(0.1, 0.05, 0.15), "longer": Estimate(0.0, -0.1, 0.1)}
-    assert verdicts.brief("pruned", apart, 0.02) == (
-        "**pruned** leaks more than original (+0.100 [+0.050, +0.150]); it perhaps leaks more than longer (+0.000 [-0.100, +0.100])."
+    found = {"original": apart(0.05, 0.15), "longer": apart(-0.1, 0.1)}
+    assert verdicts.brief("pruned", found, 0.02) == (
+        "**pruned** leaks more than original (+0.100 [+0.050, +0.150]), and perhaps leaks more than longer (+0.000 [-0.100, +0.100])."
     )
-    less = {"original": Estimate(-0.1, -0.15, -0.05), "longer": Estimate(0.0, -0.01, 0.01)}
-    assert "leaks less than original" in verdicts.brief(
-        "a", less, 0.02
-    ) and "no more than longer" in verdicts.brief("a", less, 0.02)
+    less = {"original": apart(-0.15, -0.05), "longer": apart(-0.01, 0.01, [0.1, 0.1])}
+    said = verdicts.brief("a", less, 0.02)
+    assert "leaks less than original" in said and "no more than longer" in said
+    assert said.endswith("; trained anew, on average +0.100 [+0.100, +0.100]).")
+
+
+def test_how_many_more_examples_it_takes():
+    leaks = Estimate(0.6, 0.5, 0.7), Estimate(0.6, 0.5, 0.7)
+    said = verdicts.sentence("a", "b", leaks, apart(-0.1, 0.1), 0.02)
+    assert said.endswith("four times in five; one of 0.02 takes about 25 times as many examples.")
+    assert verdicts.sentence("a", "b", leaks, apart(-0.1, 0.1), 0.1).endswith("four times in five.")
+    assert verdicts.sentence("a", "b", leaks, apart(-0.1, 0.1), 0.0).endswith("four times in five.")

@@ -99,3 +99,14 @@ def test_words_of_the_command_line():
     for words in (["longer", "longest"], ["longer", "pruned=longest"], ["pruned=longer", "pruned=longest"]):
         with pytest.raises(ValueError, match="--control is .*; it must be one NAME"):
             yardsticks.of_words(words, NAMES)
+
+
+def test_a_network_may_need_no_control():
+    control = {"pruned": "longer", "int8": None}
+    names = ["original", "pruned", "int8", "longer"]
+    every, found = yardsticks.with_controls(dict.fromkeys(names, 1), control)
+    assert found == control and list(every) == names
+    own = yardsticks.of_each(names, *yardsticks.resolved(names, None, control))
+    assert own == {"pruned": "longer", "int8": None} and yardsticks.without(own, control) == []
+    assert yardsticks.without({"pruned": "longer", "int8": None}, {"pruned": "longer"}) == ["int8"]
+    assert yardsticks.over("control", names, "original", control) == {"pruned": "longer", "int8": "original"}
