@@ -6,6 +6,7 @@ environment variable `MIALIB_BESIDE`.
 """
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def check(address: str) -> None:
     module, _, name = address.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), name)):
         raise ValueError("an address is module:function, both Python names")
-    if PathFinder.find_spec(module.split(".")[0], _places()) is None:
+    if not _is_there(module.split(".")[0]):
         raise ValueError(f"no module {module}; it is looked for in {_places()[0]}, then on Python's path")
 
 
@@ -68,6 +69,16 @@ def folder(address: str, root: Path | None) -> Path:
     if root is None and not path.is_absolute():  # it may be below the data root
         return path
     raise ValueError(f"{address}: no folder {' or '.join(map(str, tried))}")
+
+
+def _is_there(module: str) -> bool:
+    """Whether a module of that name can be found, also one that is installed by a finder of its own; runs nothing."""
+    if PathFinder.find_spec(module, _places()) is not None:
+        return True
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # __main__ has none
+        return False
 
 
 def _places() -> list[str]:

@@ -171,9 +171,7 @@ def with_imitations(three, halves):
 def test_it_says_what_to_expect_of_networks_trained_anew(with_imitations):
     said = with_imitations.sentences
     assert any(
-        one.startswith(
-            "Where both are trained anew, pruned leaks more than original on average (+0."
-        )
+        one.startswith("Where both are trained anew, pruned leaks more than original on average (+0.")
         for one in said
     )
     assert any("4 imitations of each" in one for one in said)

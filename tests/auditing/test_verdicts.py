@@ -60,7 +60,9 @@ def test_networks_trained_anew(low, high, said):
 
 
 def test_it_is_said_which_networks_lack_a_control():
-    assert verdicts.without_control([]).startswith("No control was given: a network trained further for as long")
+    assert verdicts.without_control([]).startswith(
+        "No control was given: a network trained further for as long"
+    )
     assert verdicts.without_control(["int8"]).startswith(
         "No control was given for int8. Where a network was trained further"
     )

@@ -1,5 +1,6 @@
 """Data sets and networks of one's own, by address."""
 
+import importlib.util
 import os
 import sys
 
@@ -158,3 +159,24 @@ def test_beside_returns_to_what_was_before(tmp_path, monkeypatch):
     with own.beside(tmp_path):
         assert os.environ[own.BESIDE] == str(tmp_path.resolve())
     assert os.environ[own.BESIDE] == "/somewhere"
+
+
+def test_a_module_that_a_finder_of_its_own_finds_is_there(monkeypatch, tmp_path):
+    """As an editable installation does, whose folder is not on the path."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            return (
+                importlib.util.spec_from_file_location(name, tmp_path / "f.py")
+                if name == "found_by_finder"
+                else None
+            )
+
+    (tmp_path / "f.py").write_text("def load():\n    return 3\n")
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    own.check("found_by_finder:load")
+    assert own.function("found_by_finder:load")() == 3
+    sys.modules.pop("found_by_finder")
+    with pytest.raises(ValueError, match="no module __main__"):
+        own.check("__main__:load")
