@@ -18,6 +18,7 @@ WORDS = {
     "l1_global": "global magnitude pruning",
     "l1_unstructured": "magnitude pruning",
     "l2_filter": "filter pruning (L2)",
+    "network slimming": "network slimming",  # already in words
     "slimming": "network slimming",
     # defences
     "adversarial_regularization": "adversarial regularisation",

@@ -101,3 +101,9 @@ def test_widths_in_words_and_differences_in_points():
 def test_code_names_are_put_into_words_and_unknown_ones_lose_their_underscores(text, words):
     assert vocabulary.in_words(text) == words
     assert vocabulary.in_words(words) == words
+
+
+@pytest.mark.parametrize("name", sorted(vocabulary.WORDS))
+def test_words_stay_as_they_are(name):
+    words = vocabulary.in_words(name)
+    assert vocabulary.in_words(words) == words and vocabulary.in_words(f"{words} 0.5") == f"{words} 0.5"
