@@ -253,6 +253,7 @@ class Audit(TypedDict, total=False):
     tolerance: Budget
     n_imitations: Annotated[int, Field(ge=4, le=1000, multiple_of=2)]  # they come in pairs
     answers_folder: Annotated[str, AfterValidator(_folder)] | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None
 
 
 class Vocabulary(
