@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mialib.measures import metrics
 
+FLOAT32 = 1e-6  # more than what rounds a number below one to 32 bits
 TOLERANCE = 1e-3  # of a row's sum, as `posteriors.TOLERANCE`
 LOGITS, POSTERIORS, LOG_POSTERIORS = "logits", "posteriors", "log-posteriors"
 
@@ -23,7 +24,7 @@ class Recognised(NamedTuple):
 def recognised(values, name: str) -> Recognised:
     """Log-posteriors of logits, posteriors or log-posteriors, whichever `values` are.
 
-    Rows without negative numbers that sum to one are posteriors, also if they are rounded to two digits or more, or in per
+    Rows without negative numbers that sum to one are posteriors, also if they are rounded to one digit or more, or in per
     cent; rows without positive numbers whose exponentials sum to one are log-posteriors; all else is logits. It must be true
     of all rows.
 
@@ -64,7 +65,14 @@ def recognised(values, name: str) -> Recognised:
         raise ValueError(
             f"{name}: {np.isinf(array).any(1).sum()} of {len(array)} answers hold infinite logits; valid are finite ones"
         )
-    return Recognised(torch.from_numpy(array).log_softmax(1), LOGITS)
+    note = ""
+    if array.min() >= 0 and array.max() <= 1:
+        sums = array.sum(1)
+        note = (
+            f"all its answers lie in 0 to 1, their rows sum to {sums.min():.3g} to {sums.max():.3g}, and they were taken for "
+            "logits. If they are probabilities, the numbers below mean nothing: pass them unrounded, one row summing to 1."
+        )
+    return Recognised(torch.from_numpy(array).log_softmax(1), LOGITS, note)
 
 
 def numbers_of(values, name: str, shape: str) -> np.ndarray:
@@ -83,13 +91,15 @@ def numbers_of(values, name: str, shape: str) -> np.ndarray:
 
 
 def _digits(array: np.ndarray) -> int | None:
-    """The number of digits, 2 to 4, that all posteriors are rounded to; None: more, or none are posteriors.
+    """The number of digits, 1 to 4, that all posteriors are rounded to; None: more, or none are posteriors.
 
     Whole numbers, such as one-hot answers, are not taken for rounded.
     """
     if not ((array >= 0) & (array <= 1)).all() or (array == array.round()).all():
         return None
-    return next((digits for digits in (2, 3, 4) if np.abs(array - array.round(digits)).max() < 1e-9), None)
+    return next(
+        (digits for digits in (1, 2, 3, 4) if np.abs(array - array.round(digits)).max() < FLOAT32), None
+    )
 
 
 def _error(digits: int | None, classes: int) -> float:

@@ -30,8 +30,8 @@ class Attacked:
 
     Args:
         alone: what the strongest attack finds in each network.
-        together: for each network but the baseline, what an attacker finds who holds the baseline too: with both, or with the
-            one of them that gives more away.
+        together: for each network but the baseline, what an attacker with imitations finds who holds the baseline too: with
+            both, or with the one of them that is expected to give more away.
         canaries: what the recipes leak of canaries; empty where none were planted.
         rows: the study's tidy rows; those of imitations, as if they were attacked, have "trained anew" in their variant.
         assumed: sentences about the attacker.
@@ -46,19 +46,16 @@ class Attacked:
     canaries: Mapping[str, OnCanaries] = field(default_factory=dict)
 
 
-def by_half(
-    answers: Mapping[str, Tensor], labels: Tensor, member: Tensor, baseline: str, seed: int = 0
-) -> Attacked:
+def by_half(answers: Mapping[str, Tensor], labels: Tensor, member: Tensor, seed: int = 0) -> Attacked:
     """By attackers who know half of the members and use thresholds; nothing is trained.
 
     Args:
-        answers: name -> log-posteriors, float64 (n, classes), the baseline's among them.
+        answers: name -> log-posteriors, float64 (n, classes).
         labels, member: int64 (n,) and bool (n,).
     """
-    study = outside.of_answers(answers, labels, member, beside=baseline, seed=seed)
+    study = outside.of_answers(answers, labels, member, seed=seed)
     alone = judging.by_half(study, dict.fromkeys(answers, threshold.ATTACKS))
-    both = judging.by_half(study, _of_both(answers, baseline, {"pair_of_all": pairs.pair_of_all}))
-    return Attacked(alone, _together(alone, both, baseline), study.rows, (BY_HALF,))
+    return Attacked(alone, {}, study.rows, (BY_HALF,))
 
 
 def by_imitations(
@@ -69,7 +66,7 @@ def by_imitations(
     imitations: Imitations,
     seed: int = 0,
 ) -> Attacked:
-    """By attackers who have imitations of the networks; arguments as of `by_half`."""
+    """By attackers who have imitations of the networks; arguments as of `by_half`, `baseline` among the names."""
     rows, s = imitations.candidates, len(imitations.sizes)
     everyone = {name: _first(answers[name][rows], imitations.answers[name]) for name in answers}
     learned = _first(member[rows], imitations.member)

@@ -215,7 +215,7 @@ def _audited(
     labels, member = forms.labels_of(labels, n, classes), forms.membership(member, n)
     said = said + _seen(found, labels, member, wanted.accuracy)
     posteriors = {name: one.log_posteriors for name, one in found.items()}
-    shadows, given = wanted.shadows, (labels, member, wanted.baseline)
+    shadows, given = wanted.shadows, (labels, member)
     if shadows is not None and any(one.kind == REFUSED for one in said):
         shadows, said = None, [*said, Finding(NOTE, "shadows", NOT_TRAINED)]
     if shadows is None:
@@ -225,7 +225,7 @@ def _audited(
         names = [wanted.baseline, *(name for name in found if name != wanted.baseline)]
         imitations = imitating.of(shadows, x, labels, member, names, classes, wanted.seed, **how)
         said += _seen_of_imitations(imitations, posteriors, labels, member)
-        attacked = by_imitations(posteriors, *given, imitations, wanted.seed)
+        attacked = by_imitations(posteriors, *given, wanted.baseline, imitations, wanted.seed)
     return _report(found, labels, member, said, wanted, attacked)
 
 

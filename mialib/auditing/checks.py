@@ -20,6 +20,7 @@ from mialib.reporting.vocabulary import with_interval
 
 LABELS_APART = 0.1  # share of examples whose class would have to change, beyond chance
 FAR_BELOW, BELOW = 0.1, 0.02  # accuracy below what was stated: refused, warned of
+FEWEST_JUDGED = 20  # of each side; with fewer no verdict is given
 WORSE = 0.05  # accuracy on others below the baseline's
 SATURATED = 0.1  # share of rows from which on it is worth a warning
 WIDE, ROUGH = 0.1, 0.05  # smallest AUC above 0.5 that would be seen: a warning, a note
@@ -77,6 +78,7 @@ def of_answers(
     found = _the_same(log_posteriors, answered, labels, name) or _at_chance(answered, labels, name)
     if expected_accuracy is not None:
         found += _unexpected(on, expected_accuracy, name)
+    found += _others_at_chance(answered[~member], labels[~member], name) if not found else []
     found += _swapped(right, member, on, name) + _saturated(log_posteriors, member, name)
     return [replace(one, network=name) for one in found]
 
@@ -113,6 +115,12 @@ def of_size(members: int, others: int) -> list[Finding]:
 
     members, others: how many examples the attack is judged on, at least 1 each.
     """
+    if min(members, others) < FEWEST_JUDGED:
+        text = (
+            f"Attacks would be judged on {members:,} members and {others:,} others. That proves nothing either way: give enough "
+            f"for {FEWEST_JUDGED} of each, better hundreds (without imitations, half of what is given goes to the attacker)."
+        )
+        return [Finding(REFUSED, "size", text)]
     found = []
     for rate in (0.01, 0.001):
         allowed = math.floor(rate * others + 1e-9)
@@ -221,6 +229,17 @@ def _at_chance(answered, labels, name) -> list[Finding]:
     )
     text = f"{name} is right for {findings.percent(found)} of all examples; the same answers dealt out at random would be for {chance:.1%}. {end}"
     return [Finding(REFUSED if clear else WARNING, "accuracy", text)]
+
+
+def _others_at_chance(answered, labels, name) -> list[Finding]:
+    """As `_at_chance` for the others alone: a network may have learned nothing but its members, but labels may be wrong too."""
+    if not _at_chance(answered, labels, name):
+        return []
+    text = (
+        f"{name} is right for the others no more often than by chance ({findings.percent(_share(answered == labels))}). Unless it "
+        "can do nothing but recall its members, their labels are wrong, or in another order than their inputs."
+    )
+    return [Finding(WARNING, "accuracy", text)]
 
 
 def _unexpected(on, expected, name) -> list[Finding]:

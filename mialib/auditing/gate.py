@@ -84,7 +84,15 @@ def condition(text: str) -> Condition:
         raise ValueError(
             f"the gate is {text!r}; it must be 'NAME > NUMBER' or 'NAME over control > NUMBER' with a NAME of {valid}"
         )
-    return Condition(found["metric"], float(found["most"]), found["than"])
+    check_size(most := float(found["most"]))
+    return Condition(found["metric"], most, found["than"])
+
+
+def check_size(most: float) -> None:
+    """Raises ValueError for a rise that no rate can have: they lie in 0 to 1, so 2 % is 0.02."""
+    if not -1 < most < 1:
+        hint = f"; for {most:g} % write {most / 100:g}" if 1 <= abs(most) <= 100 else ""
+        raise ValueError(f"the gate allows a rise of {most:g}, and rates lie in 0 to 1{hint}")
 
 
 def check(rises: dict[str, Estimate], wanted: Condition, refused: str = "") -> None:

@@ -20,6 +20,7 @@ from mialib.auditing import models
 from mialib.auditing.shadow_plans import planned
 from mialib.auditing.shadows import SavedShadows, Shadows
 from mialib.data.tensors import kind_of
+from mialib.params.vocabulary import nearest
 
 SAID = "answers of "  # before a network's name, in a file
 ENOUGH = 2  # imitations that have learned a candidate, and as many that have not
@@ -129,12 +130,14 @@ class _Recipe(NamedTuple):
 
     def answers(self, kind: str, labels: Tensor, learned: Tensor, asked: Tensor) -> dict[str, Tensor]:
         """Name -> log-posteriors float64 (s, r, classes), of imitations that learn `learned` bool (s, n), about rows `asked`."""
-        mark = self._mark(kind, labels, learned, asked)
         said = []
         for i in progress.follow(
             range(len(learned)), "imitations" if kind == "shadow" else f"imitations, {kind}", "model"
         ):
             file = None if self.shadows.folder is None else Path(self.shadows.folder) / f"{kind}_{i:03}.npz"
+            mark = self._mark(
+                kind, i, labels, learned[i], asked
+            )  # not of the others: there may be more of them later
             found = _kept(file, mark)
             if found is None:
                 index = learned[i].nonzero()[:, 0]
@@ -203,6 +206,7 @@ def _made(shadows: Shadows, data: TensorDataset, x: Tensor, names: list[str], i:
             made = {name: one(network, data) for name, one in compress.items() if name in others}
         else:
             made = {} if compress is None else compress(network, data)
+        _check_unchanged(network, x, said[baseline], baseline, how)
     except Exception as error:
         error.add_note(f"shadows: raised while shadow model {i + 1} of {shadows.n} was made")
         raise
@@ -213,11 +217,28 @@ def _made(shadows: Shadows, data: TensorDataset, x: Tensor, names: list[str], i:
             )
         made = {others[0]: made}
     if lacking := [name for name in others if name not in made]:
+        gives = (
+            f"compress gives {', '.join(map(str, made)) or 'nothing'}"
+            if compress
+            else "no compress was given"
+        )
         raise ValueError(
-            f"shadows: compress gives {', '.join(map(str, made)) or 'nothing'}; {', '.join(lacking)} must be among it too, since each "
-            "audited network is compared with imitations of its own"
+            f"shadows: {gives}{nearest(lacking[0], list(map(str, made)))}; it must give {', '.join(lacking)} too, since each audited "
+            "network is compared with imitations of its own"
         )
     return said | {name: _answers(made[name], x, name, i, how) for name in others}
+
+
+def _check_unchanged(network, x: Tensor, said: np.ndarray, name: str, how: dict) -> None:
+    """Raises ValueError where `compress` has changed the network that it was given."""
+    few = x[: how.get("batch_size", 256)]
+    again = models.answers(network, few, name=name, **how)
+    near = models.STEADY * np.abs(said[np.isfinite(said)]).max(initial=0.0)
+    same = np.allclose(again, said[: len(few)], rtol=0, atol=near, equal_nan=True)
+    if not same and models.is_steady(network, few, name=name, **how):
+        raise ValueError(
+            "shadows: compress has changed the network that it was given; let it work on a copy, copy.deepcopy(network)"
+        )
 
 
 def _answers(network, x: Tensor, name: str, i: int, how: dict) -> np.ndarray:
@@ -251,7 +272,8 @@ def _kept(file: Path | None, mark: str) -> dict | None:
         ) from error
     if own != mark:
         raise ValueError(
-            f"{file}: it holds answers of another recipe, other examples or other networks; name another folder, or remove it"
+            f"{file}: this file holds answers of another recipe, other examples or other networks than now; name another folder, "
+            "or remove the old files"
         )
     return found
 

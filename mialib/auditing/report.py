@@ -121,6 +121,10 @@ class Report:
             return [[f"No verdict: {self.refused}"]]
         own = with_interval(self.networks[self.baseline].judged.auc)
         last = [f"The best attack on {self.baseline} itself has an AUC of {own}; 0.5 is guessing."]
+        if not self.attacked.imitations:
+            last.append(
+                "It uses thresholds; an attacker who imitates the networks (`shadows`) usually finds more."
+            )
         if lacking := yardsticks.without(self._controls, self.control):
             last.append(verdicts.without_control(lacking if len(lacking) < len(self.compared) else []))
         return [*map(self._sentences, self.compared), last]
@@ -153,8 +157,7 @@ class Report:
             said.append(
                 verdicts.anew(name, self.baseline, found.anew, self.attacked.imitations, self.tolerance)
             )
-        more = self.more_by_both(name)
-        if more.low > 0:
+        if name in self.attacked.together and (more := self.more_by_both(name)).low > 0:
             said.append(verdicts.both(name, self.baseline, self.attacked.together[name].auc, more))
         return said
 
@@ -198,7 +201,7 @@ class Report:
         """Cells about attackers who hold the baseline too, about canaries, and the bounds on epsilon."""
         both, planted = self.attacked.together.get(name), self.attacked.canaries.get(name)
         cells = {f"AUC, holding {self.baseline} too": "" if both is None else with_interval(both.auc)}
-        if len(self.networks) == 1:
+        if not self.attacked.together:
             cells = {}
         if planted is not None:
             cells["AUC on canaries"] = with_interval(planted.auc)
@@ -272,6 +275,7 @@ class Report:
         """
         if metric not in gates.METRICS:
             raise ValueError(f"metric is {metric!r}; it must be one of {', '.join(gates.METRICS)}")
+        gates.check_size(max_increase)
         over = yardsticks.over(than, self.networks, self.baseline, self.control)
         rises = {name: self._rise(name, metric, one) for name, one in over.items()}
         refused = self.refused or self._refusal(*over, *over.values())

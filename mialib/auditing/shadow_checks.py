@@ -5,11 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from mialib.auditing.findings import WARNING, Finding
+from mialib.auditing.findings import REFUSED, WARNING, Finding
 
 SIZES_APART = 0.1  # share by which an imitation's members may be more or fewer than the network's
+FAR = 0.15  # accuracies, or their differences between what was learned and what was not, that no good imitation has
 ACCURACY_APART = 0.05  # and by how much its accuracy may differ, beyond what differs between imitations
 SPREADS = 3.0
+SIDES = ("what it has learned", "other examples")
 
 
 def of_sizes(sizes: Tensor, members: int) -> list[Finding]:
@@ -42,21 +44,33 @@ def of_accuracies(
         right, member: bool (n,), which candidates it classifies correctly, and which it has learned.
         imitated_right, imitated_member: bool (s, n), the same of each of its imitations.
     """
-    found = []
-    for side, own, theirs in (
-        ("what it has learned", member, imitated_member),
-        ("other examples", ~member, ~imitated_member),
-    ):
-        if not bool(own.any()) or not bool(theirs.any(1).all()):
-            continue
-        value = float(right[own].double().mean())
-        rates = torch.stack([one[of].double().mean() for one, of in zip(imitated_right, theirs, strict=True)])
-        spread = float(rates.std()) * math.sqrt(1 + 1 / len(rates))
-        if abs(value - float(rates.mean())) > max(ACCURACY_APART, SPREADS * spread):
-            text = (
-                f"{name} is right for {value:.1%} of {side}, its imitations for {float(rates.min()):.1%} to "
-                f"{float(rates.max()):.1%}. So they are no good imitations, and the attacks find less than there is: "
-                "give the recipe that the network was really trained by."
-            )
-            found.append(Finding(WARNING, "shadows", text, name))
-    return found
+    if not bool(member.any() and (~member).any()):
+        return []
+    own = torch.stack([right[side].double().mean() for side in (member, ~member)])
+    rates = torch.stack([_rates(*one) for one in zip(imitated_right, imitated_member, strict=True)])
+    spread = SPREADS * math.sqrt(1 + 1 / len(rates)) * rates.std(0)
+    far = (own - rates.mean(0)).abs()
+    memory = float(
+        (own[0] - own[1] - (rates[:, 0] - rates[:, 1]).mean()).abs()
+    )  # what learning an example changes
+    apart = far > spread.clamp(min=ACCURACY_APART)
+    if not bool(apart.any()) and memory <= FAR:
+        return []
+    said = "; ".join(
+        f"for {value:.1%} of {side} ({low:.1%} to {high:.1%})"
+        for side, value, low, high in zip(
+            SIDES, own.tolist(), rates.amin(0).tolist(), rates.amax(0).tolist(), strict=True
+        )
+    )
+    refused = bool((far > FAR).any()) or memory > FAR
+    text = (
+        f"{name} is right {said}; in brackets: its imitations. So they are no good imitations, and "
+        f"{'nothing can be learned from them' if refused else 'the attacks find less than there is'}: give the recipe that the "
+        "network was really trained by, on the data that it is given."
+    )
+    return [Finding(REFUSED if refused else WARNING, "shadows", text, name)]
+
+
+def _rates(right: Tensor, member: Tensor) -> Tensor:
+    """The accuracy on what an imitation has learned, and on what it has not: (2,)."""
+    return torch.stack([right[side].double().mean() for side in (member, ~member)])

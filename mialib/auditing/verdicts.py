@@ -116,7 +116,7 @@ def anew(name: str, than: str, found: Estimate, imitations: int, tolerance: floa
         LESS: f"{name} leaks less than {than} on average",
         NO_MORE: f"{name} leaks no more than {than} on average, within {tolerance:g}",
         UNDECIDED: f"whether {name} leaks more than {than} on average is not decided",
-    }[verdict(found, tolerance)]
+    }[NO_MORE if -tolerance < found.low and found.high <= tolerance else verdict(found, tolerance)]
     return f"Where both are trained anew, {lead} ({by}, {imitations} imitations of each)."
 
 

@@ -61,7 +61,8 @@ def resolved(names: Collection[str], baseline: str | None, control: Control) -> 
     )
     if isinstance(control, Mapping):
         _check_keys(control, names)
-        control = {str(name): one for name, one in control.items()}
+        # against the baseline it is compared anyway: so it needs no other
+        control = {str(name): None if one == baseline else one for name, one in control.items()}
     for one in _controls(control):
         named("control", one, names)
         if one == baseline:

@@ -236,7 +236,7 @@ def test_a_recipe_is_run_and_its_imitations_find_more(networks, tmp_path):
     ours = {"original": found["original"], "halved": Halved(found["original"])}
     report = audit(ours, members, others, shadows=shadows)
     assert report.attacked.imitations == 4 and report.networks["original"].judged.auc.low > 0.8
-    assert len(list(tmp_path.glob("*.npz"))) == 4 and report.attacked.canaries["halved"].auc.value > 0.9
+    assert len(list(tmp_path.glob("*.npz"))) == 8 and report.attacked.canaries["halved"].auc.value > 0.9
     assert report.difference("halved").anew.low <= 0 <= report.difference("halved").anew.high
     assert any("4 imitations" in one for one in report.assumed)
 
@@ -274,3 +274,50 @@ def test_shadows_of_another_kind_are_named(three):
         audit_answers(*three, shadows=[1])
     with pytest.raises(ValueError, match="their inputs are not given; call mialib.audit"):
         audit_answers(*three, shadows=mialib.Shadows(print))
+
+
+def test_imitations_that_are_none_forbid_a_verdict(three, halves):
+    member, theirs = halves
+    noise = {name: np.random.default_rng(0).normal(size=one.shape) for name, one in theirs.items()}
+    report = audit_answers(*three, shadows=mialib.Shadows.from_answers(noise, member))
+    assert report.verdict("pruned") == "cannot tell" and "no good imitations" in report.refused
+    assert report.outcome("auc_increase > 0.9").outcome == "cannot tell"
+
+
+def test_a_copy_is_no_reason_to_fear_an_attacker_with_both(three):
+    answers, *rest = three
+    report = audit_answers(answers | {"copy": answers["original"] / 2}, *rest)
+    assert not any("holds both" in one for one in report.sentences)
+    assert not any("holding" in title for title in report.table.columns)
+
+
+def test_rounded_probabilities_are_no_logits(three):
+    """As a server sends them: rounded, in 32 bits; rows no longer sum to one."""
+    answers, *rest = three
+    posteriors = torch.from_numpy(answers["original"]).softmax(1).numpy()
+    for digits in (1, 2, 3, 4):
+        rounded = posteriors.astype(np.float32).round(digits)
+        report = audit_answers({"original": posteriors, "rounded": rounded}, *rest)
+        assert report.networks["rounded"].kind == "posteriors" and report.verdict("rounded") != "leaks more"
+        assert any(f"rounded to {digits} digit" in one.text for one in report.findings)
+    sigmoid = 1 / (1 + np.exp(-answers["original"]))
+    report = audit_answers({"original": sigmoid}, *rest)
+    assert any(one.kind == "warning" and "taken for logits" in one.text for one in report.findings)
+
+
+def test_a_handful_of_examples_has_no_verdict(three):
+    answers, labels, member = three
+    few = np.r_[0:20, 780:800]
+    report = audit_answers({name: one[few] for name, one in answers.items()}, labels[few], member[few])
+    assert (
+        "proves nothing either way" in report.refused
+        and report.outcome("auc_increase > 0.02").outcome == "cannot tell"
+    )
+
+
+def test_wrong_labels_of_the_others_alone_are_warned_of(three):
+    answers, labels, member = three
+    labels = labels.copy()
+    labels[~member] = (labels[~member] + 1) % 4
+    report = audit_answers(*[{"original": answers["pruned"]}, labels, member])
+    assert any("right for the others no more often than by chance" in one.text for one in report.findings)

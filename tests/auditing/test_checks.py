@@ -140,7 +140,9 @@ def test_saturated_posteriors(share, kind):
         (5_000, 5_000, [("note", "resolution")]),
         (500, 500, [("note", "resolution")] * 2 + [("note", "size")]),
         (50, 50, [("note", "resolution")] * 2 + [("warning", "size")]),
-        (1, 1, [("note", "resolution")] * 2 + [("warning", "size")]),
+        (20, 20, [("note", "resolution")] * 2 + [("warning", "size")]),
+        (19, 500, [("refused", "size")]),
+        (1, 1, [("refused", "size")]),
     ],
 )
 def test_what_so_many_examples_can_show(members, others, expected):

@@ -34,7 +34,7 @@ def reports(three, halves):
             None,
         ),
         "imitated": (audit_answers(*three, shadows=Shadows.from_answers(*halves[::-1])), None),
-        "refused": (audit_answers(*three, accuracy=1.0), "auc_increase > 1"),
+        "refused": (audit_answers(*three, accuracy=1.0), "auc_increase > 0.9"),
     }
 
 

@@ -68,3 +68,11 @@ def test_what_is_compared_with_is_said():
 
 def test_each_outcome_has_its_exit_status():
     assert gate.STATUSES == {"passed": 0, "failed": 3, "cannot tell": 4}
+
+
+@pytest.mark.parametrize("text", ["auc_increase > 2", "auc_increase > -1", "auc_increase over control > 1"])
+def test_a_rise_that_no_rate_can_have_is_refused(text):
+    with pytest.raises(ValueError, match="rates lie in 0 to 1"):
+        gate.condition(text)
+    with pytest.raises(ValueError, match="for 2 % write 0.02"):
+        gate.condition("auc_increase > 2")

@@ -146,7 +146,7 @@ def test_what_was_kept_of_something_else_is_refused(given, tmp_path):
         {"given": (*given[:2], torch.arange(N) < 71)},
     ):
         with pytest.raises(
-            ValueError, match=r"shadow_000.npz: it holds answers of another recipe.*another folder"
+            ValueError, match=r"shadow_000.npz: this file holds answers of another recipe.*another folder"
         ):
             run_in(**changed)
     (tmp_path / "shadow_000.npz").write_bytes(b"half a file")
@@ -165,9 +165,9 @@ def test_a_network_may_have_any_name(given, tmp_path, name):
 
 
 def test_recipes_that_do_not_fit_are_named(given):
-    with pytest.raises(ValueError, match="compress gives quantised; halved must be among it too"):
+    with pytest.raises(ValueError, match="compress gives quantised; it must give halved too"):
         run(Shadows(Heart, lambda network, data: {"quantised": network}, n=4), given)
-    with pytest.raises(ValueError, match="compress gives nothing; halved must be among it"):
+    with pytest.raises(ValueError, match="no compress was given; it must give halved too"):
         run(Shadows(Heart, n=4), given)
     with pytest.raises(ValueError, match="compress gave a .*; it must give a mapping.*of halved, int8"):
         run(Shadows(Heart, halved, n=4), given, [*NAMES, "int8"])
@@ -178,6 +178,25 @@ def test_recipes_that_do_not_fit_are_named(given):
     with pytest.raises(ZeroDivisionError) as error:
         run(Shadows(lambda data: 1 / 0, n=4), given)
     assert error.value.__notes__ == ["shadows: raised while shadow model 1 of 4 was made"]
+
+
+def test_a_changed_network_is_noticed(given):
+    def in_place(network, data):
+        network.scale = 1.0
+        return {"halved": network}
+
+    with pytest.raises(
+        ValueError, match=r"compress has changed the network that it was given.*copy.deepcopy"
+    ):
+        run(Shadows(Heart, in_place, n=4), given)
+
+
+def test_more_imitations_keep_the_first_ones(given, tmp_path):
+    four = run(Shadows(Heart, compress, n=4, folder=tmp_path), given)
+    before = {one.name: one.stat().st_mtime_ns for one in tmp_path.iterdir()}
+    six = run(Shadows(Heart, compress, n=6, folder=tmp_path), given)
+    assert torch.equal(six.answers["halved"][:4], four.answers["halved"])
+    assert before.items() <= {one.name: one.stat().st_mtime_ns for one in tmp_path.iterdir()}.items()
 
 
 # Given

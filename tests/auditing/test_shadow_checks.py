@@ -3,7 +3,6 @@
 import torch
 
 from mialib.auditing import shadow_checks
-from tests.auditing.conftest import kinds
 
 
 def rights(share: float, n: int = 200) -> torch.Tensor:
@@ -18,15 +17,30 @@ def test_sizes():
     assert "learned 50 examples" in same.text
 
 
-def test_accuracies():
-    member = torch.arange(200) < 100
-    theirs = torch.stack([member, ~member, member, ~member])
-    alike = torch.stack([rights(0.8), rights(0.82), rights(0.78), rights(0.8)])
-    assert shadow_checks.of_accuracies("a", rights(0.83), member, alike, theirs) == []
-    found = shadow_checks.of_accuracies("a", rights(0.6), member, alike, theirs)
-    assert kinds(found) == [("warning", "shadows")] * 2 and all(one.network == "a" for one in found)
-    assert "right for 60.0% of what it has learned, its imitations for 78.0% to 82.0%" in found[0].text
-    assert "recipe that the network was really trained by" in found[0].text
+MEMBER = torch.arange(200) < 100
+THEIRS = torch.stack([MEMBER, ~MEMBER, MEMBER, ~MEMBER])
+ALIKE = torch.stack([rights(0.8), rights(0.82), rights(0.78), rights(0.8)])
+
+
+def test_networks_like_their_imitations_are_passed_over():
+    assert shadow_checks.of_accuracies("a", rights(0.83), MEMBER, ALIKE, THEIRS) == []
+    assert shadow_checks.of_accuracies("a", rights(0.83), MEMBER & False, ALIKE, THEIRS) == []
+
+
+def test_a_little_less_like_it_is_a_warning_and_much_less_no_verdict():
+    (one,) = shadow_checks.of_accuracies("a", rights(0.68), MEMBER, ALIKE, THEIRS)
+    assert (one.kind, one.about, one.network) == ("warning", "shadows", "a")
+    assert "right for 68.0% of what it has learned (78.0% to 82.0%); for 68.0% of other examples" in one.text
+    (one,) = shadow_checks.of_accuracies("a", rights(0.6), MEMBER, ALIKE, THEIRS)
+    assert one.kind == "refused" and "nothing can be learned from them" in one.text
+
+
+def test_imitations_that_remember_nothing_are_none():
+    """They learned something else than what they were given: as right on what they lack as on what they have."""
+    network = torch.where(MEMBER, rights(0.98), rights(0.78))
+    same = torch.stack([rights(0.88)] * 4)
+    (one,) = shadow_checks.of_accuracies("a", network, MEMBER, same, THEIRS)
+    assert one.kind == "refused" and "on the data that it is given" in one.text
 
 
 def test_imitations_that_differ_much_among_themselves_say_little():
