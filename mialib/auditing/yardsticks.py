@@ -19,8 +19,8 @@ def with_controls(networks: Mapping[str, object], control) -> tuple[dict[str, ob
     """The networks with the controls among them, and the controls by name.
 
     Args:
-        control: a name among the networks, any other model, or {network: either}. A model for all becomes "control", that
-            of one network "control of NETWORK"; a model that several share is one network.
+        control: a name among the networks, any other model, or {network: either}. A model becomes
+            "control", of several each "control of NETWORK"; a model that several share is one network.
 
     Raises:
         ValueError: a network has the name that a control would get.
@@ -45,8 +45,15 @@ def with_controls(networks: Mapping[str, object], control) -> tuple[dict[str, ob
     if not isinstance(control, Mapping):
         return every, placed(control, CONTROL)
     _check_keys(control, networks)
+    made = {
+        id(one)
+        for one in control.values()
+        if one is not None and not (isinstance(one, str) and one in networks)
+    }
+    single = len(made) == 1  # then it needs no longer name
     return every, {
-        str(name): None if one is None else placed(one, f"control of {name}") for name, one in control.items()
+        str(name): None if one is None else placed(one, CONTROL if single else f"control of {name}")
+        for name, one in control.items()
     }
 
 

@@ -81,7 +81,11 @@ def test_rows_of_imitations_are_no_rows_of_the_network():
     found = attacked.by_imitations({"a": answers[0]}, labels, member[0], "a", imitations)
     targets = {}
     for row in found.rows:
-        targets.setdefault((row["variant"], row["n_shadows"]), set()).add(row["target"])
+        if row["attack"]:
+            targets.setdefault((row["variant"], row["n_shadows"]), set()).add(row["target"])
     assert targets == {("a", 4): {0}, ("a, trained anew", 2): {0, 1, 2, 3}}
+    accuracy = {row["variant"]: row["value"] for row in found.rows if row["metric"] == "test_accuracy"}
+    right = answers[0].argmax(1) == labels
+    assert accuracy["a"] == float(right[~member[0]].double().mean()) and "a, trained anew" in accuracy
     of_network = [row for row in found.rows if (row["variant"], row["metric"]) == ("a", "auc")]
     assert found.alone["a"].auc.value in [row["value"] for row in of_network]

@@ -100,7 +100,7 @@ def test_networks_are_audited_as_they_are_written_down(tmp_path, capsys, monkeyp
         file.write('control: {halved: {factory: "mine_of_the_audit:network", weights: original.pt}}\n')
     assert cli.main(["audit", "audit.yaml", *gate, "--json", "a.json"]) == 0
     content = json.loads((tmp_path / "a.json").read_text())
-    assert content["networks"]["halved"]["control"] == "control of halved"
+    assert content["networks"]["halved"]["control"] == "control"
     assert content["gate"]["condition"] == gate[1]
     (tmp_path / "audit.yaml").write_text("networks: {a: a.onnx}\n")
     assert cli.main(["audit", "audit.yaml"]) == 2
