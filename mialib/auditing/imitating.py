@@ -2,7 +2,6 @@
 
 import io
 import random
-import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,7 +41,6 @@ class Imitations(NamedTuple):
     answers: name -> log-posteriors float64 (s, r, classes); member: bool (s, r), what each imitation has learned of them.
     sizes: int64 (s,), how many examples each has learned.
     known: how many members all imitations have learned, so that nobody is judged on them.
-    seconds: what their training took, 0 where they were given.
     """
 
     candidates: Tensor
@@ -50,7 +48,6 @@ class Imitations(NamedTuple):
     member: Tensor
     sizes: Tensor
     known: int = 0
-    seconds: float = 0.0
     planted: Planted | None = None
 
 
@@ -96,13 +93,13 @@ def trained(
         raise ValueError(
             f"shadows: the recipe is your own code, whose work cannot be counted; a run would run it {times} times more"
         )
-    started = time.monotonic()
-    plain = planned(member, labels, classes, shadows.n, 0, seed)
+    plain, plan = (
+        planned(member, labels, classes, shadows.n, count, seed) for count in (0, shadows.canaries)
+    )
     recipe = _Recipe(shadows, x, names, classes, seed, how)
     answers = recipe.answers("shadow", labels, plain.learned, plain.candidates)
     planted = None
     if shadows.canaries:
-        plan = planned(member, labels, classes, shadows.n, shadows.canaries, seed)
         taught = labels.clone()
         taught[plan.canaries] = plan.wrong
         said = recipe.answers("canaries", taught, plan.learned, plan.canaries)
@@ -113,7 +110,6 @@ def trained(
         plain.learned[:, plain.candidates],
         plain.learned.sum(1),
         int((member & plain.learned.all(0)).sum()),
-        time.monotonic() - started,
         planted,
     )
 
