@@ -225,7 +225,7 @@ class Study:
         met = [self.attacker(arm, believing, knowing) for arm in self._chosen(arms)]
         met = [one for one in met if believing is None or one.believed != one.arm]
         attackers.check(met, suite, {key: known for key, (known, _) in self._margins.items()})
-        with progress.bar(2, "attacks", "half") as shown:  # the networks learn, then all judge
+        with progress.bar(2, "attacks", "part") as shown:  # the networks learn, then all judge
             new = [one for one in met if any((one, name) not in self._margins for name in suite)]
             learned = attackers.train(new, suite)
             shown.update()
