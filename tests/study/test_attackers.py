@@ -183,7 +183,7 @@ def test_over_several_processes_each_network_is_a_task(made, trainings, monkeypa
 
 
 def test_what_was_learned_is_not_asked_of_the_store_again(made, trainings, monkeypatch):
-    monkeypatch.setattr(Store, "put", lambda *_: None)  # a store that keeps nothing
+    monkeypatch.setattr(Store, "put", lambda *_, **__: None)  # a store that keeps nothing
     made.made("a")
     suite = {"nn": neural.attacks(QUICK, trainings=2)["nn"]}
     made.attack(suite)
