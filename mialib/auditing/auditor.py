@@ -223,7 +223,10 @@ def _audited(
         attacked = by_half(posteriors, *given, wanted.seed)
     else:
         names = [wanted.baseline, *(name for name in found if name != wanted.baseline)]
-        imitations = imitating.of(shadows, x, labels, member, names, classes, wanted.seed, **how)
+        if isinstance(shadows, SavedShadows):
+            imitations = imitating.given(shadows, n, classes, names)
+        else:
+            imitations = imitating.trained(shadows, x, labels, member, names, classes, wanted.seed, **how)
         said += _seen_of_imitations(imitations, posteriors, labels, member)
         attacked = by_imitations(posteriors, *given, wanted.baseline, imitations, wanted.seed)
     return _report(found, labels, member, said, wanted, attacked)

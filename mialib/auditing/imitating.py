@@ -51,22 +51,6 @@ class Imitations(NamedTuple):
     planted: Planted | None = None
 
 
-def of(
-    shadows: Shadows | SavedShadows,
-    x: Tensor | None,
-    labels: Tensor,
-    member: Tensor,
-    names: list[str],
-    classes: int,
-    seed: int,
-    **how,
-) -> Imitations:
-    """What imitations of the networks say: `trained` by a recipe, or `given`."""
-    if isinstance(shadows, SavedShadows):
-        return given(shadows, len(labels), classes, names)
-    return trained(shadows, x, labels, member, names, classes, seed, **how)
-
-
 def trained(
     shadows: Shadows,
     x: Tensor,

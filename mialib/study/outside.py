@@ -16,7 +16,6 @@ def of_answers(
     labels: Tensor,
     member: Tensor,
     *,
-    beside: str | None = None,
     seed: int = 0,
     name: str = "outside",
     **columns,
@@ -28,8 +27,6 @@ def of_answers(
     Args:
         answers: name -> log-posteriors, float64 (n, c), all about the same examples in the same order.
         labels, member: int64 (n,), the true classes; bool (n,), whether the networks have learned the example.
-        beside: name of a network whose answers an attacker holds too. Each other one gets a second arm, `both_key`,
-            which attacks that need `versions` can be run on.
         seed: of the candidates' order, and of the half that an attacker is given.
         name: of the data, in the rows.
         columns: of all rows, see `Study`.
@@ -39,7 +36,7 @@ def of_answers(
     """
     answers = {key: one[None] for key, one in answers.items()}
     study = _empty(answers, labels, member[None], 1, "own", seed, name, columns)
-    return _with_versions(_answered(study, answers, labels), answers, beside)
+    return _answered(study, answers, labels)
 
 
 def of_imitated(
@@ -60,7 +57,9 @@ def of_imitated(
         answers: name -> log-posteriors, float64 (1 + s, n, c), those of the network first, then those of its s imitations.
         labels: int64 (n,).
         member: bool (1 + s, n), what the networks, and each imitation of them, have learned.
-        beside, seed, name, columns: as of `of_answers`.
+        beside: name of a network whose answers an attacker holds too. Each other one gets a second arm, `both_key`,
+            which attacks that need `versions` can be run on.
+        seed, name, columns: as of `of_answers`.
 
     Raises:
         ValueError: as `of_answers`; fewer than two imitations.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mialib.attacks import pairs, threshold
+from mialib.attacks import threshold
 from mialib.study import outside
 
 
@@ -32,15 +32,6 @@ def test_each_network_answers_for_its_examples_in_the_order_of_attack(saved):
     assert {one["variant"] for one in study.rows} == {"a", "b"}
     who = study.attacker(study.arms["a"], knowing="half")
     assert torch.equal(member[who.scored[0]], who.member[0]) and len(who.scored[0]) == 31
-
-
-def test_an_attacker_may_hold_the_first_version_too(saved):
-    study = outside.of_answers(*saved, beside="a")
-    assert list(study.arms) == ["a", "b", "b, with a"]
-    both = study.arms["b, with a"]
-    assert both.answers.versions == 1
-    study.attack({"pair_of_all": pairs.pair_of_all}, both, knowing="half")
-    assert len(study.margins(study.attacker(both, knowing="half"), "pair_of_all")[0, 0]) == 31
 
 
 def test_what_does_not_fit_is_refused(saved):
