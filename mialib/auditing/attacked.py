@@ -1,9 +1,8 @@
 """Who attacks the audited networks, and what they find: with half of the members known, or with imitations of the networks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from mialib.attacks import pairs, suites, threshold
 from mialib.auditing import judging
 from mialib.auditing.imitating import Imitations
 from mialib.auditing.judging import Judged, OnCanaries
-from mialib.study import Study, outside
+from mialib.study import accuracy, outside
 
 BY_HALF = (
     "The attacker knows half of the members and of the others, sees the scores, and uses thresholds on them. Attackers who train "
@@ -55,7 +54,7 @@ def by_half(answers: Mapping[str, Tensor], labels: Tensor, member: Tensor, seed:
         labels, member: int64 (n,) and bool (n,).
     """
     study = outside.of_answers(answers, labels, member, seed=seed)
-    _note_accuracies(study, answers)
+    study.measure(accuracy)
     alone = judging.by_half(study, dict.fromkeys(answers, threshold.ATTACKS))
     return Attacked(alone, {}, study.rows, (BY_HALF,))
 
@@ -73,7 +72,7 @@ def by_imitations(
     everyone = {name: _first(answers[name][rows], imitations.answers[name]) for name in answers}
     learned = _first(member[rows], imitations.member)
     study = outside.of_imitated(everyone, labels[rows], learned, beside=baseline, seed=seed)
-    _note_accuracies(study, answers)
+    study.measure(accuracy, [study.arms[name] for name in answers])
     suite = suites.yardstick(s - 2)  # an imitation that plays the target does without itself and its mirror
     pair = {"pair": pairs.pair} if s - 2 >= pairs.PairLiRA.fewest else {}
     alone = judging.by_imitations(study, dict.fromkeys(answers, suite))
@@ -90,18 +89,6 @@ def by_imitations(
         of = outside.of_canaries(planted.answers, planted.labels, planted.member, seed=seed)
         found = judging.on_canaries(of, alone)
     return Attacked(alone, _together(alone, both, baseline), _told_apart(study.rows), assumed, s, found)
-
-
-def _note_accuracies(study: Study, names: Iterable[str]) -> None:
-    """Rows of the accuracy on what each target has not learned, and of how much more it has on what it has."""
-    roles = study.roles
-    labels = roles.data.y[roles.index[roles.targets]]
-    for arm in (study.arms[name] for name in names):
-        right = (arm.log_posteriors.argmax(2) == labels).double()
-        sides = zip(right, study.member, strict=True)
-        rates = np.array([[float(one[side].mean()) for side in (own, ~own)] for one, own in sides])
-        study.note(arm, "test_accuracy", rates[:, 1])
-        study.note(arm, "generalization_gap", rates[:, 0] - rates[:, 1])
 
 
 def _told_apart(rows: list[dict]) -> list[dict]:

@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 def condition(text: str) -> Condition:
     """A gate as it is written on the command line: "auc_increase > 0.02" is what must not be.
 
-    The rise is over the baseline. "auc_increase over control > 0.02": over each network's own control; in the place of
+    The rise is over the baseline. "auc_increase over control > 0.02": over each network's own control; instead of
     "control" any network's name.
 
     Raises:

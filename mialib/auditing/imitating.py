@@ -110,14 +110,13 @@ class _Recipe(NamedTuple):
 
     def answers(self, kind: str, labels: Tensor, learned: Tensor, asked: Tensor) -> dict[str, Tensor]:
         """Name -> log-posteriors float64 (s, r, classes), of imitations that learn `learned` bool (s, n), about rows `asked`."""
-        said = []
+        said, made_of = [], self._made_of(kind, labels, asked)
         for i in progress.follow(
             range(len(learned)), "imitations" if kind == "shadow" else f"imitations, {kind}", "model"
         ):
             file = None if self.shadows.folder is None else Path(self.shadows.folder) / f"{kind}_{i:03}.npz"
-            mark = self._mark(
-                kind, i, labels, learned[i], asked
-            )  # not of the others: there may be more of them later
+            # not of what others learn: there may be more of them later
+            mark = hashing.key(made_of=made_of, i=i, learned=learned[i])
             found = _kept(file, mark)
             if found is None:
                 index = learned[i].nonzero()[:, 0]
@@ -132,7 +131,10 @@ class _Recipe(NamedTuple):
             said.append({name: _recognised(found[name], self.classes, name, i) for name in self.names})
         return {name: torch.stack([one[name] for one in said]) for name in self.names}
 
-    def _mark(self, *of) -> str:
+    def _made_of(self, *of) -> str:
+        """What all imitations of a kind have in common, hashed once; empty where nothing is kept."""
+        if self.shadows.folder is None:
+            return ""
         recipe = hashing.sources(self.shadows.train, self.shadows.compress)
         return hashing.key(recipe=recipe, x=self.x, of=list(of), names=self.names, seed=self.seed)
 

@@ -8,7 +8,7 @@ examples as it did, drawn from the same two sets, so that each candidate is a me
     known        members that are no candidates are learned by all shadows: the attacker is taken to know them
 
 Canaries are others that get a wrong label. They are candidates of no network; each is learned by one shadow of a pair, by
-a fair coin. They make room for themselves, so that shadows learn as many examples as before, on average.
+a fair coin. A plan with canaries makes room for them, so that its shadows learn as many examples as the network, on average.
 """
 
 from typing import NamedTuple

@@ -61,7 +61,7 @@ def _more(found: Difference, tolerance: float) -> str:
 def attribution(name: str, control: str, found: Difference, tolerance: float) -> str:
     """What is left of the difference against the control.
 
-    The control was changed as long but not compressed. For a network that was not changed further, such as one that was only
+    The control was trained further for as long but not compressed. For a network that was not changed further, such as one that was only
     rounded, the baseline is the yardstick.
     """
     by = vocabulary.with_interval(found.auc, "+")
