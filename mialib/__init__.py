@@ -73,6 +73,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "places",
         "store",
         "uses",
+        "turns",
         "hashing",
         "reach",
         "streams",

@@ -16,7 +16,7 @@ from mialib import REPO_ROOT, ROOMS
 PACKAGE = REPO_ROOT / "mialib"
 FILES = sorted(path for room in ROOMS for path in (PACKAGE / room).glob("*.py") if path.stem != "__init__")
 # what every room may use
-FILES_BESIDE = ("places", "store", "uses", "hashing", "reach", "streams", "progress")
+FILES_BESIDE = ("places", "store", "uses", "turns", "hashing", "reach", "streams", "progress")
 DOORS = (
     "running",
     "made_up",

@@ -10,13 +10,13 @@ from contextvars import ContextVar
 from typing import Protocol
 
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from torch import Tensor, nn
 
 from mialib import progress, streams
 from mialib.asking import noise
 from mialib.data import Dataset
-from mialib.training import Population
+from mialib.training import Population, tasks
 from mialib.training.population import at_once, in_batches
 from mialib.training.precision import arithmetic
 
@@ -124,16 +124,17 @@ def _of_each(
     jobs = effective_n_jobs(None) if several else 1
     size = max(1, min(together, -(-count // jobs)))
     groups = [list(range(count))[first : first + size] for first in range(0, count, size)]
-    run = Parallel(n_jobs=None if several else 1, return_as="generator")
-    answers = run(
-        delayed(question)(
-            [population[i] for i in group], data, index[group], *(one[group] for one in known), *options
+    calls = (
+        tasks.Call(
+            number,
+            question,
+            ([population[i] for i in group], data, index[group], *(one[group] for one in known), *options),
         )
-        for group in groups
+        for number, group in enumerate(groups)
     )
     with progress.bar(count, f"queries, {question.__name__.strip('_')}", "model") as bar:
         found = []
-        for one in answers:
+        for one in tasks.in_order(calls, n_jobs=None if several else 1):
             found.append(one)
             bar.update(len(one))
     return torch.cat(found)

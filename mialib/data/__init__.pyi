@@ -11,6 +11,7 @@ from . import loaders as loaders
 from . import outlines as outlines
 from . import own as own
 from . import pictures as pictures
+from . import sending as sending
 from . import splits as splits
 from . import tensors as tensors
 from .datasets import Dataset as Dataset

@@ -34,7 +34,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from joblib import Parallel, delayed
 from torch import Tensor, nn
 
 from mialib import progress, streams, training
@@ -43,7 +42,7 @@ from mialib.defenses import keyed
 from mialib.defenses.state import Defender
 from mialib.models.layers import initialise, mlp
 from mialib.store import Store
-from mialib.training import Batch, Forward, Population, Recipe, Tensors, pick
+from mialib.training import Batch, Forward, Population, Recipe, Tensors, pick, tasks
 
 RECIPE = Recipe(epochs=50, batch_size=64, lr=1e-3, weight_decay=0.0)
 
@@ -112,9 +111,9 @@ class MemGuard:
             for part in answers.split(ROWS if here else ROWS_ELSEWHERE)
         ]
         # in as many processes as joblib is set to: the networks' searches are independent
-        run = Parallel(n_jobs=None if here else 1, return_as="generator")
+        calls = (tasks.Call(number, serve, job) for number, job in enumerate(jobs))
         served = progress.follow(
-            run(delayed(serve)(*job) for job in jobs), "MemGuard, noise", "part", len(jobs)
+            tasks.in_order(calls, n_jobs=None if here else 1), "MemGuard, noise", "part", len(jobs)
         )
         return torch.cat(list(served)).view_as(log_posteriors).to(log_posteriors.device)
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from torch import Tensor
 
 from mialib import asking, progress
@@ -15,6 +15,7 @@ from mialib.data import splits
 from mialib.measures import metrics
 from mialib.study.arms import Arm
 from mialib.study.rows import attack_rows, class_rows, is_control, named, tidy_row
+from mialib.training import tasks
 from mialib.training.hooks import Attack, DemandingAttack, LearningAttack, NetworkAttack, PopulationAttack
 
 KNOWING = ("shadows", "half")
@@ -209,15 +210,17 @@ def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> 
     here = [name for name, one in networks.items() if not several or _together(one)]
     away = [name for name in networks if name not in here]
     away.sort(key=lambda name: networks[name].name != "samia")  # the longest first: processes end together
-    jobs = [
-        delayed(networks[name].fit)(lesson.shadows.answers(), lesson.member, [seed])
+    calls = [
+        tasks.Call(
+            (name, number, seed), networks[name].fit, (lesson.shadows.answers(), lesson.member, [seed])
+        )
         for name in away
-        for lesson in lessons[name].values()
+        for number, lesson in enumerate(lessons[name].values())
         for seed in range(networks[name].trainings)
     ]
     learned: dict[str, dict] = {name: {} for name in suite}
-    with progress.bar(len(jobs) + len(here), "attack networks", "fit") as shown:
-        for _ in Parallel(return_as="generator_unordered")(jobs):
+    with progress.bar(len(calls) + len(here), "attack networks", "fit") as shown:
+        for _ in tasks.as_finished(calls):
             shown.update()
         for name in here:
             found = _fit_all(networks[name], [(one.shadows, one.member) for one in lessons[name].values()])

@@ -2,6 +2,7 @@ from . import augment as augment
 from . import checkpoints as checkpoints
 from . import descent as descent
 from . import fitting as fitting
+from . import gathering as gathering
 from . import graphs as graphs
 from . import hooks as hooks
 from . import loop as loop
@@ -9,7 +10,9 @@ from . import objectives as objectives
 from . import population as population
 from . import precision as precision
 from . import recipe as recipe
+from . import shares as shares
 from . import tally as tally
+from . import tasks as tasks
 from . import workers as workers
 from .augment import Blurred as Blurred
 from .augment import FlipAndShift as FlipAndShift

@@ -3,21 +3,23 @@
 The loop itself is in `loop.py`; this file decides which models need it and where they run.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import joblib
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from torch import nn
 
 from mialib import hashing, progress
 from mialib.data import Dataset, Splits, joined
 from mialib.store import Store
-from mialib.training import loop, population, tally, workers
+from mialib.training import loop, population, tally, tasks, workers
 from mialib.training.descent import Shuffling
+from mialib.training.gathering import Entry, Gathering
 from mialib.training.graphs import Graphs
 from mialib.training.hooks import (
     Augment,
@@ -35,7 +37,6 @@ from mialib.training.recipe import Recipe
 
 # all training goes through these; the code that they reach is part of each model's key
 _CODE = (loop.train, Dataset, Splits, Recipe)
-Entry = tuple[dict[str, torch.Tensor], dict]  # what the store keeps of a model: its tensors, and its record
 # if set, requests to `fit` go to it instead of into training: (order, cache, watch, what, batched)
 INSTEAD: ContextVar[Callable[..., Population] | None] = ContextVar("instead of training", default=None)
 
@@ -100,21 +101,22 @@ def fit(
     if (instead := INSTEAD.get()) is not None:
         return instead(order, cache, watch, what, batched)
     keys, shapes, curves = order.keys(), order.shapes(), {f"{name}_accuracy" for name in watch}
-    found = {i: entry for i, key in enumerate(keys) if (entry := cache.get(key, shapes))}
-    done = {i: entry for i, entry in found.items() if curves <= entry[1].keys()}
-    missing = [i for i in range(len(split)) if i not in done]
-    if missing:
-        keeps = cache.ready()  # before hours of work, not after them
+
+    def whole(key: str) -> Entry | None:
+        entry = cache.get(key, shapes)
+        return entry if entry is not None and curves <= entry[1].keys() else None
+
+    models = Gathering(cache, keys, whole)
+    if models.missing:
         together = order.launch_bound() if batched is None else batched
-        shards = [missing] if together and not hooks.descent.alone else [[i] for i in missing]
-        with progress.bar(len(missing) * recipe.epochs, what, "epoch") as bar:
-            for shard, entries in order.train(shards, watch, bar, Graphs() if graphs else None):
-                for i, entry in zip(shard, entries, strict=True):
-                    if keeps:
-                        cache.put(keys[i], *entry, kind=kind, words=f"{what}: {order.words(i)}")
-                    done[i] = entry
-    population = order.assemble([done[i] for i in range(len(split))], keys)
-    since = [None if i in missing else cache.since(key) for i, key in enumerate(keys)]
+        with progress.bar(len(models.missing) * recipe.epochs, what, "epoch") as bar:
+            for shards in models.rounds(
+                together and not hooks.descent.alone, lambda count: bar.update(count * recipe.epochs)
+            ):
+                for i, entry in order.train(shards, watch, bar, Graphs() if graphs else None):
+                    models.put(i, entry, kind, f"{what}: {order.words(i)}")
+    population = order.assemble([models.done[i] for i in range(len(split))], keys)
+    since = [None if i in models.trained else cache.since(key) for i, key in enumerate(keys)]
     tally.note(keys, population.records, since, recipe.precision)
     return population
 
@@ -255,24 +257,32 @@ class _Order:
         return same_size and size < 1_000_000
 
     def train(
-        self, shards: list[list[int]], watch: tuple[str, ...], bar: progress.Bar, graphs: Graphs | None
-    ) -> Iterator[tuple[list[int], list[Entry]]]:
-        """The shards as they finish, each with its models' entries; in as many processes as joblib is set to."""
-        inside = effective_n_jobs(None) == 1 or len(shards) == 1
-        run = partial(loop.train, self.make_model, self.data, self.recipe, watch=watch, graphs=graphs)
-        jobs = (
-            delayed(_numbered)(
-                number,
-                run,
-                bar.update if inside else None,
-                split=self.split[shard],
-                hooks=self.hooks[shard],
-                start=pick(self.start, shard),
+        self, shards: Iterable[list[int]], watch: tuple[str, ...], bar: progress.Bar, graphs: Graphs | None
+    ) -> Iterator[tuple[int, Entry]]:
+        """Each model of the shards with its entry, as they finish; in as many processes as joblib is set to.
+
+        A single shard is trained here, where each epoch is seen.
+        """
+        first = list(itertools.islice(shards, 2))
+        inside = effective_n_jobs(None) == 1 or len(first) < 2
+        calls = (
+            tasks.Call(
+                tuple(shard),
+                _as_many_at_once,
+                (self.make_model, self.data, self.recipe),
+                dict(
+                    watch=watch,
+                    graphs=graphs,
+                    tick=bar.update if inside else None,
+                    split=self.split[shard],
+                    hooks=self.hooks[shard],
+                    start=pick(self.start, shard),
+                ),
             )
-            for number, shard in enumerate(shards)
+            for shard in itertools.chain(first, shards)
         )
-        for number, entries in Parallel(n_jobs=1 if inside else None, return_as="generator_unordered")(jobs):
-            yield shards[number], entries
+        for shard, entries in tasks.as_finished(calls, n_jobs=1 if inside else None):
+            yield from zip(shard, entries, strict=True)
             if not inside:
                 bar.update(len(entries) * self.recipe.epochs)
 
@@ -288,14 +298,10 @@ class _Order:
         return Population(self.make_model, params, stacked, records, keys, trained_on)
 
 
-def _numbered(number: int, run: Callable, tick: Callable | None, **job) -> tuple[int, list[Entry]]:
-    return number, _as_many_at_once(partial(run, tick=tick), **job)
-
-
-def _as_many_at_once(run: Callable, split: Splits, hooks: Hooks, start: Population | None) -> list[Entry]:
+def _as_many_at_once(*args, split: Splits, hooks: Hooks, start: Population | None, **options) -> list[Entry]:
     """Train all models at once; where the device's memory cannot hold them, one half after the other."""
     try:
-        return run(split=split, hooks=hooks, start=start)
+        return loop.train(*args, split=split, hooks=hooks, start=start, **options)
     except torch.OutOfMemoryError:  # the first step finds out, so no work is lost
         if len(split) == 1:
             raise
@@ -304,7 +310,9 @@ def _as_many_at_once(run: Callable, split: Splits, hooks: Hooks, start: Populati
     return [
         entry
         for half in halves
-        for entry in _as_many_at_once(run, split[half], hooks[half], pick(start, half))
+        for entry in _as_many_at_once(
+            *args, split=split[half], hooks=hooks[half], start=pick(start, half), **options
+        )
     ]
 
 
