@@ -263,8 +263,10 @@ class _Order:
 
         A single shard is trained here, where each epoch is seen.
         """
-        first = list(itertools.islice(shards, 2))
-        inside = effective_n_jobs(None) == 1 or len(first) < 2
+        inside, first = effective_n_jobs(None) == 1, []
+        if not inside:
+            first = list(itertools.islice(shards, 2))
+            inside = len(first) < 2
         calls = (
             tasks.Call(
                 tuple(shard),

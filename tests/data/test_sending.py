@@ -9,8 +9,7 @@ import joblib
 import pytest
 import torch
 
-from mialib.data import Dataset, sending
-from mialib.data.joined import Joined
+from mialib.data import Dataset, Joined, sending
 from mialib.training import tasks
 
 
