@@ -8,14 +8,18 @@ Turns save work and guard nothing: without them two processes make an entry twic
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from mialib import places
 from mialib.store import Store
 
+T = TypeVar("T")
 FILE = ".turns"
+PAUSE = 0.5  # seconds between two looks at what another process makes
 # One handle a folder, never closed: to close any handle of a file ends all locks that the process has on it.
 _handles: dict[Path, int | None] = {}
 
@@ -54,14 +58,21 @@ def give(cache: Store, *keys: str) -> None:
             fcntl.lockf(handle, fcntl.LOCK_UN, 1, _byte(key))
 
 
-@contextmanager
-def returned(cache: Store) -> Iterator[set[str]]:
-    """Gives an empty set; the turns of the keys that are in it at the end are given back, also after an error."""
-    held: set[str] = set()
-    try:
-        yield held
-    finally:
-        give(cache, *held)
+def once(cache: Store, key: str, found: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """What is found, else what is made, by one process at a time: the others wait and find it.
+
+    Args:
+        found: the entry under the key, None where there is none.
+        make: makes it and puts it into the store.
+    """
+    while (entry := found()) is None:
+        if take(cache, key):
+            try:
+                return again if (again := found()) is not None else make()
+            finally:
+                give(cache, key)
+        time.sleep(PAUSE)
+    return entry
 
 
 def _handle(cache: Store) -> int | None:

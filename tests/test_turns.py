@@ -61,13 +61,29 @@ def test_a_killed_process_has_no_turn(cache):
     turns.give(cache, *KEYS)
 
 
-def test_turns_within_are_given_back_after_an_error(cache):
-    with pytest.raises(KeyError), turns.returned(cache) as held:
-        assert turns.take(cache, KEYS[0])
-        held.add(KEYS[0])
+def test_what_another_process_makes_is_waited_for_and_found(cache, monkeypatch):
+    made = []
+    with Another(cache, KEYS[0]) as other:
+
+        def ended(pause):  # meanwhile the other one ends
+            made.append("by another")
+            other.process.kill()
+            other.process.wait()
+
+        monkeypatch.setattr(turns.time, "sleep", ended)
+        found = turns.once(cache, KEYS[0], lambda: made[0] if made else None, lambda: made.append("here"))
+    assert found == "by another" and made == ["by another"]
+
+
+def test_what_nobody_makes_is_made_here_and_the_turn_given_back_even_after_an_error(cache):
+    def fail():
         raise KeyError
+
+    with pytest.raises(KeyError):
+        turns.once(cache, KEYS[0], lambda: None, fail)
     with Another(cache, KEYS[0]) as other:
         assert other.answers == [True]
+    assert turns.once(cache, KEYS[0], lambda: None, lambda: 3) == 3
 
 
 def test_where_no_lock_can_be_held_every_turn_is_given(cache, monkeypatch):

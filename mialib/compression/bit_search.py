@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mialib import hashing, progress
+from mialib import hashing, progress, turns
 from mialib.compression import quantization
 from mialib.store import Store
 from mialib.training import loop
@@ -160,15 +160,22 @@ def remembered(
 
     def ask(bits: Mapping[str, float]) -> Measured:
         key = hashing.key(what="bit search", bits=dict(bits), code=code, **made_of)
-        entry = cache.get(key)
-        if entry is None or entry[1].keys() != set(Measured._fields):
+
+        def found() -> Measured | None:
+            entry = cache.get(key)
+            whole = entry is not None and entry[1].keys() == set(Measured._fields)
+            return Measured(**entry[1]) if whole else None
+
+        def make() -> Measured:
             keeps = cache.ready()
             began = time.perf_counter()
             leak, accuracy = measure(bits)
-            entry = {}, Measured(leak, accuracy, time.perf_counter() - began)._asdict()
+            made = Measured(leak, accuracy, time.perf_counter() - began)
             if keeps:
                 widths = ", ".join(f"{name} {width:g}" for name, width in bits.items())
-                cache.put(key, *entry, kind="leaks at bit-widths", words=widths)
-        return Measured(**entry[1])
+                cache.put(key, {}, made._asdict(), kind="leaks at bit-widths", words=widths)
+            return made
+
+        return turns.once(cache, key, found, make)
 
     return ask

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from mialib import hashing, progress, streams
+from mialib import hashing, progress, streams, turns
 from mialib.compression import quantization
 from mialib.compression.quantization import FULL, TERNARY, Quantizer
 from mialib.data import Dataset
@@ -86,14 +86,21 @@ class LearnedRounding:
             data=[data.fingerprint, index],
         )
         shapes = {name: tuple(models.params[name].shape) for name in names}
-        entry = cache.get(key, shapes)
-        if entry is None:
+
+        def found() -> Tensors | None:
+            entry = cache.get(key, shapes)
+            return entry and entry[0]
+
+        def make() -> Tensors:
             keeps = cache.ready()
-            entry = _learn_all(self, models, data, index, quantizer, names), {}
+            made = _learn_all(self, models, data, index, quantizer, names)
             if keeps:
                 words = f"{len(models)} networks on {data.name}, {quantizer.method}, {len(names)} tensors"
-                cache.put(key, *entry, kind="rounded weights", words=words)
-        return models.params | {name: entry[0][name].to(models.device) for name in names}
+                cache.put(key, made, {}, kind="rounded weights", words=words)
+            return made
+
+        rounded = turns.once(cache, key, found, make)
+        return models.params | {name: rounded[name].to(models.device) for name in names}
 
 
 def neighbours(w: Tensor, method: str, bits: float) -> tuple[Tensor, Tensor]:
