@@ -2,7 +2,8 @@
 the cache.
 
 `mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
-`outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
+`outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed. Several
+files run side by side, see `sweeping`.
 
 What takes seconds to import is imported where it is used, so that a signal meets `_stoppable` from the start.
 """
@@ -161,7 +162,7 @@ in Python, to save answers:
 }
 _STATUSES = """\
 exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used; 130, 143 or 129 stopped by
-SIGINT (Ctrl-C), SIGTERM or SIGHUP: start again to go on, what was trained is kept; of several runs the highest"""
+SIGINT (Ctrl-C), SIGTERM or SIGHUP: start again to go on, what was trained is kept; the highest of several runs"""
 
 
 _GATE_STATUSES = """\

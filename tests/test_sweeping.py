@@ -326,7 +326,10 @@ def test_nothing_is_left_of_a_sweep_that_is_stopped(command, name, status):
     while (left := those_of(mark)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left
-    assert process.returncode == status and "Traceback" not in error
+    assert process.returncode == status
+    assert not [
+        line for line in error.splitlines() if line.startswith("Traceback")
+    ]  # a kernel may show its own
     if name != "SIGKILL":
         assert error.splitlines()[-1] == "mialib: stopped; start again to go on"
         found = outcomes(out)
