@@ -162,7 +162,8 @@ in Python, to save answers:
 }
 _STATUSES = """\
 exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used; 130, 143 or 129 stopped by
-SIGINT (Ctrl-C), SIGTERM or SIGHUP: start again to go on, what was trained is kept; the highest of several runs"""
+SIGINT (Ctrl-C), SIGTERM or SIGHUP: start again to go on, what was trained is kept. Of several runs
+the highest counts"""
 
 
 _GATE_STATUSES = """\

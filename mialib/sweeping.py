@@ -54,11 +54,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Ended:
-    """What has become of a run: the exit status of its command, None if it was not started, and how long it took."""
+    """What has become of a run: the exit status of its command, None if it was not started, how long it took, and where its
+    executed notebook lies, if it wrote one."""
 
     run: Run
     status: int | None = None
     minutes: float | None = None
+    executed: Path | None = None
 
     @property
     def outcome(self) -> str:
@@ -139,9 +141,8 @@ def table(found: Sequence[Ended]) -> str:
         name = one.run.name if len(one.run.name) <= wide else one.run.name[: wide - 3] + "..."
         minutes = "" if one.minutes is None else f"{one.minutes:.1f}"
         lines.append(row.format(name, one.outcome, minutes, *_networks(one)).rstrip())
-        executed = one.run.folder / "executed.ipynb"
-        if one.outcome == "failed" and executed.exists():
-            lines.append(f"  executed so far: {executed}")
+        if one.outcome == "failed" and one.executed:
+            lines.append(f"  executed so far: {one.executed}")
     return "\n".join(lines)
 
 
@@ -152,6 +153,11 @@ def _networks(one: Ended) -> list[str]:
     provenance = json.loads((one.run.folder / "metrics.json").read_bytes())["provenance"]
     counts = [provenance.get(name) for name in ("trained", "found")]
     return ["" if count is None else str(count) for count in counts]
+
+
+def _written(path: Path) -> int | None:
+    """When a file was last written, by the clock of where it lies; None if there is none."""
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 class _Child:
@@ -165,6 +171,8 @@ class _Child:
 
     def __init__(self, run: Run, workers: int | None, options: Sequence[str], device: str | None):
         self.run, self.device, self._began = run, device, time.monotonic()
+        self._executed = run.folder / "executed.ipynb"
+        self._before = _written(self._executed)
         instead = [] if workers is None else ["--jobs", str(workers)]
         self.process = subprocess.Popen(
             [sys.executable, "-c", _CODE, str(os.getpid()), "run", str(run.file), *instead, *options],
@@ -188,7 +196,8 @@ class _Child:
         minutes = (time.monotonic() - self._began) / 60
         for reader in self._readers:
             reader.join(_PATIENCE)  # something else may still hold the other end of the pipe
-        return Ended(self.run, 128 - status if status < 0 else status, minutes)
+        executed = None if _written(self._executed) in (None, self._before) else self._executed
+        return Ended(self.run, 128 - status if status < 0 else status, minutes, executed)
 
     def printed(self) -> str:
         return "".join(self._lines)

@@ -101,10 +101,12 @@ def test_a_failure_leaves_the_others_and_tells_how_to_run_it_again(run, capsys, 
     runs = [
         run("bad", failing, results=False),
         run("refused", "sys.exit(2)"),  # whose results are those of an earlier run
-        run("died", "import os; os.kill(os.getpid(), 9)", results=False),
+        run("died", "import os; os.kill(os.getpid(), 9)", results=False),  # what lies there is older
         run("ended", "import os; os.kill(os.getpid(), 15)", results=False),
         run("good", "print('a headline\\nof two lines')"),
     ]
+    (tmp_path / "died").mkdir()
+    (tmp_path / "died" / "executed.ipynb").touch()
     assert sweeping.sweep(runs, jobs=2, options=["--keep"]) == 143  # of the worst: 128 + SIGTERM
     said = capsys.readouterr().out
     assert "\ntoy/good: done\na headline\nof two lines\n\n" in said
@@ -230,7 +232,7 @@ def test_what_is_ignored_stays_so_and_the_terminal_speaks_to_the_sweep_alone(run
 
 
 def test_no_run_outlives_a_sweep_whose_reader_has_seen_enough(run, tmp_path, monkeypatch):
-    waits = "import os, time\nopen(file[:-3] + str(os.getpid()), 'w').close()\ntime.sleep(300)"
+    waits = "import os, time\nopen(file[:-3] + str(os.getpid()), 'w').close()\ntime.sleep(30)\nopen(file + ' is done', 'w').close()"
     comes = "import pathlib, time\nwhile not list(pathlib.Path(file).parent.glob('waits[0-9]*')): time.sleep(0.02)"
     runs = [run("waits", waits, results=False), run("quick", comes, results=False)]
 
@@ -245,6 +247,7 @@ def test_no_run_outlives_a_sweep_whose_reader_has_seen_enough(run, tmp_path, mon
     monkeypatch.setattr(sys, "stdout", Gone())
     with pytest.raises(BrokenPipeError):
         sweeping.sweep(runs, at_once=2)
+    assert not list(tmp_path.glob("* is done"))
     (place,) = tmp_path.glob("waits[0-9]*")
     with pytest.raises(ProcessLookupError):
         os.kill(int(place.name.removeprefix("waits")), 0)
