@@ -7,8 +7,8 @@ The rooms follow the data's way, in this order; a room imports only from those b
 The room `params` says what a notebook's parameters may be; `site` makes pages of what runs leave. Beside the rooms stand
 `places` (where files lie), `store`, `uses`, `hashing` and `reach` (nothing is computed twice), `streams` (random numbers),
 `progress`, `running` (notebooks), `planning` (what a run would take: `counting` counts its work, `made_up` stands in for its
-results, `pace` measures how long it takes), `housekeeping` (what the store holds, and what of it can go) and `cli`. A room is imported when it is first used; its `__init__.pyi` lists its public
-names.
+results, `pace` measures how long it takes), `sweeping` (several runs side by side), `housekeeping` (what the store holds, and
+what of it can go) and `cli`. A room is imported when it is first used; its `__init__.pyi` lists its public names.
 """
 
 import os
@@ -83,6 +83,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pace",
         "counting",
         "planning",
+        "sweeping",
         "housekeeping",
         "cli",
     ),

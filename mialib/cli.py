@@ -2,7 +2,8 @@
 the cache.
 
 `mialib run` is a thin door to papermill: it checks the parameters, executes the notebook with a progress bar, leaves
-`outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed.
+`outputs/.local/<notebook>/<run>/` behind and prints the headline table, or the message of the cell that failed. Several
+files run side by side, see `sweeping`.
 
 What takes seconds to import is imported where it is used, so that a signal meets `_stoppable` from the start.
 """
@@ -105,7 +106,8 @@ _EXAMPLES = {
   mialib COMMAND --help                                      more about one of them""",
     "run": """\
   mialib run params/yuan2022_pruning/digits.yaml
-  mialib run params/*/location.yaml --jobs 4                 one after the other, in four processes each
+  mialib run params/yuan2022_pruning/*.yaml --jobs 4         side by side, in four processes together
+  mialib run params/*/location.yaml --at-once 1              one after the other
   nohup mialib run params/wang2020_mcmia/digits.yaml 2> progress.log &
                                                              a line every 30 seconds""",
     "plan": """\
@@ -160,7 +162,8 @@ in Python, to save answers:
 }
 _STATUSES = """\
 exit status: 0 done, 1 a run failed, 2 bad input or a place that cannot be used; 130, 143 or 129 stopped by
-SIGINT (Ctrl-C), SIGTERM or SIGHUP: start again to go on, what was trained is kept"""
+SIGINT (Ctrl-C), SIGTERM or SIGHUP: start again to go on, what was trained is kept. Of several runs
+the highest counts"""
 
 
 _GATE_STATUSES = """\
@@ -195,7 +198,17 @@ def _parser() -> argparse.ArgumentParser:
     run = add("run", "execute a notebook with the parameters of a YAML file", _STATUSES)
     run.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
     run.add_argument(
-        "--jobs", type=int, metavar="N", help="processes for training (default: the file's n_jobs)"
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes for training, of all files together (default: the file's n_jobs, of several the largest)",
+    )
+    run.add_argument(
+        "--at-once",
+        type=int,
+        metavar="M",
+        help="notebooks side by side, each with an equal part of the N processes; they need the memory of M runs "
+        "(default: as many as files, at most N; with CUDA, one for each GPU)",
     )
     run.add_argument(
         "--keep",
@@ -461,26 +474,33 @@ def _influential(parameters: dict) -> dict:
     return {name: value for name, value in parameters.items() if name not in _WITHOUT_INFLUENCE}
 
 
-def _run(files: list[Path], jobs: int | None, keep: bool) -> int:
+def _run(files: list[Path], jobs: int | None, at_once: int | None, keep: bool) -> int:
     checked, problems = _checked([_found(path) for path in files], jobs, fitting=True)
+    if at_once is not None and at_once < 1:
+        problems.append(f"--at-once is {at_once}: how many notebooks run side by side; take at least 1")
     for problem in problems:  # all of all files, before the first of them runs for hours
         print(f"mialib: {problem}", file=sys.stderr)
     if problems:
         return 2
-    from mialib import places, running, store  # after the checks: these take seconds to import
-    from mialib.data import own
+    from mialib import places, store, sweeping  # after the checks: these take seconds to import
 
     root = stored_root() if keep else outputs_root()
     advice = f"{'leave out --keep and ' if keep else ''}{places.elsewhere('MIALIB_OUTPUTS')}"
-    for _, notebook, parameters in checked:
-        places.writable(root / notebook.stem / parameters["run"], advice)
-    store.Store().ready()
-    statuses = []
+    runs = []
     for path, notebook, parameters in checked:
-        print(_cost(path, notebook, parameters))
-        with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
-            statuses.append(running.execute(notebook, parameters))
-    return max(statuses)
+        folder = root / notebook.stem / parameters["run"]
+        places.writable(folder, advice)
+        runs.append(sweeping.Run(path, notebook.stem, params.declared(notebook) | parameters, folder))
+    store.Store().ready()
+    if len(runs) > 1:
+        return sweeping.sweep(runs, jobs, at_once, ["--keep"] if keep else [])
+    from mialib import running
+    from mialib.data import own
+
+    ((path, notebook, parameters),) = checked
+    print(_cost(path, notebook, parameters))
+    with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
+        return running.execute(notebook, parameters)
 
 
 def _plan(files: list[Path], jobs: int | None) -> int:

@@ -19,59 +19,19 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 import mialib
-from mialib import REPO_ROOT, cli, reporting, running, uses
+from mialib import REPO_ROOT, cli, reporting, running, sweeping, uses
 from mialib.data import faces
 from mialib.reporting import files
 from mialib.store import Store
-from mialib.study import COLUMNS
+from tests import small_repository
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A repository of one small notebook; `write(yaml)` gives the path of a parameter file."""
-    cells = [
-        nbformat.v4.new_code_cell('run: str = "first"\nepochs: int = 1', metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(
-            "import gzip, json, os, pathlib\n"
-            "if epochs == 7: raise RuntimeError('seven is too many')\n"
-            "folder = pathlib.Path(os.environ['MIALIB_OUTPUTS']) / 'small' / run\n"
-            "row = {'metric': 'auc', 'value': epochs / 10, 'attack': 'gap', 'compression': 'none', 'target': 0}\n"
-            f"row = {{name: row.get(name) for name in {COLUMNS!r}}}\n"
-            "lines = [','.join('' if cell is None else str(cell) for cell in line) for line in (row, row.values())]\n"
-            "(folder / 'rows.csv.gz').write_bytes(gzip.compress('\\n'.join(lines).encode()))\n"
-            "claim = dict(claim='it works', source='', paper='', ours='', verdict='reproduced')\n"
-            "content = dict(notebook='small', run=run, parameters=dict(run=run, epochs=epochs), provenance={}, aggregates=[], claims={'it': claim})\n"
-            "(folder / 'metrics.json').write_text(json.dumps(content))\n"
-            "assert os.environ['MIALIB_PROGRESS']\n"
-        ),
-        nbformat.v4.new_code_cell(
-            "if epochs == 8:\n"
-            "    import sys, torch; from mialib.store import Store\n"
-            "    cache = Store()\n"
-            "    cache.put('abd', {'w': torch.ones(2)}, {})\n"
-            "    print(cache.root, sys.executable)\n"
-            "    assert cache.get('abc') is None  # damaged: a warning\n"
-            "    (cache.root / 'ab' / 'abd.json').unlink(); (cache.root / 'ab' / 'abd.json').mkdir()\n"
-            "    cache.put('abe', {'w': torch.ones(2)}, {})\n"
-            "    cache.get('abd')\n"
-        ),
-    ]
-    (tmp_path / "notebooks").mkdir()
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "notebooks" / "small.ipynb"
-    )
-    (tmp_path / "pyproject.toml").touch()
     for module in (cli, mialib, running):
         monkeypatch.setattr(module, "REPO_ROOT", tmp_path)
-
-    def write(text, name="first", notebook="small"):
-        path = tmp_path / "params" / notebook / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
-
-    return write
+    return small_repository.made(tmp_path)
 
 
 def listed(capsys):
@@ -419,17 +379,29 @@ def test_a_file_that_is_no_yaml_exits_with_2(repository, nothing_runs, capsys):
     assert "first.json: it is not a .yaml file; 'mialib list' shows the runs" in capsys.readouterr().err
 
 
-def test_one_failure_among_several_runs_is_the_exit_status(repository, monkeypatch):
-    done = []
+def test_several_files_are_a_sweep(repository, monkeypatch):
+    """What it does with them: tests/test_sweeping.py."""
+    calls = []
+    monkeypatch.setattr(sweeping, "sweep", lambda *args: calls.append(args) or 1)
+    files = [repository("epochs: 2", "one"), repository("", "two")]
+    options = ["--jobs", "4", "--at-once", "2", "--keep"]
+    assert cli.main(["run", *map(str, files)]) == cli.main(["run", *map(str, files), *options]) == 1
+    assert [call[1:] for call in calls] == [(None, None, []), (4, 2, ["--keep"])]
+    results = Path(os.environ["MIALIB_OUTPUTS"]), cli.REPO_ROOT / "outputs"
+    for (runs, *_), root in zip(calls, results, strict=True):
+        assert [(run.file, run.name, run.folder) for run in runs] == [
+            (file, f"small/{file.stem}", root / "small" / file.stem) for file in files
+        ]
+        assert [run.parameters["epochs"] for run in runs] == [2, 1]  # the second is the notebook's own
 
-    def execute(notebook, parameters):
-        done.append(parameters["run"])
-        return int(parameters["epochs"] == 7)
 
-    monkeypatch.setattr(running, "execute", execute)
-    files = [str(repository(f"epochs: {epochs}", name)) for name, epochs in (("bad", 7), ("good", 2))]
-    assert cli.main(["run", *files]) == 1
-    assert done == ["bad", "good"]  # the others run all the same
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_at_once_must_be_positive(repository, nothing_runs, capsys, count):
+    files = [str(repository("epochs: 1")), str(repository("epochs: 0", "bad"))]
+    assert cli.main(["run", *files, "--at-once", count]) == 2
+    message = capsys.readouterr().err
+    assert f"mialib: --at-once is {count}: how many notebooks run side by side; take at least 1" in message
+    assert "epochs is 0" in message
 
 
 def test_a_kernel_that_died_exits_with_1_and_advice(repository, monkeypatch, capsys):

@@ -23,6 +23,7 @@ DOORS = (
     "pace",
     "counting",
     "planning",
+    "sweeping",
     "housekeeping",
     "cli",
 )  # which may use every room
