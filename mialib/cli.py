@@ -108,8 +108,14 @@ _EXAMPLES = {
   mialib run params/yuan2022_pruning/digits.yaml
   mialib run params/yuan2022_pruning/*.yaml --jobs 4         side by side, in four processes together
   mialib run params/*/location.yaml --at-once 1              one after the other
+  mialib run params/yuan2022_pruning/location.yaml --backend dask --address tcp://host:8786
   nohup mialib run params/wang2020_mcmia/digits.yaml 2> progress.log &
                                                              a line every 30 seconds""",
+    "train": """  mialib train --shard 1/3 params/yuan2022_pruning/location.yaml
+  mialib train --shard 2/3 params/yuan2022_pruning/location.yaml
+  mialib train --shard 3/3 params/yuan2022_pruning/location.yaml
+                                                             each as a job of its own, with one MIALIB_CACHE for all
+  mialib run params/yuan2022_pruning/location.yaml           then finds everything trained""",
     "plan": """\
   mialib plan params/yuan2022_pruning/location.yaml
   mialib plan params/*/cifar10_small.yaml --jobs 8""",
@@ -211,10 +217,39 @@ def _parser() -> argparse.ArgumentParser:
         "(default: as many as files, at most N; with CUDA, one for each GPU)",
     )
     run.add_argument(
+        "--backend",
+        default="local",
+        metavar="WHERE",
+        help="where networks are trained: local (processes of this machine, the default), dask (its workers) or slurm (job "
+        "arrays); all need the same MIALIB_CACHE",
+    )
+    run.add_argument(
+        "--address",
+        help="dask: the scheduler's, as tcp://host:8786 (default: workers on this machine); slurm: what sbatch is told, as "
+        "slurm:partition=gpu,timeout_min=600",
+    )
+    run.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="workers of dask, or jobs of slurm at a time (default: all there are)",
+    )
+    run.add_argument(
         "--keep",
         action="store_true",
         help="write into outputs/ itself, over the results that are stored there",
     )
+    train = add("train", "train one share of what runs need, for batch systems", _STATUSES)
+    train.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
+    train.add_argument(
+        "--shard",
+        required=True,
+        type=_share,
+        metavar="i/n",
+        help="share i of n. It trains its own networks first and then helps with others; where nobody can see who has begun with "
+        "what (a disk without locks) it waits for them",
+    )
+    train.add_argument("--jobs", type=int, metavar="N", help="processes for training, as of run")
     plan = add("plan", "count what a run would train and ask, and how long it would take")
     plan.add_argument("files", nargs="+", type=Path, metavar="params/<notebook>/<run>.yaml")
     plan.add_argument("--jobs", type=int, metavar="N", help="processes that it would train in, as of run")
@@ -286,6 +321,15 @@ def _add_cache(cache: argparse.ArgumentParser) -> None:
     )
     clear.add_argument("--all", action="store_true", help="everything")
     clear.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _share(text: str):
+    from mialib.training import shares
+
+    try:
+        return shares.share(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _span(text: str) -> float:
@@ -474,30 +518,91 @@ def _influential(parameters: dict) -> dict:
     return {name: value for name, value in parameters.items() if name not in _WITHOUT_INFLUENCE}
 
 
-def _run(files: list[Path], jobs: int | None, at_once: int | None, keep: bool) -> int:
+def _run(
+    files: list[Path],
+    jobs: int | None,
+    at_once: int | None,
+    keep: bool,
+    backend: str,
+    address: str | None,
+    workers: int | None,
+) -> int:
+    from mialib.training import elsewhere
+
     checked, problems = _checked([_found(path) for path in files], jobs, fitting=True)
     if at_once is not None and at_once < 1:
         problems.append(f"--at-once is {at_once}: how many notebooks run side by side; take at least 1")
-    for problem in problems:  # all of all files, before the first of them runs for hours
-        print(f"mialib: {problem}", file=sys.stderr)
-    if problems:
+    try:
+        elsewhere.check(backend, address, workers)
+    except (ValueError, ImportError) as error:
+        problems.append(str(error))
+    if _said(problems):
         return 2
-    from mialib import places, store, sweeping  # after the checks: these take seconds to import
+    from mialib import sweeping  # after the checks: these take seconds to import
 
     root = stored_root() if keep else outputs_root()
-    advice = f"{'leave out --keep and ' if keep else ''}{places.elsewhere('MIALIB_OUTPUTS')}"
-    runs = []
-    for path, notebook, parameters in checked:
-        folder = root / notebook.stem / parameters["run"]
-        places.writable(folder, advice)
-        runs.append(sweeping.Run(path, notebook.stem, params.declared(notebook) | parameters, folder))
-    store.Store().ready()
-    if len(runs) > 1:
+    folders = _folders(checked, root, "leave out --keep and " if keep else "")
+    place = {"backend": backend, "address": address, "workers": workers}
+    told = {elsewhere.VARIABLES[name]: str(value) for name, value in place.items() if value is not None}
+    with environment(**told):
+        if len(checked) == 1:
+            return _executed(*checked[0], root)
+        runs = [
+            sweeping.Run(path, notebook.stem, params.declared(notebook) | parameters, folder)
+            for (path, notebook, parameters), folder in zip(checked, folders, strict=True)
+        ]
         return sweeping.sweep(runs, jobs, at_once, ["--keep"] if keep else [])
+
+
+def _train(files: list[Path], jobs: int | None, shard) -> int:
+    from mialib.training import shares
+
+    checked, problems = _checked([_found(path) for path in files], jobs, fitting=True)
+    if _said(problems):
+        return 2
+    root = outputs_root() / ".shares" / f"{shard.number}_of_{shard.of}"
+    _folders(checked, root)
+    statuses = []
+    with environment(**{shares.VARIABLE: str(shard)}):
+        for one in checked:
+            statuses.append(_executed(*one, root))
+    again = "mialib run " + " ".join(str(path) for path, *_ in checked)
+    print(
+        f"\nShare {shard} is done with what it could do. '{again}' finds in the cache what all shares have trained."
+    )
+    return max(statuses)
+
+
+def _said(problems: list[str]) -> bool:
+    """Say all problems of all files, before the first of them runs for hours; whether there are any."""
+    for problem in problems:
+        print(f"mialib: {problem}", file=sys.stderr)
+    return bool(problems)
+
+
+def _folders(checked: Checked, root: Path, first: str = "") -> list[Path]:
+    """Where the runs write their results.
+
+    Args:
+        first: what to do first where that is not possible.
+
+    Raises:
+        OSError: one of them cannot be written to, or there can be no cache.
+    """
+    from mialib import places, store
+
+    folders = [root / notebook.stem / parameters["run"] for _, notebook, parameters in checked]
+    for folder in folders:
+        places.writable(folder, first + places.elsewhere("MIALIB_OUTPUTS"))
+    store.Store().ready()
+    return folders
+
+
+def _executed(path: Path, notebook: Path, parameters: dict, root: Path) -> int:
+    """Execute one run in this process, with its results below `root`."""
     from mialib import running
     from mialib.data import own
 
-    ((path, notebook, parameters),) = checked
     print(_cost(path, notebook, parameters))
     with own.beside(path.parent), environment(MIALIB_OUTPUTS=str(root)):
         return running.execute(notebook, parameters)
@@ -506,9 +611,7 @@ def _run(files: list[Path], jobs: int | None, at_once: int | None, keep: bool) -
 def _plan(files: list[Path], jobs: int | None) -> int:
     # the machine that plans need not be the one that runs; what does not fit the data is found when they are loaded
     checked, problems = _checked([_found(path) for path in files], jobs, fitting=False)
-    for problem in problems:
-        print(f"mialib: {problem}", file=sys.stderr)
-    if problems:
+    if _said(problems):
         return 2
     from mialib import planning  # after the checks, as for `run`
     from mialib.data import own
@@ -641,6 +744,7 @@ def _init(folder: Path) -> int:
 
 COMMANDS = {
     "run": _run,
+    "train": _train,
     "plan": _plan,
     "list": _list,
     "init": _init,
