@@ -2,7 +2,7 @@
 
     python tests/benchmarks/shadow_training.py [--quick] [--repeats 3] [--processes 2] [--art PYTHON]
 
-ART is in an environment of its own, which may use the torch of this one (the last line; without it, install torch too):
+ART is in an environment of its own, which may use the torch of this one (the second line; without it, install torch too):
 
     python -m venv art && art/bin/pip install adversarial-robustness-toolbox==1.20.1
     python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > art/lib/python3.11/site-packages/beside.pth
@@ -21,8 +21,9 @@ take the same 450 steps a model. All three sides run in turns, repeated; the tab
 
 The last two run with torch's default number of threads or with one, whichever a short trial of the plain loop finds faster at
 the moment, and the trial is printed: threads that wait for a core that somebody else has taken are many times slower, and
-would flatter us. The seconds of ours contain the store's keys and files; those of nobody contain importing torch. What it takes to start our processes, once a session,
-is printed beside the ratio without it and the one with it. Nothing is scaled; --quick trains 4 models instead of 16.
+would flatter us. The seconds of ours contain the store's keys and files; those of nobody contain importing torch. What it
+takes to start our processes, once a session, is printed, and the ratio without it and with it. Nothing is scaled; --quick
+trains 4 models instead of 16.
 CPU seconds count all processes, and tell more than wall seconds on a busy machine. Test accuracy is that on each model's
 own non-members: mean and standard error over models, and the 95 % interval (Student's t) of the difference to ours: paired
 for the plain loop, which trains on the same members; "same" means that the interval holds 0.
@@ -401,6 +402,7 @@ def main() -> None:
     threads = faster_threads(dataset, split)
     starting = start(options.processes)
     for repeat in range(repeats):
+        start(options.processes)  # they end after five minutes without work
         print(f"repeat {repeat + 1} of {repeats}, load {os.getloadavg()}", flush=True)
         for number in sorted({options.processes, 1}, reverse=True):
             name = best if number == options.processes else "ours, 1 process"
