@@ -33,7 +33,7 @@ that all that is done besides training shows. The parent's growth is its peak le
 CPU time of workers are read from /proc, and are nan where there is none.
 
 Data: Location from MIALIB_DATA, else from ../shared/data; where it is in neither, random binary data of the same shape.
-This is no test: nothing passes or fails. Quick takes a minute and a half of CPU time (measured), the whole about ten minutes
+This is no test: nothing passes or fails. Quick takes up to two minutes of CPU time (measured), the whole about ten minutes
 on two idle cores (reckoned from that).
 """
 
