@@ -156,7 +156,8 @@ class _Round:
                 yield name, result
         finally:  # also where nobody wants the rest
             with suppress(Exception):
-                self.client.cancel([*self.futures.values()], force=True)
+                if self.futures:
+                    self.client.cancel([*self.futures.values()], force=True)
 
     def _submit(self, call: tasks.Call) -> None:
         import dask
