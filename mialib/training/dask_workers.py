@@ -143,6 +143,8 @@ class _Round:
         try:
             while True:
                 while more and len(self.futures) < self.workers.room(self.client):
+                    if self.client.status != "running":
+                        self.workers.check(self.client)
                     call = next(calls, None)
                     if call is None:
                         more = False

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import joblib
 import torch
@@ -143,17 +143,18 @@ def use_processes(n_jobs: int) -> None:
     joblib.parallel_config(
         backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied(torch.cuda.device_count())
     )
-    tasks.send_to(_runner(place, n_jobs))
+    found = _runner(place, n_jobs)
+    if place.backend == "dask" and place.address and not places.LEFT_ALONE.get():
+        found.connect()  # now, not after an hour of other work
+    tasks.send_to(found)
 
 
+@cache  # a cell that is executed again gets the same workers
 def _runner(place: elsewhere.Place, n_jobs: int) -> tasks.Runner | None:
     if place.backend == "dask":
         from mialib.training import dask_workers
 
-        found = dask_workers.DaskWorkers(place.address, place.workers or (None if place.address else n_jobs))
-        if place.address and not places.LEFT_ALONE.get():
-            found.connect()  # now, not after an hour of other work
-        return found
+        return dask_workers.DaskWorkers(place.address, place.workers or (None if place.address else n_jobs))
     if place.backend == "slurm":
         from mialib.training import slurm_arrays
 
@@ -316,8 +317,11 @@ class _Order:
         """
         parts = self._parts_of_a_shard()
         shards = (part for shard in shards for part in _cut(shard, parts))
-        first = list(itertools.islice(shards, 2))
-        inside = tasks.runner() is None and (effective_n_jobs(None) == 1 or len(first) < 2)
+        away = tasks.runner() is not None
+        inside, first = not away and effective_n_jobs(None) == 1, []
+        if not (inside or away):
+            first = list(itertools.islice(shards, 2))
+            inside = len(first) < 2
         calls = (
             tasks.Call(
                 tuple(shard),

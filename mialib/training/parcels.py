@@ -10,9 +10,11 @@ import io
 import os
 import pickle
 import sys
+import sysconfig
 import weakref
 from collections.abc import Callable, Hashable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,12 +73,9 @@ def made(content: bytes, part: Callable[[str], np.ndarray], keeps: bool = False)
 
 def _own_paths() -> list[str]:
     """Where this process finds modules beside those that are installed; workers have the same installed."""
-    installed = {os.path.realpath(place) for place in (sys.prefix, sys.base_prefix)}
-    return [
-        os.path.abspath(one)
-        for one in sys.path
-        if os.path.isdir(one) and not any(os.path.realpath(one).startswith(place) for place in installed)
-    ]
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders = [os.path.abspath(one) for one in sys.path if os.path.isdir(one)]
+    return [one for one in folders if not any(Path(one).is_relative_to(place) for place in installed)]
 
 
 @cache

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mialib.data import Dataset
@@ -39,8 +40,8 @@ def seen(data: Dataset) -> tuple[int, int, str]:
     return os.getpid(), id(data), data.fingerprint
 
 
-def fragile(home: int, mark: str):
-    """An mlp, that kills the first process which makes it and is not `home`."""
+def fragile(home: int, mark: str, make_model: Callable = mlp):
+    """A network that kills the first process which makes it and is not `home`."""
     if os.getpid() != home:
         killed_once(mark, 0)
-    return mlp()
+    return make_model()
