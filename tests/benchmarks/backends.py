@@ -139,6 +139,11 @@ def main() -> None:
         print(
             f"| {name} | {a:.2f} | {b:.3f} | {last} | {predicted:.1f} | {measured:.1f} | {coordinator:.4f} |"
         )
+        if min(b, coordinator) <= 0:
+            limits.append(
+                f"{name}: no model of the cost, others' work drowned it; measure again on an idle machine"
+            )
+            continue
         limits.append(
             f"{name}: of b, {own:.3f} s is training; 10,000 trainings take {(a + 10_000 * b / workers) / 3600:.1f} h with "
             f"{workers} workers; the coordinator keeps at most {b / coordinator:.0f} workers busy, with which they take "
