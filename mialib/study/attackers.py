@@ -198,7 +198,7 @@ def _check_half(attacker: Attacker) -> None:
 def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> dict[str, dict]:
     """Train all attack networks that are not yet in the store, each once.
 
-    They run in as many processes as joblib is set to, each as its own task. In a single process, or if an attack's
+    They run elsewhere or in as many processes as joblib is set to, each as its own task. In a single process, or if an attack's
     networks learn as one population (`training.hooks.PopulationAttack`), all that an attack needs are trained at once.
 
     Returns:
@@ -206,7 +206,7 @@ def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> 
     """
     networks = {name: one for name, one in suite.items() if isinstance(one, NetworkAttack)}
     lessons = {name: _once(attackers, needs(one)) for name, one in networks.items()}
-    several = effective_n_jobs(None) > 1
+    several = tasks.runner() is not None or effective_n_jobs(None) > 1
     here = [name for name, one in networks.items() if not several or _together(one)]
     away = [name for name in networks if name not in here]
     away.sort(key=lambda name: networks[name].name != "samia")  # the longest first: processes end together
@@ -220,7 +220,7 @@ def train(attackers: Sequence[Attacker], suite: Mapping[str, Attack[Views]]) -> 
     ]
     learned: dict[str, dict] = {name: {} for name in suite}
     with progress.bar(len(calls) + len(here), "attack networks", "fit") as shown:
-        for _ in tasks.as_finished(calls):
+        for _ in tasks.as_finished(calls, large=True):
             shown.update()
         for name in here:
             found = _fit_all(networks[name], [(one.shadows, one.member) for one in lessons[name].values()])

@@ -7,17 +7,17 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import joblib
 import torch
 from joblib import effective_n_jobs
 from torch import nn
 
-from mialib import hashing, progress
+from mialib import hashing, places, progress
 from mialib.data import Dataset, Splits, joined
 from mialib.store import Store
-from mialib.training import loop, population, tally, tasks, workers
+from mialib.training import elsewhere, loop, population, tally, tasks, workers
 from mialib.training.descent import Shuffling
 from mialib.training.gathering import Entry, Gathering
 from mialib.training.graphs import Graphs
@@ -73,8 +73,9 @@ def fit(
         start: weights to begin from (fine-tuning); default: fresh ones from each model's own seed.
         cache: default: the store at its default place.
         what: name on the progress bar, and of the models in the cache's list. kind: what they count as there.
-        batched: all models at once under vmap, or one after the other (in as many processes as
-            `joblib.parallel_config(n_jobs=...)` allows); default: the engine's choice.
+        batched: all models at once under vmap (cut into a part for each worker elsewhere, or for each of several GPUs),
+            or one after the other (in as many processes as `joblib.parallel_config(n_jobs=...)` allows); default: the
+            engine's choice.
         graphs: steps as CUDA graphs (`graphs`), on CUDA only; default: not, until that has been measured. Hooks that
             cannot be captured run as they are written. The weights are the same to rounding, under the same cache keys.
 
@@ -113,8 +114,9 @@ def fit(
             for shards in models.rounds(
                 together and not hooks.descent.alone, lambda count: bar.update(count * recipe.epochs)
             ):
-                for i, entry in order.train(shards, watch, bar, Graphs() if graphs else None):
-                    models.put(i, entry, kind, f"{what}: {order.words(i)}")
+                keep = _Keep(cache, keys, kind, [f"{what}: {order.words(i)}" for i in range(len(split))])
+                for i, entry in order.train(shards, watch, bar, Graphs() if graphs else None, keep):
+                    models.put(i, entry, kind, keep.words[i])
     population = order.assemble([models.done[i] for i in range(len(split))], keys)
     since = [None if i in models.trained else cache.since(key) for i, key in enumerate(keys)]
     tally.note(keys, population.records, since, recipe.precision)
@@ -122,14 +124,59 @@ def fit(
 
 
 def use_processes(n_jobs: int) -> None:
-    """From here on, train in `n_jobs` processes with one thread each.
+    """From here on, train in `n_jobs` processes with one thread each; or elsewhere, if the environment says so.
 
     Small networks gain nothing from threads, and threads that wait for a busy core slow them down tenfold. The
-    processes end with this one, however it ends. To train elsewhere (Dask, a cluster), call
-    `joblib.parallel_config(backend=...)` afterwards, with a backend that gives results as they finish; Ray's does not.
+    processes end with this one, however it ends. Of several GPUs, each process sees one.
+
+    `MIALIB_BACKEND`, `MIALIB_ADDRESS` and `MIALIB_WORKERS` send trainings to Dask or SLURM (`elsewhere`); what is asked of
+    networks stays in the processes of this machine. joblib's own backends for clusters do for calls that are few and long;
+    they must give results as they finish (`generator_unordered`), which Ray's refuses.
+
+    Raises:
+        ValueError, ModuleNotFoundError: the variables do not fit, see `elsewhere.check`.
+        ConnectionError: no scheduler answers at the address.
     """
+    place = elsewhere.chosen()
+    n_jobs = place.workers or n_jobs if place.backend == "local" else n_jobs
     torch.set_num_threads(1)
-    joblib.parallel_config(backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied())
+    joblib.parallel_config(
+        backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied(torch.cuda.device_count())
+    )
+    found = _runner(place, n_jobs)
+    if place.backend == "dask" and place.address and not places.LEFT_ALONE.get():
+        found.connect()  # now, not after an hour of other work
+    tasks.send_to(found)
+
+
+@cache  # a cell that is executed again gets the same workers
+def _runner(place: elsewhere.Place, n_jobs: int) -> tasks.Runner | None:
+    if place.backend == "dask":
+        from mialib.training import dask_workers
+
+        return dask_workers.DaskWorkers(place.address, place.workers or (None if place.address else n_jobs))
+    if place.backend == "slurm":
+        from mialib.training import slurm_arrays
+
+        return slurm_arrays.SlurmArrays(place.workers or n_jobs, *elsewhere.slurm_options(place.address))
+    return None
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """Puts what was trained into the store; `shard`: which of the models."""
+
+    cache: Store
+    keys: list[str]
+    kind: str
+    words: list[str]
+
+    def __getitem__(self, shard: list[int]) -> "_Keep":
+        return _Keep(self.cache, pick(self.keys, shard), self.kind, pick(self.words, shard))
+
+    def __call__(self, entries: list[Entry]) -> None:
+        for key, words, entry in zip(self.keys, self.words, entries, strict=True):
+            self.cache.put(key, *entry, kind=self.kind, words=words)
 
 
 @dataclass(frozen=True)
@@ -257,14 +304,22 @@ class _Order:
         return same_size and size < 1_000_000
 
     def train(
-        self, shards: Iterable[list[int]], watch: tuple[str, ...], bar: progress.Bar, graphs: Graphs | None
+        self,
+        shards: Iterable[list[int]],
+        watch: tuple[str, ...],
+        bar: progress.Bar,
+        graphs: Graphs | None,
+        keep: _Keep,
     ) -> Iterator[tuple[int, Entry]]:
-        """Each model of the shards with its entry, as they finish; in as many processes as joblib is set to.
+        """Each model of the shards with its entry, as they finish; elsewhere, or in as many processes as joblib is set to.
 
-        A single shard is trained here, where each epoch is seen.
+        A single shard is trained here, where each epoch is seen, unless there are workers elsewhere.
         """
-        inside, first = effective_n_jobs(None) == 1, []
-        if not inside:
+        parts = self._parts_of_a_shard()
+        shards = (part for shard in shards for part in _cut(shard, parts))
+        away = tasks.runner() is not None
+        inside, first = not away and effective_n_jobs(None) == 1, []
+        if not (inside or away):
             first = list(itertools.islice(shards, 2))
             inside = len(first) < 2
         calls = (
@@ -280,13 +335,22 @@ class _Order:
                     hooks=self.hooks[shard],
                     start=pick(self.start, shard),
                 ),
+                keep[shard],
             )
             for shard in itertools.chain(first, shards)
         )
-        for shard, entries in tasks.as_finished(calls, n_jobs=1 if inside else None):
+        for shard, entries in tasks.as_finished(calls, n_jobs=1 if inside else None, large=True):
             yield from zip(shard, entries, strict=True)
             if not inside:
                 bar.update(len(entries) * self.recipe.epochs)
+
+    def _parts_of_a_shard(self) -> int:
+        """Into how many parts a shard of many models is cut: one for each worker elsewhere, or for each GPU here."""
+        if (runner := tasks.runner()) is not None:
+            return runner.workers
+        if self.data.x.device.type != "cuda":
+            return 1
+        return min(effective_n_jobs(None), torch.cuda.device_count())
 
     def assemble(self, entries: list[Entry], keys: list[str]) -> Population:
         names = [name for name, _ in population.skeleton(self.make_model).named_parameters()]
@@ -298,6 +362,12 @@ class _Order:
         records = [record for _, record in entries]
         trained_on = [name for _, own in self.parts for name in own.fingerprints()]
         return Population(self.make_model, params, stacked, records, keys, trained_on)
+
+
+def _cut(shard: list[int], parts: int) -> list[list[int]]:
+    """A shard in at most so many parts, whose sizes differ by one at most."""
+    parts = max(1, min(parts, len(shard)))
+    return [shard[len(shard) * i // parts : len(shard) * (i + 1) // parts] for i in range(parts)]
 
 
 def _as_many_at_once(*args, split: Splits, hooks: Hooks, start: Population | None, **options) -> list[Entry]:

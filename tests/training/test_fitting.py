@@ -170,7 +170,10 @@ def test_processes_end_with_the_one_that_asked_for_them(threads, monkeypatch):
     asked = {}
     monkeypatch.setattr(joblib, "parallel_config", asked.update)
     training.use_processes(2)
-    assert asked["initializer"] is workers.end_with and asked["initargs"] == (os.getpid(),)
+    assert asked["initializer"] is workers.begin and asked["initargs"] == (
+        os.getpid(),
+        torch.cuda.device_count(),
+    )
 
 
 # Bad input

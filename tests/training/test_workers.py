@@ -8,6 +8,7 @@ import time
 import pytest
 
 from mialib import REPO_ROOT
+from mialib.training import workers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="orphans keep their parent there")
 WORKER = (
@@ -38,3 +39,44 @@ def test_a_worker_ends_after_its_parent_was_killed_and_not_before():
     before = time.monotonic()
     started.communicate(timeout=50)
     assert time.monotonic() - before < 30  # a second, and what a busy machine adds; it sleeps for a minute
+
+
+def test_workers_are_spread_over_the_gpus_that_are_seen():
+    assert [workers.seen_gpu(None, 2, slot) for slot in range(4)] == ["0", "1", "0", "1"]
+    assert [workers.seen_gpu("2, 5,7", 3, slot) for slot in range(4)] == ["2", "5", "7", "2"]
+    assert workers.seen_gpu("GPU-a,GPU-b", 2, 1) == "GPU-b"
+
+
+SLOT = "import time; from mialib.training import workers; print(workers.free_slot({path!r}), flush=True); time.sleep(60)"
+
+
+def test_a_worker_that_follows_a_dead_one_has_its_slot(tmp_path):
+    code = SLOT.format(path=str(tmp_path / "slots"))
+
+    def started():
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=REPO_ROOT, stdout=subprocess.PIPE, text=True
+        )
+        return process, int(process.stdout.readline())
+
+    processes = [started() for _ in range(3)]
+    assert [slot for _, slot in processes] == [0, 1, 2]
+    killed, _ = processes[1]
+    killed.kill()
+    killed.wait()
+    processes.append(started())
+    assert processes[-1][1] == 1
+    for process, _ in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0, None), (1, None), (2, "1")])
+def test_of_several_gpus_a_worker_sees_one(gpus, seen, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that it is put back
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(workers, "end_with", lambda parent: None)
+    monkeypatch.setattr(workers, "free_slot", lambda: 3)
+    options = workers.tied(gpus)
+    options["initializer"](*options["initargs"])
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == seen

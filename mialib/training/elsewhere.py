@@ -1,0 +1,125 @@
+"""Where large work is done: in processes of this machine, on workers of Dask, or as jobs of SLURM.
+
+Three environment variables say it, which `mialib run --backend ... --address ... --workers ...` sets: `MIALIB_BACKEND`,
+`MIALIB_ADDRESS` and `MIALIB_WORKERS`. Networks, also those of attacks, are trained there; questions are asked and noise is
+searched for in processes of the machine on which the notebook runs.
+
+    dask     tcp://host:8786 is the address of a scheduler; without one, workers are started on this machine
+    slurm    the address holds what `sbatch` is told, slurm:partition=gpu,timeout_min=600,gpus_per_node=1, or is "local":
+             jobs are then processes of this machine, as a trial
+"""
+
+import difflib
+import importlib.util
+import os
+import re
+from typing import NamedTuple
+
+BACKENDS = ("local", "dask", "slurm")
+VARIABLES = {"backend": "MIALIB_BACKEND", "address": "MIALIB_ADDRESS", "workers": "MIALIB_WORKERS"}
+_MODULES = {"dask": "distributed", "slurm": "submitit"}
+_SCHEDULER = re.compile(r"([a-z]+://)?([\w.-]+|\[[0-9a-fA-F:.]+\]):\d{1,5}")
+_CLUSTERS = ("slurm", "local")
+
+
+class Place(NamedTuple):
+    """Where large work is done; `workers` None: as many as there are, or as many as processes are asked for here."""
+
+    backend: str = "local"
+    address: str | None = None
+    workers: int | None = None
+
+
+def check(backend: str, address: str | None = None, workers: int | None = None) -> None:
+    """Check what was chosen, before any work; nothing is connected to.
+
+    Raises:
+        ValueError: an unknown backend; fewer than one worker; an address that the backend has not.
+        ModuleNotFoundError: the backend's extra is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"backend is {backend!r}{_nearest(backend, BACKENDS)}; valid are {', '.join(BACKENDS)}"
+        )
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}; it must be 1 or more")
+    if backend == "local":
+        if address:
+            raise ValueError(
+                f"address is {address!r}, and the backend is local, which has none; leave it out or take dask or slurm"
+            )
+        return
+    module = _MODULES[backend]
+    if importlib.util.find_spec(module) is None:
+        raise ModuleNotFoundError(
+            f"backend is {backend!r}, and {module} is not installed: pip install 'mialib[{backend}]'",
+            name=module,
+        )
+    if backend == "slurm":
+        slurm_options(address)
+    elif address and not _SCHEDULER.fullmatch(address):
+        raise ValueError(
+            f"address is {address!r}; valid is a Dask scheduler's, as tcp://host:8786, or none for workers on this machine"
+        )
+
+
+def chosen() -> Place:
+    """What the environment variables say, checked.
+
+    Raises:
+        ValueError, ModuleNotFoundError: see `check`; the message begins with the variables that are set.
+    """
+    said = {name: os.environ[variable] for name, variable in VARIABLES.items() if os.environ.get(variable)}
+    workers = said.get("workers")
+    try:
+        if workers is not None and re.fullmatch(r"-?\d{1,9}", workers) is None:
+            raise ValueError(f"workers is {workers!r}; it must be a number, 1 or more")
+        place = Place(
+            said.get("backend", "local"), said.get("address"), None if workers is None else int(workers)
+        )
+        check(*place)
+    except (ValueError, ModuleNotFoundError) as error:
+        set_to = ", ".join(f"{VARIABLES[name]}={value}" for name, value in said.items())
+        error.args = (f"{set_to}: {error}",)
+        raise
+    return place
+
+
+def slurm_options(address: str | None) -> tuple[str, dict[str, str | int]]:
+    """What an address says to SLURM: "slurm" or "local", and the options of jobs in submitit's names.
+
+    Options that submitit has for any cluster (timeout_min, mem_gb, gpus_per_node, cpus_per_task, nodes, ...) stand as they
+    are, those of SLURM alone (partition, account, qos, ...) get the prefix slurm_.
+
+    Raises:
+        ValueError: something else stands there.
+    """
+    cluster, _, rest = (address or "slurm").partition(":")
+    if cluster not in _CLUSTERS:
+        raise ValueError(
+            f"address is {address!r}; valid are slurm and local, and slurm:partition=gpu,timeout_min=600 with options of jobs"
+        )
+    import submitit
+
+    general = submitit.AutoExecutor._typed_parameters()
+    special = submitit.SlurmExecutor._valid_parameters()
+    options: dict[str, str | int] = {}
+    for text in rest.split(",") if rest else ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"address is {address!r}, in which {text!r} is no option; write name=value")
+        if name not in general and name not in special:
+            raise ValueError(
+                f"address is {address!r}, and SLURM's jobs have no option {name!r}"
+                f"{_nearest(name, [*general, *special])}"
+            )
+        typed = int(value) if value.isdecimal() else value
+        if general.get(name) in (int, float) and not isinstance(typed, int):
+            raise ValueError(f"address is {address!r}; {name} must be a whole number")
+        options[name if name in general else f"slurm_{name}"] = typed
+    return cluster, options
+
+
+def _nearest(name: str, valid) -> str:
+    close = difflib.get_close_matches(str(name)[:100], list(valid), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
