@@ -23,6 +23,7 @@ from mialib import REPO_ROOT, cli, reporting, running, sweeping, uses
 from mialib.data import faces
 from mialib.reporting import files
 from mialib.store import Store
+from mialib.training import shares
 from tests import small_repository
 
 
@@ -105,6 +106,56 @@ def test_a_file_whose_name_is_no_folder_below_its_own_runs_nothing(repository, n
     path = repository("epochs: 1", name)
     assert path.stem == name and cli.main(["run", str(path)]) == 2
     assert "a run names a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--backend", "dusk"], "backend is 'dusk'"),
+        (["--backend", "dask", "--workers", "0"], "workers is 0"),
+        (["--address", "tcp://host:8786"], "the backend is local, which has none"),
+        (["--backend", "dask", "--address", "host"], "address is 'host'"),
+    ],
+)
+def test_a_place_that_is_none_is_refused_with_all_else(repository, nothing_runs, capsys, options, words):
+    files = [repository("epochs: 1"), repository("epoch: 1", "second")]
+    assert cli.main(["run", *map(str, files), *options]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "unknown parameter 'epoch'" in lines[0] and words in lines[1]
+
+
+def test_the_notebook_is_told_where_to_train(repository, monkeypatch):
+    told = []
+    names = ("MIALIB_BACKEND", "MIALIB_ADDRESS", "MIALIB_WORKERS")
+    monkeypatch.setattr(
+        running, "execute", lambda *_: told.append([os.environ.get(name) for name in names]) or 0
+    )
+    path = str(repository("epochs: 1"))
+    assert cli.main(["run", path, "--backend", "dask", "--address", "tcp://host:8786", "--workers", "3"]) == 0
+    assert told == [["dask", "tcp://host:8786", "3"]]
+    assert not any(name in os.environ for name in names)
+
+
+def test_a_share_is_trained_beside_the_results_of_runs(repository, monkeypatch, capsys):
+    told = []
+
+    def execute(notebook, parameters):
+        told.append((parameters["run"], os.environ[shares.VARIABLE], os.environ["MIALIB_OUTPUTS"]))
+        return int(parameters["run"] == "first")
+
+    monkeypatch.setattr(running, "execute", execute)
+    files = [str(repository("epochs: 1")), str(repository("epochs: 2", "second"))]
+    root = os.environ["MIALIB_OUTPUTS"]
+    assert cli.main(["train", "--shard", "2/3", *files]) == 1  # one failed; the other had its turn
+    place = str(Path(root) / ".shares" / "2_of_3")
+    assert told == [("first", "2/3", place), ("second", "2/3", place)]
+    assert shares.VARIABLE not in os.environ and "Share 2/3 is done" in capsys.readouterr().out
+
+
+def test_a_share_that_is_none_is_refused(repository, nothing_runs, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--shard", "4/3", str(repository("epochs: 1"))])
+    assert stop.value.code == 2 and "'4/3'; give i/n, share i of n" in capsys.readouterr().err
 
 
 def test_1e_4_is_a_number(repository, monkeypatch):
@@ -305,7 +356,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_and_all(capsys):
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert (
-        "unknown command 'paln', did you mean 'plan'? There are run, plan, list, init, overview, audit, "
+        "unknown command 'paln', did you mean 'plan'? There are run, train, plan, list, init, overview, audit, "
         "audit-answers, site, cache, faces" in said
     )
 
@@ -317,7 +368,7 @@ def test_help_fits_and_has_an_example_that_is_understood(command, capsys, monkey
         cli.main([*command.split(), "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0 and max(map(len, text.splitlines())) <= 110
-    examples = re.findall(r"^  (?:nohup |\w+=\w+ )?mialib ([a-z].*?)(?: {3,}| [&|2]|$)", text, re.MULTILINE)
+    examples = re.findall(r"^  (?:nohup |\w+=\w+ )?mialib ([a-z].*?)(?: {3,}| (?:[&|]|2>)|$)", text, re.MULTILINE)
     assert examples
     for example in examples:
         arguments = [word for word in shlex.split(example) if word != "&"]
