@@ -139,13 +139,13 @@ def use_processes(n_jobs: int) -> None:
     """
     place = elsewhere.chosen()
     n_jobs = place.workers or n_jobs if place.backend == "local" else n_jobs
+    found = _runner(place, n_jobs)
+    if place.backend == "dask" and place.address and not places.LEFT_ALONE.get():
+        found.connect()  # now, not after an hour of other work
     torch.set_num_threads(1)
     joblib.parallel_config(
         backend="loky", n_jobs=n_jobs, inner_max_num_threads=1, **workers.tied(torch.cuda.device_count())
     )
-    found = _runner(place, n_jobs)
-    if place.backend == "dask" and place.address and not places.LEFT_ALONE.get():
-        found.connect()  # now, not after an hour of other work
     tasks.send_to(found)
 
 

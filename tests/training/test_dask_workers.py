@@ -9,6 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import joblib
 import pytest
 import torch
 
@@ -220,11 +221,9 @@ def test_where_nobody_answers_the_address_is_named(monkeypatch):
     monkeypatch.setattr(dask_workers, "CONNECT", 0.5)
     monkeypatch.setenv("MIALIB_BACKEND", "dask")
     monkeypatch.setenv("MIALIB_ADDRESS", "tcp://127.0.0.1:9")
-    threads = torch.get_num_threads()
     with pytest.raises(ConnectionError, match="no Dask scheduler answers at tcp://127.0.0.1:9 within"):
         training.use_processes(2)
-    torch.set_num_threads(threads)
-    assert tasks.runner() is None
+    assert tasks.runner() is None and joblib.effective_n_jobs(None) == 1  # nothing has changed
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="a path that each process sees differently")

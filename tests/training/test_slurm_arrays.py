@@ -39,10 +39,9 @@ def folders():
 
 def test_a_population_is_the_one_of_one_process_and_jobs_keep_it_themselves(toy, split, away, monkeypatch):
     cache, put = store("away"), []
-    monkeypatch.setattr(
-        Store, "put", lambda cache, key, *_, **__: put.append(key)
-    )  # this process keeps nothing
-    found = training.fit(mlp, toy, split[:2], RECIPE, cache=cache, batched=False)
+    with monkeypatch.context() as patch:  # this process keeps nothing
+        patch.setattr(Store, "put", lambda cache, key, *_, **__: put.append(key))
+        found = training.fit(mlp, toy, split[:2], RECIPE, cache=cache, batched=False)
     assert sorted(put) == sorted(found.keys) == sorted(cache.entries())
     assert cache.made(found.keys[0])[0] == "networks" and "toy" in cache.made(found.keys[0])[1]
     tasks.send_to(None)
