@@ -113,8 +113,8 @@ _EXAMPLES = {
                                                              a line every 30 seconds""",
     "train": """  mialib train --shard 1/2 params/yuan2022_pruning/location.yaml
   mialib train --shard 2/2 params/yuan2022_pruning/location.yaml
-                                                             each a job of its own, one MIALIB_CACHE for all
-  mialib run params/yuan2022_pruning/location.yaml           then finds everything trained""",
+                                                             each a job of its own, one MIALIB_CACHE for all;
+                                                             'mialib run' then finds everything trained""",
     "plan": """\
   mialib plan params/yuan2022_pruning/location.yaml
   mialib plan params/*/cifar10_small.yaml --jobs 8""",
@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers",
         type=int,
         metavar="N",
-        help="workers of dask, or jobs of slurm at a time (default: all there are)",
+        help="workers of dask, or jobs of slurm at a time (default: the file's n_jobs; of a scheduler, all there are)",
     )
     run.add_argument(
         "--keep",

@@ -368,7 +368,9 @@ def test_help_fits_and_has_an_example_that_is_understood(command, capsys, monkey
         cli.main([*command.split(), "--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0 and max(map(len, text.splitlines())) <= 110
-    examples = re.findall(r"^  (?:nohup |\w+=\w+ )?mialib ([a-z].*?)(?: {3,}| (?:[&|]|2>)|$)", text, re.MULTILINE)
+    examples = re.findall(
+        r"^  (?:nohup |\w+=\w+ )?mialib ([a-z].*?)(?: {3,}| (?:[&|]|2>)|$)", text, re.MULTILINE
+    )
     assert examples
     for example in examples:
         arguments = [word for word in shlex.split(example) if word != "&"]
