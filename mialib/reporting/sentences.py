@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mialib.reporting.claims import NOT_REPRODUCED, REPRODUCED
+from mialib.reporting.claims import NOT_REPRODUCED, NOT_RUN, REPRODUCED
 
 
 class Told(NamedTuple):
-    """A sentence for each way in which a claim may end. `{ours}` in it becomes what the run measured.
+    """A sentence for each way in which a claim may end. `{ours}` in it becomes what the run measured, or "not run".
 
     Args:
         yes: it is reproduced.
@@ -39,7 +39,7 @@ def by_verdict(table: pd.DataFrame, told: Mapping[str, Told]) -> list[str]:
     if strange := [key for key in told if key not in table.index]:
         raise ValueError(f"no claim {', '.join(strange)}; the table has {', '.join(table.index)}")
     return [
-        _chosen(sentences, table.at[key, "verdict"]).replace("{ours}", table.at[key, "ours"])
+        _chosen(sentences, table.at[key, "verdict"]).replace("{ours}", table.at[key, "ours"] or NOT_RUN)
         for key, sentences in told.items()
     ]
 

@@ -130,11 +130,14 @@ def setting_name(
 
 def with_interval(estimate: Estimate, sign: str = "") -> str:
     """An estimate as "0.612 [0.597, 0.627]"; with the sign "+" as "+0.012 [-0.003, +0.027]"."""
-    value, low, high = (f"{number:{sign}.3f}" for number in estimate)
-    return f"{value} [{low}, {high}]"
+    return _with_ends(*(f"{number:{sign}.3f}" for number in estimate))
 
 
 def in_points(estimate: Estimate) -> str:
     """A difference of shares in hundredths, as "-14.0 [-15.2, -12.8]"."""
-    value, low, high = (f"{100 * number:+.1f}" for number in estimate)
-    return f"{value} [{low}, {high}]"
+    return _with_ends(*(f"{100 * number:+.1f}" for number in estimate))
+
+
+def _with_ends(value: str, low: str, high: str) -> str:
+    """An interval that is not known, say of a single target, is said to be none."""
+    return f"{value} (no interval)" if "nan" in low + high else f"{value} [{low}, {high}]"

@@ -27,6 +27,12 @@ def test_the_verdict_chooses(key, sentence):
     assert sentences.by_verdict(claims.compare(PAPER, OURS), {key: TOLD}) == [sentence]
 
 
+def test_of_what_was_not_run_no_number_is_told():
+    told = Told("", "", "It is undecided ({ours}; above 0: more).")
+    found = sentences.by_verdict(claims.compare(PAPER, OURS), {"left_out": told})
+    assert found == ["It is undecided (not run; above 0: more)."]
+
+
 def test_in_the_order_in_which_they_are_told():
     found = sentences.by_verdict(claims.compare(PAPER, OURS), {"less": TOLD, "more": TOLD})
     assert [one[:10] for one in found] == ["It is less", "It is more"]

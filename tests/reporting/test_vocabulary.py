@@ -78,7 +78,8 @@ def test_guessing_gets_what_is_drawn_as_chance(metric):
 def test_widths_in_words_and_differences_in_points():
     assert [vocabulary.width_name(b) for b in (1, 1.58, 32)] == ["1 bit", "1.58 bits", "32 bits"]
     assert vocabulary.in_points(Estimate(-0.14, -0.152, 0.0028)) == "-14.0 [-15.2, +0.3]"
-    assert vocabulary.in_points(Estimate(0.5)) == "+50.0 [+nan, +nan]"
+    assert vocabulary.in_points(Estimate(0.5)) == "+50.0 (no interval)"
+    assert vocabulary.with_interval(Estimate(0.5)) == "0.500 (no interval)"
 
 
 @pytest.mark.parametrize(
