@@ -46,6 +46,8 @@ from mialib.compression import pruning
 from mialib.data import Dataset, splits
 from mialib.store import Store
 from mialib.training import Recipe, loop, population
+from mialib.training.descent import Shuffling
+from mialib.training.hooks import Hooks
 
 NETWORKS = ("nn", "top3_nn", "nn_class", "samia")
 EPOCHS, FINE_TUNING, ATTACK_EPOCHS, SPARSITY, SHADOWS = 50, 25, 100, 0.7, 5
@@ -58,7 +60,6 @@ SHORT = {  # schedules for the multilayer perceptrons and for SAMIA
     "short SGD (10 epochs), bf16": (Recipe(10, lr=1e-2, optimizer="sgd", milestones=(5, 7)),) * 2,
     "short Adam (10 epochs), bf16": (Recipe(10, milestones=(5, 7)),) * 2,
 }
-HOOKS = ("compress", "constraint", "opponent", "descent", "augment")
 THRESHOLDS = [
     f"{signal}{kind}" for signal in ("confidence", "entropy", "modified_entropy") for kind in ("", "_global")
 ]
@@ -181,13 +182,10 @@ def warm_up(processes: int) -> None:
         models.make("columnfc", rows),
         rows,
         Recipe(1),
-        **dict.fromkeys(HOOKS),
-        start=None,
-        watch=(),
-        tick=None,
+        hooks=Hooks(training.cross_entropy, Shuffling()),
     )
     everyone = splits.everyone(len(rows), [0])
-    Parallel()(delayed(fit)(split=everyone, objective=training.cross_entropy) for _ in range(2 * processes))
+    Parallel()(delayed(fit)(split=everyone) for _ in range(2 * processes))
 
 
 def run_ours(dataset, split, plan, clock: Clock, folder: Path, short: bool) -> None:
