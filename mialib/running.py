@@ -14,12 +14,14 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import zmq
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
+from traitlets import default
 
 from mialib import REPO_ROOT, environment, outputs_root, progress, reporting, store
 from mialib.site.links import LINK
@@ -30,7 +32,14 @@ _FILES = (".ipynb", ".md", ".yaml", ".json", ".png")  # a link to one of these i
 
 
 class Kernel(AsyncKernelManager):
-    """A kernel of this Python, whatever the machine knows by the name that is asked for."""
+    """A kernel of this Python, whatever the machine knows by the name that is asked for.
+
+    What it says travels encrypted where jupyter_client and ZeroMQ know how; newer kernels warn of anything else.
+    """
+
+    @default("transport_encryption")
+    def _encrypted(self) -> str:
+        return "auto" if zmq.has("curve") else "disabled"
 
     @property
     def kernel_spec(self) -> KernelSpec:

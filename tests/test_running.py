@@ -100,6 +100,16 @@ CASES = [
 ]
 
 
+def test_a_kernel_is_private_where_that_is_known_and_says_nothing_of_its_own(tmp_path):
+    started = Run(
+        tmp_path,
+        "import ipykernel.kernelapp as app; print('said by a cell', app.IPKernelApp.instance().transport)",
+    )
+    said = started.process.communicate(timeout=300)[1]
+    assert "WARNING" not in said and "encryption" not in said
+    assert "said by a cell" in (started.results / "executed.ipynb").read_text()
+
+
 @linux
 @pytest.mark.parametrize(
     ("victim", "name", "status"),
