@@ -111,7 +111,8 @@ _EXAMPLES = {
   mialib run params/yuan2022_pruning/location.yaml --backend dask --address tcp://host:8786
   nohup mialib run params/wang2020_mcmia/digits.yaml 2> progress.log &
                                                              a line every 30 seconds""",
-    "train": """  mialib train --shard 1/2 params/yuan2022_pruning/location.yaml
+    "train": """\
+  mialib train --shard 1/2 params/yuan2022_pruning/location.yaml
   mialib train --shard 2/2 params/yuan2022_pruning/location.yaml
                                                              each a job of its own, one MIALIB_CACHE for all;
                                                              'mialib run' then finds everything trained""",

@@ -110,11 +110,11 @@ def fit(
     models = Gathering(cache, keys, whole)
     if models.missing:
         together = order.launch_bound() if batched is None else batched
+        keep = _Keep(cache, keys, kind, [f"{what}: {order.words(i)}" for i in range(len(split))])
         with progress.bar(len(models.missing) * recipe.epochs, what, "epoch") as bar:
             for shards in models.rounds(
                 together and not hooks.descent.alone, lambda count: bar.update(count * recipe.epochs)
             ):
-                keep = _Keep(cache, keys, kind, [f"{what}: {order.words(i)}" for i in range(len(split))])
                 for i, entry in order.train(shards, watch, bar, Graphs() if graphs else None, keep):
                     models.put(i, entry, kind, keep.words[i])
     population = order.assemble([models.done[i] for i in range(len(split))], keys)

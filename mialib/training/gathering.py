@@ -7,6 +7,7 @@ over by the others.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 from torch import Tensor
 
@@ -76,18 +77,12 @@ class Gathering:
 
     def _shards(self, left: list[int], together: bool) -> list[list[int]]:
         own = self._share
+        if own.of > 1 and not turns.are_seen(self.cache):
+            left = [i for i in left if own.has(i)]  # nobody could tell that somebody else has begun with one
         models = own.ordered(left)
-        if own.of > 1 and not turns.are_seen(
-            self.cache
-        ):  # nobody could tell that somebody else has begun with one
-            models = [i for i in left if own.has(i)]
         if not together:
             return [[i] for i in models]
-        parts = (
-            [i for i in models if shares.Share(1 + (own.number - 1 + n) % own.of, own.of).has(i)]
-            for n in range(own.of)
-        )
-        return [part for part in parts if part]
+        return [list(part) for _, part in groupby(models, own.distance)]
 
     def _free(self, shards: list[list[int]]) -> Iterator[list[int]]:
         for shard in shards:

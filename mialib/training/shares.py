@@ -22,13 +22,17 @@ class Share(NamedTuple):
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
+    def distance(self, i: int) -> int:
+        """How many shares after this one comes that of model i of a population; 0: it is its own."""
+        return (i - self.number + 1) % self.of
+
     def has(self, i: int) -> bool:
         """Whether model i of a population belongs to it."""
-        return i % self.of == self.number - 1
+        return self.distance(i) == 0
 
     def ordered(self, models: list[int]) -> list[int]:
         """Its own models first, then those of the next share, and so on."""
-        return sorted(models, key=lambda i: ((i - self.number + 1) % self.of, i))
+        return sorted(models, key=lambda i: (self.distance(i), i))
 
 
 WHOLE = Share(1, 1)
