@@ -1,6 +1,7 @@
 from . import claims as claims
 from . import discretion as discretion
 from . import files as files
+from . import origin as origin
 from . import overview as overview
 from . import sentences as sentences
 from . import tables as tables
@@ -8,6 +9,6 @@ from . import vocabulary as vocabulary
 from .claims import Claim as Claim
 from .discretion import without_places as without_places
 from .files import load as load
-from .files import provenance as provenance
 from .files import save as save
+from .origin import provenance as provenance
 from .sentences import Told as Told

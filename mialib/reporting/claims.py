@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mialib.measures import Estimate, WithTest
+from mialib.measures import Estimate, WithTest, metrics
 from mialib.reporting.vocabulary import with_interval
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE = "reproduced", "not reproduced", "inconclusive"
@@ -178,11 +178,26 @@ def stored_family(records: Mapping[str, Mapping]) -> str | None:
     return family(pd.DataFrame.from_dict(records, orient="index"))
 
 
-def firm(paper: Mapping[str, Claim], table: pd.DataFrame, margin: float = 0.01) -> list[dict]:
+def firm(paper: Mapping[str, Claim], table: pd.DataFrame, margin: float = 0.01) -> pd.DataFrame:
     """Claim and verdict of what another machine must find too: `stable` claims, decided by at least `margin`."""
-    stable = [key for key, claim in paper.items() if claim.stable]
+    stable = table.index.isin([key for key, claim in paper.items() if claim.stable])
     decided = table["verdict"].isin([REPRODUCED, NOT_REPRODUCED]) & (table["margin"] >= margin)
-    return table[table.index.isin(stable) & decided][["claim", "verdict"]].to_dict("records")
+    return table.loc[stable & decided, ["claim", "verdict"]]
+
+
+def detectable(differences, of: str) -> str:
+    """A sentence: how large a true difference these (n,), one a target, would have shown (`metrics.minimum_detectable`).
+
+    of: what was measured, as "the AUC left, E minus D".
+    """
+    smallest = metrics.minimum_detectable(differences)
+    if math.isnan(smallest.value):
+        return f"With one target, no difference in {of} can be told from chance."
+    return (
+        f"With {len(differences)} targets, a true difference of {smallest.value:.3f} in {of}, would be found four times in five;"
+        f" a much smaller one may be missed. (The spread over targets is an estimate too: {smallest.low:.3f} to"
+        f" {smallest.high:.3f} are possible.)"
+    )
 
 
 def _row(item: Claim, result, at_paper_setting):

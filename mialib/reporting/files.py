@@ -9,22 +9,17 @@ import gzip
 import io
 import json
 import math
-import platform
-import subprocess
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from joblib import effective_n_jobs
 
-from mialib import REPO_ROOT, store, uses, version
+from mialib import store, uses
 from mialib.reporting.discretion import without_places
 from mialib.study import COLUMNS, aggregate
 from mialib.study.rows import TEXTS, finite
-from mialib.training import tally
 
 CLAIM_COLUMNS = ("claim", "source", "paper", "ours", "paired", "verdict", "margin", "p")
 ROWS, MARGINS = "rows.csv.gz", "margins.npz"
@@ -155,47 +150,6 @@ def _read(name: str, text: str) -> str | int | float | None:
     if name in TEXTS:
         return text
     return int(text) if text.lstrip("-").isdecimal() else float(text)
-
-
-def provenance(seconds: float, device) -> dict:
-    """What made the results: versions, device, git commit (None outside the repository), time.
-
-    `seconds` is what this execution took; `training_seconds` what the training of all its models took, one process each,
-    whenever that was: `trained` models were trained in this execution, `found` lay in the store (`training.tally`).
-    """
-    device, of_training = torch.device(device), tally.so_far()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        threads, processes = torch.get_num_threads(), effective_n_jobs(None)
-        name = f"{device.type} ({platform.machine()}, {processes} processes, {threads} threads each)"
-    return {
-        "torch": torch.__version__,
-        "mialib": version(),
-        "python": platform.python_version(),
-        "device": name,
-        "precision": ", ".join(of_training.precisions),
-        "commit": _commit(),
-        "seconds": round(float(seconds), 1),
-        "trained": of_training.trained,
-        "found": of_training.found,
-        "training_seconds": round(of_training.seconds, 1),
-    }
-
-
-def _commit() -> str | None:
-    def git(*arguments):
-        command = ["git", "-C", str(REPO_ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != REPO_ROOT:
-            return None  # installed inside another repository
-        # A run writes its own outputs before it asks; they do not change what was run.
-        dirty = git("status", "--porcelain", "--", ".", ":(exclude)outputs")
-        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
-    except (OSError, subprocess.CalledProcessError):  # no git, no repository, no commit yet
-        return None
 
 
 def _section(name, value) -> str:

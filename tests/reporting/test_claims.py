@@ -133,15 +133,15 @@ def test_firm_are_decided_verdicts_on_stable_claims(stable, result, kept):
     paper = {"leak": claim, "gap": replace(NUMBER, stable=True)}
     table = claims.compare(paper, {"gap": 0.224} | ({} if result is None else {"leak": result}))
     firm = claims.firm(paper, table)  # a number away from the paper's setting is never firm
-    assert firm == [{"claim": claim.claim, "verdict": table.loc["leak", "verdict"]}] * kept
+    assert firm.to_dict("records") == [{"claim": claim.claim, "verdict": table.loc["leak", "verdict"]}] * kept
 
 
 def test_how_firm_is_asked_for():
     paper = {"leak": replace(ORDERING, stable=True)}
     table = claims.compare(paper, {"leak": Estimate(0.05, 0.02, 0.08)})
-    assert claims.firm(paper, table) and claims.firm(paper, table, margin=0.02)
-    assert claims.firm(paper, table, margin=0.03) == []
-    assert claims.firm({"leak": ORDERING}, table) == []  # a claim is stable only where it says so
+    assert len(claims.firm(paper, table)) == len(claims.firm(paper, table, margin=0.02)) == 1
+    assert claims.firm(paper, table, margin=0.03).empty
+    assert claims.firm({"leak": ORDERING}, table).empty  # a claim is stable only where it says so
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_what_is_not_resolved_is_never_firm(claim, result):
     claim = replace(claim, stable=True)
     table = claims.compare({"it": claim}, {"it": result}, at_paper_setting=True)
     assert table.loc["it", "verdict"] == "inconclusive" and math.isnan(table.loc["it", "margin"])
-    assert claims.firm({"it": claim}, table, margin=0.0) == []
+    assert claims.firm({"it": claim}, table, margin=0.0).empty
 
 
 def test_a_setting_compared_with_itself_is_not_run():
@@ -324,3 +324,20 @@ def test_stated_claims_by_hand():
 def test_stated_refuses_what_it_cannot_read(line, message):
     with pytest.raises(ValueError, match=message):
         claims.stated(line)
+
+
+def test_the_smallest_difference_that_would_be_found_is_said():
+    differences = np.array([0.01, 0.03, 0.02])
+    smallest = metrics.minimum_detectable(differences)
+    said = claims.detectable(differences, "the AUC left, E minus D")
+    assert said.startswith(
+        f"With 3 targets, a true difference of {smallest.value:.3f} in the AUC left, E minus D, would"
+    )
+    assert f"{smallest.low:.3f} to {smallest.high:.3f}" in said
+
+
+def test_one_target_has_no_such_difference():
+    assert (
+        claims.detectable([0.01], "the AUC")
+        == "With one target, no difference in the AUC can be told from chance."
+    )

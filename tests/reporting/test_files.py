@@ -3,16 +3,13 @@
 import gzip
 import json
 import math
-import tomllib
 from fractions import Fraction
-from importlib import metadata
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import mialib
-from mialib import REPO_ROOT, reporting, study
+from mialib import reporting, study
 from mialib.measures import Estimate, metrics
 from mialib.reporting import Claim, claims
 
@@ -238,26 +235,6 @@ def test_what_cannot_be_written_is_refused_and_leaves_the_old_files(tmp_path, wr
     with pytest.raises(ValueError, match=words):
         save(tmp_path, **wrong)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-def test_provenance_can_be_saved():
-    about = reporting.provenance(12.345, "cpu")
-    machine = {"torch", "mialib", "python", "device", "precision", "commit"}
-    assert about.keys() == machine | {"seconds", "trained", "found", "training_seconds"}
-    assert about["seconds"] == 12.3 and about["device"].startswith("cpu")
-    assert json.dumps(about, allow_nan=False)
-    assert about["commit"] is None or len(about["commit"].removesuffix("-dirty")) == 40
-
-
-def test_a_checkout_that_is_not_installed_names_its_own_version(tmp_path, monkeypatch):
-    def absent(name):
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(metadata, "version", absent)
-    named = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert reporting.provenance(1, "cpu")["mialib"] == named
-    monkeypatch.setattr(mialib, "REPO_ROOT", tmp_path)
-    assert reporting.provenance(1, "cpu")["mialib"] is None
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
