@@ -218,10 +218,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--backend",
-        default="local",
         metavar="WHERE",
         help="where networks are trained: local (processes of this machine, the default), dask (its workers) or slurm (job "
-        "arrays); all need the same MIALIB_CACHE",
+        "arrays); all need the same MIALIB_CACHE. What is left out of this and the next two, MIALIB_BACKEND, MIALIB_ADDRESS "
+        "and MIALIB_WORKERS say",
     )
     run.add_argument(
         "--address",
@@ -523,7 +523,7 @@ def _run(
     jobs: int | None,
     at_once: int | None,
     keep: bool,
-    backend: str,
+    backend: str | None,
     address: str | None,
     workers: int | None,
 ) -> int:
@@ -533,7 +533,7 @@ def _run(
     if at_once is not None and at_once < 1:
         problems.append(f"--at-once is {at_once}: how many notebooks run side by side; take at least 1")
     try:
-        elsewhere.check(backend, address, workers)
+        place = elsewhere.chosen(backend, address, workers)
     except (ValueError, ImportError) as error:
         problems.append(str(error))
     if _said(problems):
@@ -542,9 +542,7 @@ def _run(
 
     root = stored_root() if keep else outputs_root()
     folders = _folders(checked, root, "leave out --keep and " if keep else "")
-    place = {"backend": backend, "address": address, "workers": workers}
-    told = {elsewhere.VARIABLES[name]: str(value) for name, value in place.items() if value is not None}
-    with environment(**told):
+    with environment(**place.variables()):
         if len(checked) == 1:
             return _executed(*checked[0], root)
         runs = [

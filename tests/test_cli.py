@@ -134,6 +134,10 @@ def test_the_notebook_is_told_where_to_train(repository, monkeypatch):
     assert cli.main(["run", path, "--backend", "dask", "--address", "tcp://host:8786", "--workers", "3"]) == 0
     assert told == [["dask", "tcp://host:8786", "3"]]
     assert not any(name in os.environ for name in names)
+    monkeypatch.setenv("MIALIB_BACKEND", "dask")  # what the environment says holds where nothing is said
+    assert cli.main(["run", path]) == cli.main(["run", path, "--workers", "2"]) == 0
+    assert cli.main(["run", path, "--backend", "local"]) == 0
+    assert [one[0] for one in told[1:]] == ["dask", "dask", "local"] and told[2][2] == "2"
 
 
 def test_a_share_is_trained_beside_the_results_of_runs(repository, monkeypatch, capsys):

@@ -29,6 +29,12 @@ class Place(NamedTuple):
     address: str | None = None
     workers: int | None = None
 
+    def variables(self) -> dict[str, str]:
+        """The environment that says this; an empty variable says nothing."""
+        return {
+            VARIABLES[name]: "" if value is None else str(value) for name, value in self._asdict().items()
+        }
+
 
 def check(backend: str, address: str | None = None, workers: int | None = None) -> None:
     """Check what was chosen, before any work; nothing is connected to.
@@ -63,24 +69,30 @@ def check(backend: str, address: str | None = None, workers: int | None = None) 
         )
 
 
-def chosen() -> Place:
-    """What the environment variables say, checked.
+def chosen(backend: str | None = None, address: str | None = None, workers: int | None = None) -> Place:
+    """What is said here; what is not, the environment variables say. All is checked.
+
+    Where the variables name another backend than is said here, their address and workers are that one's, and are left out.
 
     Raises:
-        ValueError, ModuleNotFoundError: see `check`; the message begins with the variables that are set.
+        ValueError, ModuleNotFoundError: see `check`; the message begins with the variables that have a part in it.
     """
-    said = {name: os.environ[variable] for name, variable in VARIABLES.items() if os.environ.get(variable)}
-    workers = said.get("workers")
+    given = {"backend": backend, "address": address, "workers": workers}
+    given = {name: value for name, value in given.items() if value is not None}
+    said = {name: os.environ[key] for name, key in VARIABLES.items() if os.environ.get(key)}
+    if backend and said.get("backend", backend) != backend:
+        said = {}
+    said = {name: value for name, value in said.items() if name not in given}
     try:
-        if workers is not None and re.fullmatch(r"-?\d{1,9}", workers) is None:
-            raise ValueError(f"workers is {workers!r}; it must be a number, 1 or more")
-        place = Place(
-            said.get("backend", "local"), said.get("address"), None if workers is None else int(workers)
-        )
+        found = said.get("workers")
+        if found is not None and re.fullmatch(r"-?\d{1,9}", found) is None:
+            raise ValueError(f"workers is {found!r}; it must be a number, 1 or more")
+        place = Place(**(said | ({"workers": int(found)} if found else {}) | given))
         check(*place)
     except (ValueError, ModuleNotFoundError) as error:
-        set_to = ", ".join(f"{VARIABLES[name]}={value}" for name, value in said.items())
-        error.args = (f"{set_to}: {error}",)
+        if said:
+            set_to = ", ".join(f"{VARIABLES[name]}={value}" for name, value in said.items())
+            error.args = (f"{set_to}: {error}",)
         raise
     return place
 

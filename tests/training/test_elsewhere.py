@@ -93,3 +93,32 @@ def test_checking_takes_no_torch():
         [sys.executable, "-c", code], cwd=REPO_ROOT, env=dict(os.environ), capture_output=True, text=True
     )
     assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({}, Place("dask", "tcp://host:1", 3)),
+        ({"workers": 2}, Place("dask", "tcp://host:1", 2)),
+        ({"backend": "dask"}, Place("dask", "tcp://host:1", 3)),
+        ({"backend": "dask", "address": "tcp://host:2"}, Place("dask", "tcp://host:2", 3)),
+        ({"backend": "local"}, Place("local")),  # the address is Dask's
+        ({"backend": "slurm", "workers": 5}, Place("slurm", None, 5)),
+    ],
+)
+def test_what_is_given_goes_before_what_the_environment_says(given, place, monkeypatch):
+    for name, value in {"backend": "dask", "address": "tcp://host:1", "workers": "3"}.items():
+        monkeypatch.setenv(elsewhere.VARIABLES[name], value)
+    assert elsewhere.chosen(**given) == place
+    for name, value in place.variables().items():
+        monkeypatch.setenv(name, value)
+    assert elsewhere.chosen() == place  # what is handed on says the same
+
+
+def test_an_address_in_the_environment_alone_is_for_the_backend_that_is_given(monkeypatch):
+    monkeypatch.setenv("MIALIB_ADDRESS", "tcp://host:1")
+    assert elsewhere.chosen("dask") == Place("dask", "tcp://host:1")
+    with pytest.raises(ValueError, match="^MIALIB_ADDRESS=tcp://host:1: address is .* the backend is local"):
+        elsewhere.chosen("local")
+    with pytest.raises(ValueError, match="^backend is 'dusk'"):
+        elsewhere.chosen("dusk", "tcp://host:2")
