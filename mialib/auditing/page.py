@@ -7,7 +7,7 @@ import pandas as pd
 
 from mialib import figures
 from mialib.auditing.gate import Outcome
-from mialib.figures import alt
+from mialib.figures import encoding
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --faint: #d5d5d5; --told: #f3f3f3; }
@@ -108,7 +108,7 @@ def _picture(report) -> str:
 
 
 def _drawn(picture: figures.Picture) -> str:
-    content = base64.b64encode(alt.png(picture)).decode()
+    content = base64.b64encode(encoding.png(picture)).decode()
     return f'<img alt="{html.escape(picture.alt)}" src="data:image/png;base64,{content}">'
 
 

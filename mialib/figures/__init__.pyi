@@ -1,5 +1,6 @@
 from . import alt as alt
 from . import comparisons as comparisons
+from . import encoding as encoding
 from . import first_screen as first_screen
 from . import labels as labels
 from . import pictures as pictures

@@ -1,8 +1,10 @@
 """What a figure says in words, and how these words travel: into the notebook, its HTML, a site and the PNG."""
 
-import io
+import base64
 
 from matplotlib.figure import Figure
+
+from mialib.figures.encoding import png
 
 
 class Picture(Figure):
@@ -14,22 +16,11 @@ class Picture(Figure):
 
     alt = ""
 
-    def _repr_png_(self) -> bytes:  # where no `%matplotlib inline` draws it
-        return png(self)
-
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
+        image = {"image/png": base64.b64encode(png(self, self.dpi)).decode()}
         if not self.alt:
-            return {}, {}
-        return {"text/plain": self.alt}, {"image/png": {"alt": self.alt}}
-
-
-def png(picture: Figure) -> bytes:
-    """The picture at 150 dots an inch, with `alt`, where it has some, as its Description."""
-    content = io.BytesIO()
-    words = getattr(picture, "alt", "")  # a plain Figure has none
-    kept = {"Description": words} if words else {}
-    picture.savefig(content, format="png", dpi=150, bbox_inches="tight", metadata=kept)
-    return content.getvalue()
+            return image, {}
+        return image | {"text/plain": self.alt}, {"image/png": {"alt": self.alt}}
 
 
 def listed(names) -> str:

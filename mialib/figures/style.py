@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from seaborn import objects as so
 
 from mialib import store
-from mialib.figures import alt
+from mialib.figures import encoding
 from mialib.figures.alt import Picture
 
 WIDTH = 7.5  # inches, of a notebook's page
@@ -53,7 +53,7 @@ def save(picture: Figure, path) -> Path:
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"path is {path.name!r}; it must end in .png")
-    store.write(path, alt.png(picture))
+    store.write(path, encoding.png(picture))
     return path
 
 
