@@ -1,8 +1,8 @@
 """What a run leaves behind, written whole or not at all, and read back with its errors named.
 
-metrics.json holds parameters, provenance (versions, device, precision, commit, times), the means over targets and the claims by key;
-beside it stand the tidy rows of `study.rows` in rows.csv.gz, which `pandas.read_csv` opens, and in margins.npz the ranks
-that mend an interval without training (`study.ranks`).
+metrics.json holds parameters, provenance (versions, device, precision, commit, times), the claims by key and the means over
+targets, which leave out what is empty. Beside it stand the tidy rows of `study.rows` in rows.csv.gz, which `pandas.read_csv`
+opens, and in margins.npz the ranks that mend an interval without training (`study.ranks`).
 """
 
 import gzip
@@ -106,7 +106,9 @@ def load(path) -> dict:
     except ValueError as error:
         raise ValueError(f"{path} is not valid results JSON ({error}); run the notebook again") from error
     if "rows" not in content and "aggregates" in content:
-        content["rows"] = _rows(path.parent / ROWS) + content.pop("aggregates")
+        content["rows"] = _rows(path.parent / ROWS) + [
+            {name: item.get(name) for name in COLUMNS} for item in content.pop("aggregates")
+        ]
     missing = [name for name in (*_SECTIONS[:4], "rows", "claims") if name not in content]
     if missing:
         raise ValueError(f"{path} lacks {missing}; results hold {list(_SECTIONS)}")
@@ -156,7 +158,8 @@ def _section(name, value) -> str:
     compact = {"allow_nan": False, "separators": (",", ":")}
     try:
         if name == "aggregates":
-            return "[\n" + ",\n".join(json.dumps(item, **compact) for item in value) + "\n]"
+            kept = ({key: one for key, one in item.items() if one is not None} for item in value)
+            return "[\n" + ",\n".join(json.dumps(item, **compact) for item in kept) + "\n]"
         if name == "claims":
             lines = (f"{json.dumps(key)}: {json.dumps(claim, **compact)}" for key, claim in value.items())
             return "{\n" + ",\n".join(lines) + "\n}"
