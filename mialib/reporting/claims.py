@@ -179,10 +179,10 @@ def stored_family(records: Mapping[str, Mapping]) -> str | None:
 
 
 def firm(paper: Mapping[str, Claim], table: pd.DataFrame, margin: float = 0.01) -> pd.DataFrame:
-    """Claim and verdict of what another machine must find too: `stable` claims, decided by at least `margin`."""
+    """Verdict by claim of what another machine must find too: `stable` claims, decided by at least `margin`."""
     stable = table.index.isin([key for key, claim in paper.items() if claim.stable])
     decided = table["verdict"].isin([REPRODUCED, NOT_REPRODUCED]) & (table["margin"] >= margin)
-    return table.loc[stable & decided, ["claim", "verdict"]]
+    return table[stable & decided].set_index("claim")[["verdict"]]
 
 
 def detectable(differences, of: str) -> str:
