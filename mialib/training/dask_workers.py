@@ -12,7 +12,6 @@ import threading
 import time
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mialib import places
-from mialib.training import tasks
+from mialib.training import parcels, tasks
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -135,7 +134,7 @@ class _Round:
         self.names: dict[str, tuple[Hashable, list[str]]] = {}  # of calls under way, and their parts, by key
         self.futures: dict[str, Future] = {}
         self.parts: dict[str, Future] = {}  # kept as long as a call under way needs them
-        self.needed: Counter[str] = Counter()
+        self.needed = parcels.InUse()
         self.done: queue.SimpleQueue[Future] = queue.SimpleQueue()
 
     def made(self, calls: Iterator[tasks.Call]) -> Iterator[tuple[Hashable, Any]]:
@@ -163,8 +162,6 @@ class _Round:
 
     def _submit(self, call: tasks.Call) -> None:
         import dask
-
-        from mialib.training import parcels
 
         from_here = parcels.packed(call)
         key = f"mialib-{uuid.uuid4().hex}"
@@ -212,10 +209,8 @@ class _Round:
     def _forget(self, key: str) -> Hashable:
         name, parts = self.names.pop(key)
         del self.futures[key]
-        self.needed.subtract(parts)
-        for part in parts:
-            if not self.needed[part]:
-                del self.parts[part], self.needed[part]
+        for part in self.needed.give_back(parts):
+            del self.parts[part]
         return name
 
 
@@ -244,8 +239,6 @@ def _made(content: bytes, names: list[str], *arrays: np.ndarray) -> Any:
 
     One at a time: torch's number of threads and the surroundings are the process's, also where a worker has many threads.
     """
-    from mialib.training import parcels
-
     by_name = dict(zip(names, arrays, strict=True))
     with _alone, warnings.catch_warnings():
         # arrays that came over the network cannot be written to, and nobody does

@@ -12,7 +12,8 @@ import pickle
 import sys
 import sysconfig
 import weakref
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,18 @@ class Parcel(NamedTuple):
 
     content: bytes
     parts: dict[str, np.ndarray]
+
+
+class InUse(Counter[str]):
+    """How many calls under way need each large array, by its name."""
+
+    def give_back(self, names: Sequence[str]) -> list[str]:
+        """A call is over: those of its arrays that no other needs."""
+        self.subtract(names)
+        free = [name for name in names if not self[name]]
+        for name in free:
+            del self[name]
+        return free
 
 
 def packed(call: Call) -> Parcel:

@@ -11,7 +11,6 @@ import socket
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -107,7 +106,7 @@ class _Round:
         self.parts = folder / "parts"
         self.parts.mkdir()
         self.jobs: dict[str, _Job] = {}  # by their ids
-        self.needed: Counter[str] = Counter()
+        self.needed = parcels.InUse()
         self.over: dict[str, float] = {}  # jobs that are over without a result, since when
         self.looked = 0.0
 
@@ -189,11 +188,8 @@ class _Round:
     def _forget(self, one: _Job) -> None:
         del self.jobs[one.job.job_id]
         self.over.pop(one.job.job_id, None)
-        self.needed.subtract(one.parts)
-        for part in one.parts:
-            if not self.needed[part]:
-                del self.needed[part]
-                (self.parts / f"{part}.npy").unlink(missing_ok=True)
+        for part in self.needed.give_back(one.parts):
+            (self.parts / f"{part}.npy").unlink(missing_ok=True)
 
     def _result(self, one: _Job) -> Any:
         outcome, result = one.job._get_outcome_and_result()  # its public way asks SLURM first, for each job

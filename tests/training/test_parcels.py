@@ -121,3 +121,12 @@ def test_what_is_kept_is_kept_only_where_nobody_may_be_left(surroundings):
 
 def _refuse(result):
     raise OSError(f"kept {result}")
+
+
+def test_an_array_is_free_once_no_call_needs_it():
+    used = parcels.InUse()
+    for names in (["data", "a"], ["data", "b"]):
+        used.update(names)
+    assert used.give_back(["data", "a"]) == ["a"]
+    assert used.give_back(["data", "b"]) == ["data", "b"]
+    assert not used
