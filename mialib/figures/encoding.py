@@ -22,7 +22,7 @@ def png(picture: Figure, dpi: float = 150) -> bytes:
     if getattr(picture, "alt", ""):  # a plain Figure has none
         words.add_itxt("Description", picture.alt)
     packed = io.BytesIO()
-    fewer_colors(Image.open(drawn)).save(packed, "png", optimize=True, pnginfo=words, dpi=(dpi, dpi))
+    fewer_colors(Image.open(drawn)).save(packed, "png", pnginfo=words, dpi=(dpi, dpi))
     return packed.getvalue()
 
 
