@@ -17,7 +17,8 @@ def png(picture: Figure, dpi: float = 150) -> bytes:
     Its thousands of colours, most of them of blurred edges, become 256 where the eye cannot tell: about a third of the bytes.
     """
     drawn = io.BytesIO()
-    picture.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight")
+    loose = {"compress_level": 0}  # it is packed below
+    picture.savefig(drawn, format="png", dpi=dpi, bbox_inches="tight", pil_kwargs=loose)
     words = PngInfo()
     if getattr(picture, "alt", ""):  # a plain Figure has none
         words.add_itxt("Description", picture.alt)

@@ -15,16 +15,20 @@ class Provenance(dict):
     """A dictionary for metrics.json that a notebook shows as one line."""
 
     def __repr__(self) -> str:
-        commit, _, changed = (self["commit"] or "").partition("-")
         backend = "" if self["backend"] == "local" else f", trained by {self['backend']}"
         parts = (
             f"torch {self['torch']}, mialib {self['mialib']}, Python {self['python']}",
             self["device"] + backend,
-            f"commit {commit[:7]}" + " with changes" * bool(changed) if commit else "no commit",
+            f"commit {short(self['commit'])}" if self["commit"] else "no commit",
             f"{self['seconds']:g} s, {self['trained']} networks trained and {self['found']} found"
             * bool(self["seconds"]),
         )
         return "; ".join(filter(None, parts))
+
+
+def short(commit: str) -> str:
+    """A commit's first seven digits, and "with changes" if there were some."""
+    return commit[:7] + " with changes" * commit.endswith("-dirty")
 
 
 def provenance(seconds: float, device) -> Provenance:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from mialib import study
-from mialib.reporting import claims, tables, vocabulary
+from mialib.reporting import claims, origin, tables, vocabulary
 from mialib.reporting.files import load
 
 _NETWORK = ("compression", "level", "variant", "defense", "defense_strength", "protocol")
@@ -73,7 +73,7 @@ def _origin(content: Mapping) -> str:
     if known.get("seconds") is not None:
         known["minutes"] = f"{known['seconds'] / 60:.1f}"
     if known.get("commit"):
-        known["commit"] = known["commit"][:7] + " with changes" * known["commit"].endswith("-dirty")
+        known["commit"] = origin.short(known["commit"])
     shown = ("dataset", "model", "targets", "n_shadows", "device", "torch", "commit", "minutes")
     parts = (
         f"{name.replace('n_shadows', 'shadow models')}: {known[name]}" for name in shown if known.get(name)
